@@ -1,0 +1,103 @@
+"""The model folder: `bundle.json` beside the graph and the tokenizer. Light imports; nothing of ONNX Runtime.
+
+    <bundle>/
+      bundle.json      this module's Bundle, as JSON
+      model.onnx       input_ids int64[B, S], attention_mask int64[B, S] -> embeddings float32[B, dimensions]
+      tokenizer.json   no padding; truncation at max_tokens
+
+The fingerprint names everything that decides a vector's bytes. The graph's hash covers the weights, the
+quantisation recipe with its calibrated scales, pooling and normalisation; tokenizer, maximum length and the
+kernel class it runs with come on top. Prompts are not part of it: they change the token ids themselves.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tokenizers import Tokenizer
+
+BUNDLE_FILE = "bundle.json"
+GRAPH_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+FORMAT_VERSION = 1
+
+Pooling = Literal["mean", "cls", "last"]
+Precision = Literal["int8", "fp32", "fp16"]
+
+
+class BundleError(Exception):
+    """A folder that is not a usable model bundle; the message names the file and the remedy."""
+
+
+class Bundle(BaseModel):
+    """What `bundle.json` says. `provenance` tells for each choice (pooling, prompts, ...) where it was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    model: str  # the name clients use, "all-MiniLM-L6-v2"
+    source: str  # hub id or folder name it was built from
+    source_sha256: str  # of model.safetensors
+    tokenizer_sha256: str  # of the bundle's tokenizer.json
+    graph_sha256: str  # of the bundle's model.onnx
+    precision: Precision
+    dimensions: int
+    max_tokens: int
+    vocab_size: int
+    pooling: Pooling
+    normalize: bool
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    recipe: dict[str, Any]  # how the graph was made: builder version, opset, smoothquant alpha, calibration
+    provenance: dict[str, str]
+    quality: dict[str, float]  # cosine to FP32 on the calibration hold-out, as measured by the build
+
+    def fingerprint(self, kernel_class: str) -> str:
+        """32 hex digits naming the vectors this bundle gives when computed with `kernel_class`."""
+        parts = (self.graph_sha256, self.tokenizer_sha256, str(self.max_tokens), kernel_class)
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16, person=b"dejavec-model").hexdigest()
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Parse `<folder>/bundle.json`. Raises BundleError."""
+    path = folder / BUNDLE_FILE
+    if not path.is_file():
+        raise BundleError(f"no model bundle at {folder} ({BUNDLE_FILE} is missing): run `dejavec model build`")
+    try:
+        bundle = Bundle.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BundleError(f"{path} is not a bundle of this version; build it again: {error}") from None
+    if bundle.format_version != FORMAT_VERSION:
+        raise BundleError(f"{path} has format {bundle.format_version}, this version reads {FORMAT_VERSION}: build it again")
+    return bundle
+
+
+def check_files(folder: Path, bundle: Bundle) -> None:
+    """Compare the graph's and the tokenizer's SHA-256 with `bundle.json`. Raises BundleError naming the file."""
+    for name, expected in ((GRAPH_FILE, bundle.graph_sha256), (TOKENIZER_FILE, bundle.tokenizer_sha256)):
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; build the bundle again")
+        if sha256_of(path) != expected:
+            raise BundleError(f"{path} is not the file the bundle was made with; build the bundle again")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_tokenizer(content: bytes, max_tokens: int) -> Tokenizer:
+    """A bundle's tokenizer: never pads, truncates at the model's own limit whatever the file says.
+
+    Raises BundleError when the content is not a tokenizer.
+    """
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as error:  # tokenizers raises bare Exception from Rust
+        raise BundleError(f"not a tokenizer.json: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length=max_tokens)
+    return tokenizer

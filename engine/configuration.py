@@ -1,0 +1,103 @@
+"""How every dejavec process reads its settings: DEJAVEC_* variables over one TOML file over defaults.
+
+One flat set of names serves both sources: `max_batch_size` in `dejavec.toml` is `DEJAVEC_MAX_BATCH_SIZE` in the
+environment. A process's settings class lists the names it uses; names of other processes are ignored here, and
+`check_names` (called by the command line, which knows all classes) refuses a name that belongs to none.
+Knows nothing of any particular setting.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+ENV_PREFIX = "DEJAVEC_"
+CONFIG_VARIABLE = "DEJAVEC_CONFIG"
+DEFAULT_CONFIG_FILE = Path("dejavec.toml")
+
+
+class ConfigurationError(Exception):
+    """A setting is missing, malformed or unknown; the message names it and the remedy."""
+
+
+class Configuration(BaseSettings):
+    """Base of each process's settings. Immutable once built."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line over environment over file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+
+
+SettingsT = TypeVar("SettingsT", bound=Configuration)
+
+
+def config_file() -> Path:
+    """The TOML file in force: `DEJAVEC_CONFIG`, else `dejavec.toml` in the working directory (it may not exist)."""
+    return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG_FILE)
+
+
+def load(settings_class: type[SettingsT], **overrides: object) -> SettingsT:
+    """Build one process's settings; `overrides` with a value of None are left to the other sources.
+
+    Raises ConfigurationError naming the setting, the value's fault and where to change it.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return settings_class(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{config_file()} is not valid TOML: {error}") from None
+    except ValueError as error:  # pydantic-settings: a list or table given as something that is not JSON
+        raise ConfigurationError(str(error)) from None
+
+
+def check_names(known: Iterable[str]) -> list[str]:
+    """Refuse unknown names in the TOML file; return a warning for each unknown DEJAVEC_* variable.
+
+    Raises ConfigurationError for an unknown name in the file, with the nearest known one.
+    """
+    names = set(known)
+    path = config_file()
+    if os.environ.get(CONFIG_VARIABLE) and not path.is_file():
+        raise ConfigurationError(f"{CONFIG_VARIABLE} names {path}, which does not exist")
+    if path.is_file():
+        try:
+            entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
+        for name in entries:
+            if name not in names:
+                raise ConfigurationError(f"{path}: unknown setting {name!r}{_nearest(name, names)}")
+    variables = (v for v in os.environ if v.startswith(ENV_PREFIX) and v != CONFIG_VARIABLE)
+    unknown = [v for v in sorted(variables) if v.removeprefix(ENV_PREFIX).lower() not in names]
+    return [f"unknown variable {v}{_nearest(v.removeprefix(ENV_PREFIX).lower(), names)}" for v in unknown]
+
+
+def _nearest(name: str, names: set[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors(include_url=False):
+        name = ".".join(str(part) for part in fault["loc"]) or "settings"
+        message = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {message} (set {ENV_PREFIX}{name.upper()} or {name!r} in {config_file()})")
+    return "\n".join(lines)

@@ -1,0 +1,143 @@
+"""The engine's wire, whole: what the gateway sends, what the engine answers. Light imports, no ONNX, no HTTP server.
+
+`POST /vectors`, content type `application/x-dejavec`, little-endian:
+
+    request    b"DVQ1" | uint32 lane | uint32 n | uint32 lengths[n] | uint32 input_ids[sum(lengths)]
+    response   b"DVV1" | uint32 n | uint32 dimensions | float32 vectors[n, dimensions]
+
+The same route takes `application/json` for people: `{"texts": [...]}` or `{"input_ids": [[...]]}`, answered by
+`{"embeddings": [[...]], "fingerprint": "..."}`. Errors are JSON on both: `{"error": {"message", "type"}}`.
+Every answer carries the fingerprint of what computed it in `x-dejavec-fingerprint`; a caller may send the one it
+expects in the same header and is refused with 409 (`fingerprint_mismatch`) when it is another.
+`GET /info` answers `EngineInfo` as JSON, `GET /tokenizer.json` the bundle's tokenizer file byte for byte.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+CONTENT_TYPE = "application/x-dejavec"
+FINGERPRINT_HEADER = "x-dejavec-fingerprint"
+DEADLINE_HEADER = "x-dejavec-deadline-ms"  # time the caller will still wait; the engine drops what outlives it
+
+VECTORS_PATH = "/vectors"
+INFO_PATH = "/info"
+TOKENIZER_PATH = "/tokenizer.json"
+
+REQUEST_MAGIC = b"DVQ1"
+RESPONSE_MAGIC = b"DVV1"
+MAX_REQUEST_ITEMS = 2048  # OpenAI's limit on inputs in one request
+
+Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
+
+
+class ProtocolError(ValueError):
+    """Bytes that are not a message of this protocol; the message says what is wrong with them."""
+
+
+class Lane(enum.IntEnum):
+    """Which queue a request joins: INTERACTIVE runs ahead of BULK, which is never starved."""
+
+    INTERACTIVE = 0
+    BULK = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Ragged token ids of n texts: text i is `input_ids[offset_i : offset_i + lengths[i]]`.
+
+    input_ids: int32[sum(lengths)]; lengths: int32[n], each at least 1.
+    """
+
+    input_ids: Int32Array
+    lengths: Int32Array
+    lane: Lane = Lane.INTERACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine says of itself at `GET /info`; all a gateway needs to know of the model."""
+
+    model: str
+    fingerprint: str  # hex; of weights, tokenizer, recipe, pooling, length and kernel class: see engine.bundle
+    kernel_class: str  # "int8-exact", "int8-saturating", "fp32", "fp16-cuda"
+    dimensions: int
+    max_tokens: int  # longest text in tokens, special tokens included; longer ones are truncated by the tokenizer
+    max_request_items: int
+    max_request_tokens: int
+    prompts: dict[str, str] = field(default_factory=dict)  # name ("query", "document") -> text put in front
+    default_prompt_name: str | None = None
+    device: str = "cpu"
+
+    def to_json(self) -> bytes:
+        """This information as the body of `GET /info`."""
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, body: bytes) -> "EngineInfo":
+        """Parse the body of `GET /info`; unknown fields are ignored. Raises ProtocolError."""
+        try:
+            entries = orjson.loads(body)
+            return cls(**{f.name: entries[f.name] for f in fields(cls) if f.name in entries})
+        except (orjson.JSONDecodeError, TypeError, KeyError) as error:
+            raise ProtocolError(f"not an engine's information: {error}") from None
+
+
+def encode_request(input_ids: Sequence[Sequence[int]], lane: Lane = Lane.INTERACTIVE) -> bytes:
+    """Token ids of n texts (each a sequence of ints or an int32 array) as one request body."""
+    lengths = np.fromiter(map(len, input_ids), dtype="<u4", count=len(input_ids))
+    header = np.array([lane, len(input_ids)], dtype="<u4")
+    parts = [REQUEST_MAGIC, header.tobytes(), lengths.tobytes()]
+    parts += [np.asarray(ids, dtype="<u4").tobytes() for ids in input_ids]
+    return b"".join(parts)
+
+
+def decode_request(body: bytes) -> TokenBatch:
+    """Parse a request body. Raises ProtocolError on anything that `encode_request` would not have written."""
+    if len(body) < 12 or body[:4] != REQUEST_MAGIC:
+        raise ProtocolError(f"the body does not start with {REQUEST_MAGIC!r} and a count")
+    lane, count = (int(word) for word in np.frombuffer(body, dtype="<u4", count=2, offset=4))
+    if lane not in tuple(Lane):
+        raise ProtocolError(f"lane {lane} is unknown; use 0 (interactive) or 1 (bulk)")
+    if not 1 <= count <= MAX_REQUEST_ITEMS:
+        raise ProtocolError(f"{count} texts in one request; send 1 to {MAX_REQUEST_ITEMS}")
+    if len(body) < 12 + 4 * count:
+        raise ProtocolError("the body ends inside the lengths")
+    lengths = np.frombuffer(body, dtype="<u4", count=count, offset=12)
+    total = int(lengths.sum(dtype=np.uint64))
+    if len(body) != 12 + 4 * count + 4 * total:
+        raise ProtocolError(f"the body has {len(body)} bytes where its lengths add up to {12 + 4 * (count + total)}")
+    if int(lengths.min()) == 0:
+        raise ProtocolError("a text without tokens; a tokenizer gives at least its special tokens")
+    ids = np.frombuffer(body, dtype="<u4", count=total, offset=12 + 4 * count)
+    if int(ids.max()) > 0x7FFFFFFF:
+        raise ProtocolError("a token id above 2,147,483,647")
+    return TokenBatch(ids.astype(np.int32), lengths.astype(np.int32), Lane(lane))
+
+
+def encode_response(vectors: Float32Array) -> bytes:
+    """float32[n, dimensions] as one response body."""
+    header = np.array(vectors.shape, dtype="<u4")
+    return b"".join((RESPONSE_MAGIC, header.tobytes(), np.ascontiguousarray(vectors, dtype="<f4").tobytes()))
+
+
+def decode_response(body: bytes) -> Float32Array:
+    """Parse a response body into read-only float32[n, dimensions]. Raises ProtocolError."""
+    if len(body) < 12 or body[:4] != RESPONSE_MAGIC:
+        raise ProtocolError(f"the answer does not start with {RESPONSE_MAGIC!r} and its shape")
+    count, dimensions = (int(word) for word in np.frombuffer(body, dtype="<u4", count=2, offset=4))
+    if len(body) != 12 + 4 * count * dimensions:
+        raise ProtocolError(f"the answer has {len(body)} bytes, not those of {count} x {dimensions} float32")
+    return np.frombuffer(body, dtype="<f4", offset=12).reshape(count, dimensions)
+
+
+def error_body(message: str, kind: str) -> bytes:
+    """The JSON body of every engine error."""
+    payload: dict[str, Any] = {"error": {"message": message, "type": kind}}
+    return orjson.dumps(payload)
