@@ -17,7 +17,7 @@ def feeds(texts: Sequence[Int32Array], pad_token_id: int = 0) -> dict[str, npt.N
     """Inputs of the graph for one batch.
 
     texts: n arrays int32[length_i], each with at least one token id.
-    Returns input_ids int64[n, longest] and attention_mask int64[n, longest]. Raises ValueError on an empty batch or text.
+    Returns input_ids and attention_mask, both int64[n, longest]. Raises ValueError on an empty batch or text.
     """
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     if not len(texts) or int(lengths.min()) == 0:
