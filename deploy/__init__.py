@@ -1,1 +1,1 @@
-"""Starting and watching processes, and the `dejavec` command. Knows nothing of how the processes work inside."""
+"""Starting and watching processes, and the `dejavec` command. Knows nothing of how they work inside."""

