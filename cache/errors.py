@@ -1,0 +1,13 @@
+"""The cache's exceptions. Look-ups and writes raise none of them: a failure there is a counted miss.
+
+    CacheError
+    └── PurgeFailed    Redis did not confirm the new epoch; nothing is known to be purged
+"""
+
+
+class CacheError(Exception):
+    """Base of what the cache raises."""
+
+
+class PurgeFailed(CacheError):
+    """The purge is not confirmed; the message says what to do."""

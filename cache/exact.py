@@ -1,0 +1,205 @@
+"""The exact tier: vectors as Redis strings under keyed hashes of token ids. Knows nothing of texts or similarity.
+
+Look-ups of concurrent requests are joined into one MGET (measured: one GET a time 19,000/s, MGET of 64 keys
+390,000 keys/s). Writes go through a bounded queue after the reply. A value carries a checksum over its key's
+digest and its vector, so a value that is damaged, of another length, or under another key is a counted miss.
+
+    value = version (1 byte) | dtype (1 byte: "f" float32, "h" float16) | crc32 (4 bytes) | vector, little-endian
+"""
+
+import asyncio
+import logging
+import random
+import struct
+import time
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from redis.asyncio import Redis
+
+from cache.keys import exact_key
+from cache.metrics import EXACT_ERRORS, EXACT_LOOKUP_SECONDS, WRITE_DROPPED, WRITTEN
+from cache.redis_link import RedisAway, RedisLink
+
+log = logging.getLogger("dejavec.cache")
+
+VALUE_VERSION: Final = 1
+HEADER: Final = struct.Struct("<BBI")
+FLOAT32: Final = ord("f")
+FLOAT16: Final = ord("h")
+MAX_KEYS_PER_MGET: Final = 1024
+MAX_PARALLEL_MGETS: Final = 2
+WRITES_PER_PIPELINE: Final = 128
+
+Dtype = Literal["float32", "float16"]
+Float32Array = npt.NDArray[np.float32]
+
+
+def encode_value(digest: bytes, vector: bytes, dtype: Dtype) -> bytes:
+    """One stored value from float32 bytes."""
+    payload = vector if dtype == "float32" else np.frombuffer(vector, dtype="<f4").astype("<f2").tobytes()
+    kind = FLOAT32 if dtype == "float32" else FLOAT16
+    return HEADER.pack(VALUE_VERSION, kind, zlib.crc32(payload, zlib.crc32(digest))) + payload
+
+
+def decode_value(digest: bytes, value: bytes, dimensions: int) -> bytes | None:
+    """float32 bytes of `dimensions` numbers, or None when the value is not one written for this digest."""
+    if len(value) < HEADER.size:
+        return None
+    version, kind, checksum = HEADER.unpack_from(value)
+    payload = value[HEADER.size :]
+    if version != VALUE_VERSION or zlib.crc32(payload, zlib.crc32(digest)) != checksum:
+        return None
+    if kind == FLOAT32 and len(payload) == 4 * dimensions:
+        return payload
+    if kind == FLOAT16 and len(payload) == 2 * dimensions:
+        return _from_float16(payload)
+    return None
+
+
+def as_stored(vector: bytes, dtype: Dtype) -> bytes:
+    """The float32 bytes a later hit will return for this vector: itself, or rounded through float16.
+
+    Serving this form on the miss as well keeps a text's vector the same whatever tier answers.
+    """
+    if dtype == "float32":
+        return vector
+    return _from_float16(np.frombuffer(vector, dtype="<f4").astype("<f2").tobytes())
+
+
+def _from_float16(payload: bytes) -> bytes:
+    wide = np.frombuffer(payload, dtype="<f2").astype("<f4")
+    norm = float(np.linalg.norm(wide))
+    return (wide / np.float32(norm)).astype("<f4").tobytes() if norm > 0 else wide.tobytes()
+
+
+class ExactTier:
+    """Coalesced look-ups and queued writes over one RedisLink. `run_writer` must be running for writes to happen."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        ttl_s: int,
+        ttl_jitter: float,
+        dtype: Dtype = "float32",
+        max_queued_writes: int = 8192,
+    ) -> None:
+        self._link = link
+        self._ttl_s = ttl_s
+        self._ttl_jitter = ttl_jitter
+        self._dtype = dtype
+        self._waiting: deque[tuple[Sequence[bytes], asyncio.Future[list[bytes | None]]]] = deque()
+        self._drains: set[asyncio.Task[None]] = set()
+        self._writes: deque[tuple[bytes, bytes]] = deque()
+        self._max_queued_writes = max_queued_writes
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def get_many(self, digests: Sequence[bytes], dimensions: int) -> list[bytes | None]:
+        """float32 bytes for each digest, None where there is no sound entry. Never raises for Redis' sake."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[bytes | None]] = loop.create_future()
+        self._waiting.append((digests, future))
+        if len(self._drains) < MAX_PARALLEL_MGETS:
+            task = loop.create_task(self._drain())
+            self._drains.add(task)
+            task.add_done_callback(self._drains.discard)
+        values = await future
+        return [self._sound(d, v, dimensions) for d, v in zip(digests, values, strict=True)]
+
+    def put_many(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Queue (digest, float32 bytes) pairs for writing; what does not fit is dropped and counted."""
+        room = self._max_queued_writes - len(self._writes)
+        if len(entries) > room:
+            WRITE_DROPPED.labels("queue_full").inc(len(entries) - max(room, 0))
+            entries = entries[: max(room, 0)]
+        self._writes.extend(entries)
+        if self._writes:
+            self._idle.clear()
+            self._work.set()
+
+    @property
+    def queued_writes(self) -> int:
+        """Vectors waiting to be written."""
+        return len(self._writes)
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until all queued writes are done, at most `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("stopped with %d vectors not written back", len(self._writes))
+
+    async def run_writer(self) -> None:
+        """Write queued entries until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._writes:
+                batch = [self._writes.popleft() for _ in range(min(len(self._writes), WRITES_PER_PIPELINE))]
+                await self._write(batch)
+            self._idle.set()
+
+    async def _write(self, batch: list[tuple[bytes, bytes]]) -> None:
+        async def pipeline(redis: Redis) -> None:
+            async with redis.pipeline(transaction=False) as commands:
+                for digest, vector in batch:
+                    commands.set(
+                        exact_key(digest), encode_value(digest, vector, self._dtype), ex=self._jittered_ttl_s()
+                    )
+                await commands.execute()
+
+        try:
+            await self._link.call(pipeline, timeout_s=max(1.0, 4 * self._link.timeout_s))
+            WRITTEN.inc(len(batch))
+        except RedisAway:
+            WRITE_DROPPED.labels("failed").inc(len(batch))
+
+    def _jittered_ttl_s(self) -> int:
+        """The TTL spread evenly by the jitter, so that entries of one burst do not expire in one burst."""
+        spread = self._ttl_jitter * (2 * random.random() - 1)  # noqa: S311  spreads load, protects nothing
+        return max(1, round(self._ttl_s * (1 + spread)))
+
+    async def _drain(self) -> None:
+        """Serve waiting look-ups, as many as fit one MGET at a time, until none waits."""
+        while self._waiting:
+            group = [self._waiting.popleft()]
+            count = len(group[0][0])
+            while self._waiting and count + len(self._waiting[0][0]) <= MAX_KEYS_PER_MGET:
+                group.append(self._waiting.popleft())
+                count += len(group[-1][0])
+            values = await self._mget([digest for digests, _ in group for digest in digests])
+            start = 0
+            for digests, future in group:
+                if not future.done():
+                    future.set_result(values[start : start + len(digests)])
+                start += len(digests)
+
+    async def _mget(self, digests: list[bytes]) -> list[bytes | None]:
+        keys = [exact_key(digest) for digest in digests]
+        started = time.perf_counter()
+        try:
+            values: list[bytes | None] = await self._link.call(lambda redis: redis.mget(keys))
+        except RedisAway:
+            return [None] * len(keys)
+        except Exception:
+            # an unforeseen fault must not leave look-ups waiting for ever
+            log.exception("exact look-up failed")
+            EXACT_ERRORS.labels("other").inc()
+            return [None] * len(keys)
+        EXACT_LOOKUP_SECONDS.observe(time.perf_counter() - started)
+        return values
+
+    def _sound(self, digest: bytes, value: bytes | None, dimensions: int) -> bytes | None:
+        if value is None:
+            return None
+        vector = decode_value(digest, value, dimensions)
+        if vector is None:
+            EXACT_ERRORS.labels("corrupt").inc()
+        return vector

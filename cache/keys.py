@@ -1,0 +1,106 @@
+"""Every Redis key, prefix and hash of the product, in one place. Knows nothing of values.
+
+    dv1:x:<32 hex>          exact entry: one stored vector, with TTL
+    dv1:epoch:<namespace>   a namespace's epoch ("*" for all of them), no TTL
+    dv1:secret-check        tells whether all gateways hash with the same secret, no TTL
+
+An entry's digest is a keyed BLAKE2b of fingerprint, namespace, epochs and token ids, so a key neither reveals its
+text to someone who lacks the secret nor matches that of another model, namespace or epoch.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Final
+
+PREFIX: Final = b"dv1:"
+EXACT_PREFIX: Final = PREFIX + b"x:"
+EPOCH_PREFIX: Final = PREFIX + b"epoch:"
+SECRET_CHECK_KEY: Final = PREFIX + b"secret-check"
+ALL_NAMESPACES: Final = "*"
+
+DIGEST_BYTES: Final = 16
+SECRET_BYTES: Final = 32
+
+
+class SecretError(Exception):
+    """The key secret cannot be read or made; the message names the file and the remedy."""
+
+
+def exact_key(digest: bytes) -> bytes:
+    """The Redis key of an exact entry."""
+    return EXACT_PREFIX + digest.hex().encode()
+
+
+def epoch_key(namespace: str) -> bytes:
+    """The Redis key of a namespace's epoch."""
+    return EPOCH_PREFIX + namespace.encode()
+
+
+class Scope:
+    """Digests for one combination of fingerprint, namespace and epochs; cheap to use, kept per combination."""
+
+    __slots__ = ("_ids", "_text", "namespace")
+
+    def __init__(self, secret: bytes, fingerprint: str, namespace: str, epochs: tuple[str, str]) -> None:
+        self.namespace = namespace
+        parts = "\n".join((fingerprint, namespace, *epochs)).encode()
+        self._ids = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-ids")
+        self._text = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-text")
+
+    def digest_of_ids(self, input_ids: bytes) -> bytes:
+        """16 bytes naming these token ids (int32, little-endian) in this scope: the exact tier's digest."""
+        state = self._ids.copy()
+        state.update(input_ids)
+        return state.digest()
+
+    def digest_of_text(self, text: str, prompt: str) -> bytes:
+        """16 bytes naming this text behind this prompt in this scope: L0's digest, made before tokenising."""
+        state = self._text.copy()
+        state.update(f"{len(prompt)}\n{prompt}{text}".encode())
+        return state.digest()
+
+
+def secret_fingerprint(secret: bytes) -> bytes:
+    """What a gateway leaves in Redis so that another one with a different secret is noticed."""
+    return hmac.digest(secret, b"dejavec secret check", "sha256").hex().encode()
+
+
+def load_or_make_secret(path: Path) -> bytes:
+    """Read the 32-byte key secret (hex) from a 0600 file, made on first use; safe when several processes start at once.
+
+    Raises SecretError.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_once(path)
+        content = path.read_text(encoding="ascii").strip()
+        return parse_secret(content)
+    except (OSError, ValueError) as error:
+        raise SecretError(f"the key secret {path} cannot be used: {error}") from None
+
+
+def parse_secret(value: str) -> bytes:
+    """A secret given as 32 or more hex digits. Raises ValueError."""
+    if len(value) < SECRET_BYTES or len(value) > 2 * 64:
+        raise ValueError("give 32 to 128 hex digits, e.g. from `openssl rand -hex 32`")
+    return bytes.fromhex(value)
+
+
+def _make_once(path: Path) -> None:
+    """Create the file whole or not at all: written aside, then linked, so no reader ever sees half a secret."""
+    if path.exists():
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(SECRET_BYTES))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another process was first; its secret is the one
+    finally:
+        draft.unlink()

@@ -1,0 +1,20 @@
+"""Counters of the cache tiers. Names only; each is incremented where the thing happens."""
+
+from prometheus_client import Counter, Histogram
+
+EXACT_LOOKUP_SECONDS = Histogram(
+    "dejavec_exact_lookup_seconds",
+    "One coalesced MGET, from sending to parsed values",
+    buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25),
+)
+EXACT_ERRORS = Counter(
+    "dejavec_exact_errors_total",
+    "Exact-tier operations that failed and were answered as misses, by reason",
+    ["reason"],  # timeout, connection, corrupt, bypassed, other
+)
+WRITTEN = Counter("dejavec_exact_written_total", "Vectors written to the exact tier")
+WRITE_DROPPED = Counter(
+    "dejavec_exact_write_dropped_total",
+    "Vectors not written back, by reason",
+    ["reason"],  # queue_full, failed
+)
