@@ -13,7 +13,7 @@ import time
 from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, SECRET_CHECK_KEY, epoch_key, secret_fingerprint
@@ -122,7 +122,7 @@ class Epochs:
     async def _advance(self, namespaces: list[str], offers: list[str]) -> None:
         assert self._link is not None
         keys = [epoch_key(name) for name in namespaces]
-        told = await self._link.call(lambda redis: script(redis, ADVANCE, keys, list(offers)), timeout_s=1.0)
+        told = await self._link.call(lambda redis: script(redis, ADVANCE, keys, list(offers)))
         for name, value in zip(namespaces, told, strict=True):
             epoch = value.decode("ascii", "replace")
             if epoch and epoch > self._known.get(name, ""):
@@ -139,7 +139,7 @@ class Epochs:
             await redis.set(SECRET_CHECK_KEY, mine, nx=True)
             return bool(await redis.get(SECRET_CHECK_KEY) == mine)
 
-        same = await self._link.call(compare, timeout_s=1.0)
+        same = await self._link.call(compare)
         self._secret_checked = True
         self.secret_differs = not same
         if not same:
@@ -153,8 +153,8 @@ class Epochs:
 async def _sync_to_disk(redis: Redis) -> None:
     """Wait for the AOF to be on disk; servers without AOF or before 7.2 have nothing to wait for."""
     try:
-        await redis.execute_command("WAITAOF", 1, 0, 2000)
+        on_disk, _replicas = await redis.execute_command("WAITAOF", 1, 0, 2000)
     except ResponseError:
         return
-    except RedisError:
-        raise
+    if not on_disk:
+        raise TimeoutError

@@ -1,0 +1,109 @@
+"""The gateway's settings. Read once at start and passed down; see engine.configuration for where they come from."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from cache.keys import parse_secret
+from engine.configuration import Configuration
+
+
+def _http_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("give a URL that starts with http:// or https://")
+    return value.rstrip("/")
+
+
+def _redis_url(value: str | None) -> str | None:
+    if not value:
+        return None
+    if not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("give a URL that starts with redis://, rediss:// or unix://")
+    return value
+
+
+def _secret(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        parse_secret(value.get_secret_value())
+    return value
+
+
+class ApiKey(BaseModel):
+    """What one API key may do: which namespace it reads and writes, and how fast."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    namespace: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_minute: int = Field(0, ge=0)
+
+
+class GatewaySettings(Configuration):
+    """Names and bounds of everything an operator can set on the gateway."""
+
+    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on; loopback unless told otherwise")
+    gateway_port: int = Field(8080, ge=1, le=65535, description="Port the gateway listens on")
+    gateway_workers: int = Field(1, ge=1, le=64, description="Gateway worker processes sharing the port")
+    engine_url: Annotated[str, AfterValidator(_http_url)] = Field(
+        "http://127.0.0.1:8081", description="Where the engine answers"
+    )
+    redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
+        None,
+        repr=False,
+        description="Your own Redis; unset, `dejavec up` starts an embedded one and a lone gateway keeps L0 only",
+    )
+    cache_ttl_seconds: int = Field(3600, ge=1, le=31_536_000, description="Life of an exact entry")
+    cache_ttl_jitter: float = Field(0.1, ge=0, le=0.5, description="Random share by which that life varies")
+    cache_dtype: Literal["float32", "float16"] = Field(
+        "float32", description="How vectors are stored; float16 halves memory and rounds what is served, on every tier"
+    )
+    local_cache_mb: int = Field(64, ge=0, le=65_536, description="In-process cache (L0) of each worker; 0 switches it off")
+    local_cache_ttl_seconds: float = Field(60, gt=0, le=86_400, description="Life of an L0 entry")
+    redis_timeout_ms: int = Field(100, ge=1, le=10_000, description="Longest wait for a look-up before it is a miss")
+    write_back_max_items: int = Field(8192, ge=1, le=1_000_000, description="Vectors waiting to be written; more are dropped")
+    key_secret: Annotated[SecretStr | None, AfterValidator(_secret)] = Field(
+        None, description="Secret of the key hashes, 32 to 128 hex digits; the same for all gateways on one Redis"
+    )
+    key_secret_file: Path = Field(
+        Path(".dejavec/key-secret"), description="File holding that secret (0600), made at first start when key_secret is unset"
+    )
+    api_keys: dict[str, ApiKey] = Field(
+        default_factory=dict,
+        repr=False,
+        description="API keys, each with `namespace` and optional `requests_per_minute`, `tokens_per_minute`; none: open to all",
+    )
+    admin_token: SecretStr | None = Field(None, description="Bearer token of /admin; unset, /admin is closed")
+    cors_origins: list[str] = Field(default_factory=list, description="Origins browsers may call from; none by default")
+    model_aliases: dict[str, str] = Field(
+        default_factory=dict, description="Other names the model answers to, e.g. `text-embedding-3-small`"
+    )
+    truncate_inputs: bool = Field(True, description="Cut over-long inputs at the model's limit (said in x-truncated), or refuse")
+    token_input_encoding: str | None = Field(
+        None, description="Decode token-id input by this tiktoken encoding (needs the `tiktoken` extra); unset, it is refused"
+    )
+    max_inputs: int = Field(2048, ge=1, le=2048, description="Inputs in one request")
+    max_input_chars: int = Field(200_000, ge=1, description="Characters in one input")
+    max_body_mb: int = Field(32, ge=1, le=1024, description="Size of a request body")
+    max_concurrent_requests: int = Field(1024, ge=1, description="Requests in work in one worker; more get 429")
+    max_connections: int = Field(4096, ge=1, description="Open connections and their tasks in one worker; more get 503")
+    bulk_request_items: int = Field(16, ge=2, description="Requests with at least so many inputs to compute take the bulk lane")
+    request_timeout_s: float = Field(30, gt=0, le=600, description="Deadline of a request, queueing included")
+    body_timeout_s: float = Field(10, gt=0, le=600, description="Longest time to receive a request's body")
+    send_timeout_s: float = Field(30, gt=0, le=600, description="Longest wait for a client that does not read its reply")
+    drain_timeout_s: float = Field(20, ge=0, le=600, description="On SIGTERM, longest wait for running requests")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if any(not key for key in self.api_keys):
+            raise ValueError("api_keys: an empty key would let everyone in")
+        token = self.admin_token.get_secret_value() if self.admin_token else None
+        if token is not None and (not token or token in self.api_keys):
+            raise ValueError("admin_token must not be empty and must not be one of api_keys")
+        return self
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether the gateway listens beyond this machine."""
+        return self.gateway_host not in {"127.0.0.1", "::1", "localhost"}
