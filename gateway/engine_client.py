@@ -1,0 +1,245 @@
+"""Talking to the engine: who it is, whether it is ready, and vectors for token ids. Knows nothing of caches or clients.
+
+One background loop (`run_watch`) asks the engine every second whether a real inference passed lately and who it is.
+While it is away, requests fail at once with EngineAway instead of each waiting for its own time-out.
+"""
+
+import asyncio
+import logging
+import time
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import numpy as np
+import orjson
+from tokenizers import Tokenizer
+
+from engine import protocol
+from engine.bundle import BundleError, parse_tokenizer
+from gateway.errors import BadRequest, DeadlineExceeded, EngineAway, EngineFailed, ModelChanged, Overloaded
+
+log = logging.getLogger("dejavec.gateway")
+
+WATCH_INTERVAL_S: Final = 1.0
+WATCH_TIMEOUT_S: Final = 3.0
+CONNECT_TIMEOUT_S: Final = 1.0
+MAX_CONNECTIONS: Final = 256
+INLINE_CHARS: Final = 16_384  # tokenising so much takes about 2 ms; more goes to a thread, off the event loop
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """One text as the model sees it: `input_ids` are little-endian int32 bytes."""
+
+    input_ids: bytes
+    tokens: int
+    truncated: bool
+
+
+class Model:
+    """The engine's model as this gateway knows it: its identity and its own tokenizer."""
+
+    def __init__(self, info: protocol.EngineInfo, tokenizer: Tokenizer) -> None:
+        self.info = info
+        self._tokenizer = tokenizer
+
+    async def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Token ids of each text, cut at the model's limit; long batches are tokenised off the event loop."""
+        if sum(map(len, texts)) <= INLINE_CHARS:
+            return self._encode(texts)
+        return await asyncio.to_thread(self._encode, texts)
+
+    def _encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        limit = self.info.max_tokens
+        encoded = []
+        for encoding in self._tokenizer.encode_batch_fast(list(texts)):
+            ids = encoding.ids
+            truncated = len(ids) >= limit and len(encoding.overflowing) > 0
+            encoded.append(EncodedText(array("i", ids).tobytes(), len(ids), truncated))
+        return encoded
+
+
+class EngineClient:
+    """One engine behind one URL."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+        self._url = url
+        self._http = http
+        self._model: Model | None = None
+        self._away_since: float | None = time.monotonic()
+        self._away_reason = "it has not answered yet"
+        self._refreshing = asyncio.Lock()
+
+    @property
+    def model(self) -> Model:
+        """The model in service. Raises EngineAway while the engine has never been reached."""
+        if self._model is None:
+            raise EngineAway(f"the engine at {self._url} cannot be reached yet: is it running?", retry_after_s=1)
+        return self._model
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a real inference passed lately."""
+        return self._away_since is None
+
+    @property
+    def away_reason(self) -> str:
+        """Why it is not ready; empty when it is."""
+        return "" if self.is_ready else self._away_reason
+
+    async def vectors(
+        self, model: Model, texts: Sequence[EncodedText], lane: protocol.Lane, deadline: float
+    ) -> protocol.Float32Array:
+        """float32[n, dimensions] for the token ids, in order; `deadline` is in event-loop time.
+
+        Raises EngineAway, EngineFailed, Overloaded, DeadlineExceeded, ModelChanged.
+        """
+        if self._away_since is not None:
+            raise EngineAway(f"the engine is not ready: {self._away_reason}", retry_after_s=1)
+        remaining_s = deadline - asyncio.get_running_loop().time()
+        if remaining_s <= 0:
+            raise DeadlineExceeded("the request's deadline passed before the engine was asked")
+        body = protocol.encode_request([np.frombuffer(t.input_ids, dtype="<i4") for t in texts], lane)  # type: ignore[misc]
+        headers = {
+            "content-type": protocol.CONTENT_TYPE,
+            protocol.FINGERPRINT_HEADER: model.info.fingerprint,
+            protocol.DEADLINE_HEADER: str(int(remaining_s * 1000)),
+        }
+        status, answer_headers, answer = await self._post(body, headers, remaining_s)
+        if status != 200:
+            raise self._refusal(status, answer_headers, answer)
+        if answer_headers.get(protocol.FINGERPRINT_HEADER) != model.info.fingerprint:
+            raise ModelChanged
+        return _sound_vectors(answer, (len(texts), model.info.dimensions))
+
+    async def refresh(self) -> None:
+        """Ask the engine who it is, and fetch its tokenizer when it is another. Raises EngineAway."""
+        async with self._refreshing:
+            try:
+                info = protocol.EngineInfo.from_json(await self._get(protocol.INFO_PATH))
+                known = self._model.info if self._model else None
+                if info != known:
+                    tokenizer = parse_tokenizer(await self._get(protocol.TOKENIZER_PATH), info.max_tokens)
+                    self._model = Model(info, tokenizer)
+                    log.info("engine: %s, fingerprint %s, %s", info.model, info.fingerprint, info.kernel_class)
+            except (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError) as error:
+                reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                raise EngineAway(f"the engine at {self._url} cannot be asked: {reason}", retry_after_s=1) from error
+
+    async def run_watch(self) -> None:
+        """Keep identity and readiness true until cancelled."""
+        while True:
+            await self._look()
+            await asyncio.sleep(WATCH_INTERVAL_S if self.is_ready else WATCH_INTERVAL_S / 4)
+
+    async def _look(self) -> None:
+        try:
+            await self.refresh()
+            timeout = aiohttp.ClientTimeout(total=WATCH_TIMEOUT_S)
+            async with self._http.get(self._url + "/ready", timeout=timeout) as answer:
+                content = await answer.content.read(2048)
+            if answer.status == 200:
+                self._back()
+            else:
+                self._away(_message_of(content) or f"/ready answers {answer.status}")
+        except EngineAway as error:
+            self._away(error.message)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._away(type(error).__name__)
+
+    def _away(self, reason: str) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            log.warning("the engine is away: %s", reason)
+        self._away_reason = reason
+
+    def _back(self) -> None:
+        if self._away_since is not None:
+            log.info("the engine is ready after %.1f s", time.monotonic() - self._away_since)
+        self._away_since = None
+
+    async def _get(self, path: str) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=WATCH_TIMEOUT_S)
+        async with self._http.get(self._url + path, timeout=timeout) as answer:
+            if answer.status != 200:
+                raise protocol.ProtocolError(f"{path} answers {answer.status}")
+            return await answer.read()
+
+    async def _post(
+        self, body: bytes, headers: dict[str, str], remaining_s: float
+    ) -> tuple[int, "aiohttp.typedefs.LooseHeaders", bytes]:
+        """One request; a kept connection that the engine had closed meanwhile is tried once more on a fresh one."""
+        timeout = aiohttp.ClientTimeout(total=remaining_s, sock_connect=CONNECT_TIMEOUT_S)
+        for attempt in (1, 2):
+            try:
+                async with self._http.post(
+                    self._url + protocol.VECTORS_PATH, data=body, headers=headers, timeout=timeout
+                ) as answer:
+                    return answer.status, answer.headers, await answer.read()
+            except aiohttp.ConnectionTimeoutError as error:
+                raise self._lost(error) from error
+            except TimeoutError as error:
+                raise DeadlineExceeded("the engine did not answer within the request's deadline") from error
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if attempt == 2 or isinstance(error, aiohttp.ClientConnectorError):
+                    raise self._lost(error) from error
+            except aiohttp.ClientError as error:
+                raise self._lost(error) from error
+        raise AssertionError("unreachable")
+
+    def _lost(self, error: Exception) -> EngineAway:
+        self._away(type(error).__name__)
+        return EngineAway("the engine cannot be reached; what is cached is still served", retry_after_s=1)
+
+    def _refusal(self, status: int, headers: "aiohttp.typedefs.LooseHeaders", answer: bytes) -> Exception:
+        """The engine's refusal as one of ours."""
+        message, kind = _message_of(answer), _type_of(answer)
+        if status == 409:
+            return ModelChanged()
+        if status == 429:
+            return Overloaded(f"the engine is full: {message}", retry_after_s=_retry_after_s(headers))
+        if status in {400, 413}:
+            return BadRequest(f"the engine refuses this input: {message}", param="input")
+        if kind == "deadline_exceeded":
+            return DeadlineExceeded("the engine could not answer within the request's deadline", retry_after_s=1)
+        if kind == "draining":
+            self._away("it is shutting down")
+            return EngineAway("the engine is restarting", retry_after_s=1)
+        return EngineFailed("the engine could not compute this request", retry_after_s=1)
+
+
+def _sound_vectors(answer: bytes, shape: tuple[int, int]) -> protocol.Float32Array:
+    """The vectors, or EngineFailed when they are not what was asked for: a wrong vector is worse than an error."""
+    try:
+        vectors = protocol.decode_response(answer)
+    except protocol.ProtocolError as error:
+        raise EngineFailed("the engine's answer is damaged", retry_after_s=1) from error
+    if vectors.shape != shape or not np.isfinite(vectors).all():
+        raise EngineFailed("the engine's answer has the wrong shape or is not finite", retry_after_s=1)
+    return vectors
+
+
+def _error_of(content: bytes) -> dict[str, object]:
+    try:
+        error = orjson.loads(content)["error"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return {}
+    return error if isinstance(error, dict) else {}
+
+
+def _message_of(content: bytes) -> str:
+    return str(_error_of(content).get("message", ""))[:500]
+
+
+def _type_of(content: bytes) -> str:
+    return str(_error_of(content).get("type", ""))
+
+
+def _retry_after_s(headers: "aiohttp.typedefs.LooseHeaders") -> float:
+    try:
+        return float(headers["Retry-After"])  # type: ignore[call-overload,index]
+    except (KeyError, ValueError):
+        return 1.0

@@ -1,0 +1,55 @@
+"""The gateway's metrics. Names that operators already have alerts for stay as they are; the rest carry `dejavec_`.
+
+Under several workers prometheus-client's multiprocess mode adds the workers up (PROMETHEUS_MULTIPROC_DIR, set by the
+command that starts them); the resident memory is then that of all of them, read from the operating system.
+"""
+
+import os
+from collections.abc import Iterator
+
+import psutil
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+LATENCY_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+TIERS = ("local", "exact", "miss")
+
+REQUESTS = Counter("embeddings_requests_total", "Embedding requests, by HTTP status", ["status"])
+LATENCY = Histogram("embeddings_latency_seconds", "Embedding requests, from first byte to reply", buckets=LATENCY_BUCKETS)
+ENGINE_CALL = Histogram(
+    "dejavec_engine_call_seconds", "Calls to the engine, queueing there included", buckets=LATENCY_BUCKETS
+)
+CACHE_REQUESTS = Counter("cache_requests_total", "Texts looked up in the cache")
+CACHE_HITS = Counter("cache_hits_total", "Texts served from the cache, by any tier")
+TIER_HITS = Counter("dejavec_cache_hits_total", "Texts served, by tier", ["tier"])
+TOKENS = Counter("dejavec_tokens_total", "Tokens of answered texts, cached ones included")
+TRUNCATED = Counter("dejavec_truncated_total", "Texts cut at the model's limit")
+IN_FLIGHT = Gauge("dejavec_requests_in_flight", "Requests in work", multiprocess_mode="livesum")
+CLIENT_GONE = Counter("dejavec_client_gone_total", "Requests whose client left before the answer")
+ENGINE_READY = Gauge("dejavec_engine_ready", "1 while a real inference passed lately", multiprocess_mode="livemin")
+REDIS_OK = Gauge("dejavec_redis_ok", "1 while Redis answers, 0 while it is bypassed", multiprocess_mode="livemin")
+
+TIER_COUNTERS = {tier: TIER_HITS.labels(tier) for tier in TIERS}
+
+
+class _GroupMemory(Collector):
+    """`process_resident_memory_bytes` of all workers of one gateway together."""
+
+    def collect(self) -> Iterator[Metric]:
+        parent = psutil.Process(os.getppid())
+        workers = [process for process in parent.children() if process.is_running()]
+        total = sum(process.memory_info().rss for process in workers)
+        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory of all workers", value=total)
+
+
+def exposition() -> tuple[bytes, str]:
+    """The body and content type of `/metrics`, for this worker or for all workers together."""
+    if MULTIPROC_VARIABLE not in os.environ:
+        return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(_GroupMemory())
+    return generate_latest(registry), CONTENT_TYPE_LATEST

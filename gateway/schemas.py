@@ -1,0 +1,236 @@
+"""HTTP shapes in and out: what the routes accept, and the bytes they answer. Knows nothing of caches or engines.
+
+Requests are parsed and checked by pydantic in one pass; `parse` turns its first complaint into a BadRequest that
+names the field. Replies are assembled as bytes, since serialising a vector costs more than all the rest.
+"""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from gateway.errors import BadRequest, GatewayError, Unprocessable
+
+TOKEN_INPUT_MESSAGE = (
+    "input holds token ids, which are another model's: send text instead. "
+    "LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False). "
+    "Others: switch off client-side tokenisation (tiktoken), or set token_input_encoding on the gateway"
+)
+
+
+class TokenIds(list[list[int]]):
+    """Input given as token ids, one list a text."""
+
+
+def _parse_inputs(value: Any) -> list[str] | TokenIds | str:
+    """A string, a list of strings, a list of token ids, or a list of lists of token ids."""
+    if isinstance(value, str):
+        return _not_empty(value, "")
+    if not isinstance(value, list):
+        raise PydanticCustomError("input", "must be a string or a list of strings")
+    if not value:
+        raise PydanticCustomError("input", "must not be an empty list")
+    if all(isinstance(one, str) for one in value):
+        return [_not_empty(one, f" (item {position})") for position, one in enumerate(value)]
+    if all(_is_token(one) for one in value):
+        return TokenIds([value])
+    if all(isinstance(one, list) and one and all(map(_is_token, one)) for one in value):
+        return TokenIds(value)
+    raise PydanticCustomError("input", "must hold strings only, or token ids only")
+
+
+def _not_empty(text: str, where: str) -> str:
+    if not text:
+        raise PydanticCustomError("input", "must not be an empty string{where}", {"where": where})
+    return text
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+_INPUT_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": 2048},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+        {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+            "minItems": 1,
+            "maxItems": 2048,
+        },
+    ],
+    "description": "Text or texts to embed. Token ids are refused unless token_input_encoding is set.",
+}
+_TEXTS_SCHEMA = {"anyOf": _INPUT_SCHEMA["anyOf"][:2], "description": "Text or texts to embed."}
+
+Inputs = Annotated[Any, PlainValidator(_parse_inputs), WithJsonSchema(_INPUT_SCHEMA)]
+Texts = Annotated[Any, PlainValidator(_parse_inputs), WithJsonSchema(_TEXTS_SCHEMA)]
+Dimensions = Annotated[int, Field(ge=1, strict=True)]
+
+
+class EmbeddingsBody(BaseModel):
+    """Body of `POST /v1/embeddings`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: Inputs
+    model: str = Field(description="The model's name, an alias, or either with `:query` or `:document`")
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Dimensions | None = Field(None, description="Leading dimensions to keep; re-normalised")
+    user: str | None = None
+    prompt_name: str | None = Field(None, description="One of the checkpoint's prompts")
+
+
+class EmbedInputsBody(BaseModel):
+    """Body of `POST /embed`, first shape: answered by a bare array of vectors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: Texts
+    truncate: bool | None = None
+    truncation_direction: Literal["Right", "right"] | None = None
+    normalize: bool = True
+    prompt_name: str | None = None
+    dimensions: Dimensions | None = None
+
+
+class EmbedTextsBody(BaseModel):
+    """Body of `POST /embed`, second shape: answered by `{"embeddings", "model", "latency_ms"}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    texts: Texts
+    prompt_name: str | None = None
+    dimensions: Dimensions | None = None
+
+
+class Usage(BaseModel):
+    """Tokens after the prompt and truncation."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingItem(BaseModel):
+    """One vector: numbers, or base64 of little-endian float32."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsReply(BaseModel):
+    """Reply of `POST /v1/embeddings`."""
+
+    object: Literal["list"]
+    data: list[EmbeddingItem]
+    model: str
+    usage: Usage
+
+
+class TextsReply(BaseModel):
+    """Reply of `POST /embed` to `texts`."""
+
+    embeddings: list[list[float]]
+    model: str
+    latency_ms: float
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(BaseModel):
+    """Every error of every route."""
+
+    error: ErrorDetail
+
+
+BodyT = TypeVar("BodyT", bound=BaseModel)
+
+
+def parse(body: bytes, shape: type[BodyT], refusal: type[BadRequest] = BadRequest) -> BodyT:
+    """A body of this shape. Raises `refusal` naming the first field that is wrong."""
+    try:
+        return shape.model_validate_json(body)
+    except ValidationError as error:
+        raise _refusal_of(error, refusal) from None
+
+
+def _refusal_of(error: ValidationError, refusal: type[BadRequest]) -> GatewayError:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    param = ".".join(str(part) for part in fault["loc"]) or None
+    match fault["type"]:
+        case "json_invalid":
+            return BadRequest(f"the body is not valid JSON: {fault['msg'].removeprefix('Invalid JSON: ')}")
+        case "extra_forbidden":
+            return refusal(f"Unrecognized request argument supplied: {param}", param=param)
+        case "missing":
+            return refusal(f"you must provide `{param}`", param=param)
+        case "model_type" | "model_attributes_type":
+            return refusal("the body must be a JSON object")
+        case "input":
+            return refusal(f"`{param}` {fault['msg']}", param=param)
+    return refusal(f"`{param}`: {fault['msg']}", param=param)
+
+
+def is_texts_shape(body: bytes) -> bool:
+    """Whether an `/embed` body is of the second shape. Anything doubtful is not, and is refused as the first."""
+    try:
+        entries = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(entries, dict) and "texts" in entries and "inputs" not in entries
+
+
+def shorten(vectors: Sequence[bytes], dimensions: int | None) -> list[bytes]:
+    """The leading `dimensions` of each float32 vector, brought back to unit length; all of it when None."""
+    if dimensions is None:
+        return list(vectors)
+    short = []
+    for vector in vectors:
+        kept = np.frombuffer(vector, dtype="<f4")[:dimensions]
+        norm = np.linalg.norm(kept)
+        short.append((kept / norm if norm > 0 else kept).astype("<f4").tobytes())
+    return short
+
+
+def embeddings_reply(vectors: Sequence[bytes], as_base64: bool, model: str, tokens: int) -> bytes:
+    """The body of `POST /v1/embeddings`: an EmbeddingsReply."""
+    texts = [b'"' + b64encode(v) + b'"' for v in vectors] if as_base64 else [float_array(v) for v in vectors]
+    data = b",".join(
+        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, text) for index, text in enumerate(texts)
+    )
+    return b'{"object":"list","data":[%b],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
+        data,
+        orjson.dumps(model),
+        tokens,
+        tokens,
+    )
+
+
+def array_reply(vectors: Sequence[bytes]) -> bytes:
+    """A bare array of vectors."""
+    return b"[" + b",".join(float_array(vector) for vector in vectors) + b"]"
+
+
+def texts_reply(vectors: Sequence[bytes], model: str, latency_ms: float) -> bytes:
+    """The body of `POST /embed` to `texts`: a TextsReply."""
+    rest = orjson.dumps({"model": model, "latency_ms": round(latency_ms, 3)})
+    return b'{"embeddings":' + array_reply(vectors) + b"," + rest[1:]
+
+
+def float_array(vector: bytes) -> bytes:
+    """One vector as a JSON array; every float32 comes back exactly when it is parsed."""
+    return orjson.dumps(np.frombuffer(vector, dtype="<f4"), option=orjson.OPT_SERIALIZE_NUMPY)

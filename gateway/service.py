@@ -1,0 +1,263 @@
+"""The request story: look up, compute, merge, write back. Knows nothing of HTTP, Redis commands or ONNX.
+
+`EmbeddingService._answer` is the whole of it, top to bottom. Every tier is asked per text; duplicates within a
+request are one text; results are merged by position.
+"""
+
+import enum
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cache.epochs import Epochs
+from cache.exact import Dtype, ExactTier, as_stored
+from cache.keys import Scope
+from cache.local import LocalCache, LocalEntry
+from engine.protocol import EngineInfo, Lane
+from gateway.engine_client import EncodedText, EngineClient, Model
+from gateway.errors import BadRequest, EngineAway, ModelChanged
+from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, TIER_COUNTERS, TOKENS, TRUNCATED
+from gateway.singleflight import SingleFlight
+
+MAX_SCOPES = 4096
+
+
+class CacheControl(enum.Enum):
+    """What a request allows: NORMAL all tiers; EXACT_ONLY no semantic reuse; NO_CACHE compute, then keep;
+    NO_STORE compute, keep nothing."""
+
+    NORMAL = "normal"
+    EXACT_ONLY = "exact-only"
+    NO_CACHE = "no-cache"
+    NO_STORE = "no-store"
+
+    @property
+    def reads(self) -> bool:
+        """Whether stored vectors may be served."""
+        return self in (CacheControl.NORMAL, CacheControl.EXACT_ONLY)
+
+    @property
+    def writes(self) -> bool:
+        """Whether computed vectors may be kept."""
+        return self is not CacheControl.NO_STORE
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """What a client wants: vectors for `texts`, each behind `prompt`. `deadline` is in event-loop time."""
+
+    namespace: str
+    texts: Sequence[str]
+    prompt: str
+    deadline: float
+    control: CacheControl = CacheControl.NORMAL
+    truncate: bool = True
+
+
+@dataclass(slots=True)
+class EmbedResult:
+    """One float32 vector (as bytes, full length) and one tier a text, in the order of the request."""
+
+    model: EngineInfo
+    vectors: list[bytes]
+    tiers: list[str]
+    tokens: int = 0
+    truncated: int = 0
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Item:
+    """A distinct text of a request that L0 did not hold, and where it stands in the request."""
+
+    text: str
+    local_digest: bytes
+    positions: list[int]
+    encoded: EncodedText | None = None
+    digest: bytes = b""
+    vector: bytes | None = None
+
+
+class EmbeddingService:
+    """Answers embedding requests from L0, the exact tier and the engine."""
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        local: LocalCache,
+        exact: ExactTier | None,
+        epochs: Epochs,
+        secret: bytes,
+        cache_dtype: Dtype,
+        cache_ttl_s: int,
+        bulk_request_items: int,
+    ) -> None:
+        self._engine = engine
+        self._local = local
+        self._exact = exact
+        self._epochs = epochs
+        self._secret = secret
+        self._cache_dtype = cache_dtype
+        self._cache_ttl_s = cache_ttl_s
+        self._bulk_request_items = bulk_request_items
+        self._flights: SingleFlight[tuple[bytes, CacheControl], bytes] = SingleFlight()
+        self._scopes: dict[tuple[str, str, tuple[str, str]], Scope] = {}
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Vectors for a request, in order. Raises GatewayError.
+
+        An engine that turns out to serve another model (a new fingerprint) is asked who it is, and the request
+        is done again from the start: its token ids may have changed with the tokenizer.
+        """
+        try:
+            return await self._answer(self._engine.model, request)
+        except ModelChanged:
+            await self._engine.refresh()
+        try:
+            return await self._answer(self._engine.model, request)
+        except ModelChanged:
+            raise EngineAway("the engine changes its model again and again; try later", retry_after_s=2) from None
+
+    async def _answer(self, model: Model, request: EmbedRequest) -> EmbedResult:
+        stages = _Stages()
+        scope, is_shared = await self._scope(model, request.namespace)
+        result = EmbedResult(model.info, [b""] * len(request.texts), ["miss"] * len(request.texts))
+
+        items = self._from_local(scope, request, result)
+        if items:
+            stages.mark("local")
+            await self._encode(model, scope, request, items)
+            stages.mark("tokenize")
+
+            use_exact = self._exact if is_shared else None
+            if use_exact is not None and request.control.reads:
+                vectors = await use_exact.get_many([item.digest for item in items], model.info.dimensions)
+                for item, vector in zip(items, vectors, strict=True):
+                    self._place(item, vector, "exact", result)
+                stages.mark("exact")
+
+            missing = [item for item in items if item.vector is None]
+            if missing:
+                computed = await self._compute(model, request, missing)
+                for item in missing:
+                    self._place(item, computed[item.digest], "miss", result)
+                stages.mark("engine")
+
+            if request.control.writes:
+                self._keep(items, missing, use_exact)
+        result.stage_s = stages.durations_s
+        _count(result)
+        return result
+
+    async def _scope(self, model: Model, namespace: str) -> tuple[Scope, bool]:
+        """The scope of this request's keys, and whether it is shared: known to all gateways through Redis."""
+        epochs = self._epochs.current(namespace) or await self._epochs.ensure(namespace)
+        is_shared = epochs is not None
+        key = (model.info.fingerprint, namespace, epochs or self._epochs.private())
+        scope = self._scopes.get(key)
+        if scope is None:
+            if len(self._scopes) >= MAX_SCOPES:
+                self._scopes.clear()
+            scope = self._scopes[key] = Scope(self._secret, *key)
+        return scope, is_shared
+
+    def _from_local(self, scope: Scope, request: EmbedRequest, result: EmbedResult) -> list[_Item]:
+        """Place what L0 holds; return the distinct other texts."""
+        use_local = self._local.enabled and request.control.reads
+        items: dict[bytes, _Item] = {}
+        for position, text in enumerate(request.texts):
+            digest = scope.digest_of_text(text, request.prompt)
+            if digest in items:
+                items[digest].positions.append(position)
+                continue
+            entry = self._local.get(digest) if use_local else None
+            if entry is None:
+                items[digest] = _Item(text, digest, [position])
+                continue
+            if entry.truncated and not request.truncate:
+                raise _too_long(position, result.model.max_tokens)
+            result.vectors[position] = entry.vector
+            result.tiers[position] = "local"
+            result.tokens += entry.tokens
+            result.truncated += entry.truncated
+        return list(items.values())
+
+    async def _encode(self, model: Model, scope: Scope, request: EmbedRequest, items: list[_Item]) -> None:
+        """Token ids, counts and exact digests of the items."""
+        encoded = await model.encode([request.prompt + item.text for item in items])
+        for item, one in zip(items, encoded, strict=True):
+            if one.truncated and not request.truncate:
+                raise _too_long(item.positions[0], model.info.max_tokens)
+            item.encoded = one
+            item.digest = scope.digest_of_ids(one.input_ids)
+
+    async def _compute(self, model: Model, request: EmbedRequest, missing: list[_Item]) -> dict[bytes, bytes]:
+        """Vectors of the missing items by digest, each computed once however many requests ask for it now."""
+        by_key = {(item.digest, request.control): item for item in missing}
+        lane = Lane.BULK if len(by_key) >= self._bulk_request_items else Lane.INTERACTIVE
+
+        async def compute(keys: list[tuple[bytes, CacheControl]]) -> dict[tuple[bytes, CacheControl], bytes]:
+            texts = [encoded for key in keys if (encoded := by_key[key].encoded) is not None]
+            with ENGINE_CALL.time():
+                vectors = await self._engine.vectors(model, texts, lane, request.deadline)
+            return {
+                key: as_stored(vector.tobytes(), self._cache_dtype) for key, vector in zip(keys, vectors, strict=True)
+            }
+
+        found = await self._flights.run(list(by_key), compute)
+        return {digest: vector for (digest, _), vector in found.items()}
+
+    def _place(self, item: _Item, vector: bytes | None, tier: str, result: EmbedResult) -> None:
+        """Put an item's vector at each of its positions."""
+        if vector is None:
+            return
+        assert item.encoded is not None
+        item.vector = vector
+        for position in item.positions:
+            result.vectors[position] = vector
+            result.tiers[position] = tier
+        result.tokens += item.encoded.tokens * len(item.positions)
+        result.truncated += item.encoded.truncated * len(item.positions)
+
+    def _keep(self, items: list[_Item], computed: list[_Item], exact: ExactTier | None) -> None:
+        """Write back: L0 now, Redis after the reply, through the exact tier's bounded queue."""
+        for item in items:
+            assert item.encoded is not None
+            assert item.vector is not None
+            entry = LocalEntry(item.vector, item.encoded.tokens, item.encoded.truncated)
+            self._local.put(item.local_digest, entry, self._cache_ttl_s)
+        if exact is not None:
+            exact.put_many([(item.digest, item.vector) for item in computed if item.vector is not None])
+
+
+class _Stages:
+    """Seconds spent in each stage of one request."""
+
+    def __init__(self) -> None:
+        self.durations_s: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        now = time.perf_counter()
+        self.durations_s[name] = now - self._last
+        self._last = now
+
+
+def _too_long(position: int, max_tokens: int) -> BadRequest:
+    return BadRequest(
+        f"input {position} is longer than the model's {max_tokens} tokens; shorten it, or allow truncation", param="input"
+    )
+
+
+def _count(result: EmbedResult) -> None:
+    texts = len(result.tiers)
+    CACHE_REQUESTS.inc(texts)
+    TOKENS.inc(result.tokens)
+    if result.truncated:
+        TRUNCATED.inc(result.truncated)
+    misses = result.tiers.count("miss")
+    if misses < texts:
+        CACHE_HITS.inc(texts - misses)
+    for tier in set(result.tiers):
+        TIER_COUNTERS[tier].inc(result.tiers.count(tier))
+

@@ -1,0 +1,116 @@
+"""API keys, their namespaces and their rate limits. Knows nothing of HTTP bodies or caches.
+
+Keys are compared by hash in constant time, all of them on every request, so neither a key's prefix nor which key
+matched can be read from the time taken. Limits are token buckets of each worker, holding one minute's allowance;
+with several workers each gets its share.
+"""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.errors import RateLimited, Unauthorized
+from gateway.settings import ApiKey
+
+DEFAULT_NAMESPACE: Final = "default"
+
+
+class Bucket:
+    """A token bucket that may go into debt: what a request costs is known only after it is tokenised."""
+
+    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._capacity = max(per_minute, 1.0)
+        self._rate_per_s = per_minute / 60
+        self._level = self._capacity
+        self._clock = clock
+        self._at = clock()
+
+    def wait_s(self) -> float:
+        """Seconds until a request may pass; 0 when it may now."""
+        now = self._clock()
+        self._level = min(self._capacity, self._level + (now - self._at) * self._rate_per_s)
+        self._at = now
+        return 0.0 if self._level >= 1 else (1 - self._level) / self._rate_per_s
+
+    def take(self, amount: float) -> None:
+        """Charge an amount."""
+        self._level -= amount
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who asks: a namespace and the limits of its key."""
+
+    namespace: str
+    requests: Bucket | None = field(default=None, compare=False)
+    tokens: Bucket | None = field(default=None, compare=False)
+
+    def admit(self) -> None:
+        """Count one request. Raises RateLimited when a limit is used up."""
+        for bucket, unit in ((self.requests, "requests"), (self.tokens, "tokens")):
+            if bucket is not None and (wait_s := bucket.wait_s()) > 0:
+                raise RateLimited(
+                    f"this key's limit of {unit} a minute is used up; try again in {wait_s:.0f} s", retry_after_s=wait_s
+                )
+        if self.requests is not None:
+            self.requests.take(1)
+
+    def charge(self, tokens: int) -> None:
+        """Count a request's tokens, after it is answered."""
+        if self.tokens is not None:
+            self.tokens.take(tokens)
+
+
+class Tenants:
+    """Finds the tenant of a request from its Authorization header."""
+
+    def __init__(self, api_keys: Mapping[str, ApiKey], workers: int = 1) -> None:
+        self._tenants = [(_hash(key), _tenant(rule, workers)) for key, rule in api_keys.items()]
+        self._open = None if api_keys else Tenant(DEFAULT_NAMESPACE)
+
+    def of(self, authorization: bytes | None) -> Tenant:
+        """The tenant of this header. Raises Unauthorized."""
+        if self._open is not None:
+            return self._open
+        presented = bearer(authorization)
+        if presented is None:
+            raise Unauthorized("send your API key as `Authorization: Bearer <key>`")
+        digest = _hash(presented)
+        found = None
+        for known, tenant in self._tenants:
+            if hmac.compare_digest(known, digest):
+                found = tenant
+        if found is None:
+            raise Unauthorized("this API key is not known")
+        return found
+
+    def namespaces(self) -> list[str]:
+        """Every namespace there is, for warming their epochs at start."""
+        if self._open is not None:
+            return [self._open.namespace]
+        return sorted({tenant.namespace for _, tenant in self._tenants})
+
+
+def bearer(authorization: bytes | None) -> str | None:
+    """The token of a `Bearer` header; None when there is none."""
+    if authorization is None or authorization[:7].lower() != b"bearer ":
+        return None
+    return authorization[7:].strip().decode("latin-1") or None
+
+
+def same_secret(presented: str | None, expected: str) -> bool:
+    """Compare in constant time, whatever the lengths."""
+    return presented is not None and hmac.compare_digest(_hash(presented), _hash(expected))
+
+
+def _hash(value: str) -> bytes:
+    return hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+
+
+def _tenant(rule: ApiKey, workers: int) -> Tenant:
+    requests = Bucket(rule.requests_per_minute / workers) if rule.requests_per_minute else None
+    tokens = Bucket(rule.tokens_per_minute / workers) if rule.tokens_per_minute else None
+    return Tenant(rule.namespace, requests, tokens)
