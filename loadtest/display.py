@@ -1,0 +1,109 @@
+"""How a load test's figures look on a terminal. Knows nothing of how they came about."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from loadtest.figures import Latencies
+from loadtest.report import Report
+from loadtest.tiers import HITS, MISS
+from loadtest.verify import Verification
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the whole report."""
+    settings = report.settings
+    console.print(
+        f"\n[bold]{escape(settings.model)}[/] at {escape(settings.url)}: {settings.workload} over "
+        f"{settings.distinct_texts:,} distinct texts of {escape(settings.texts)}, {settings.batch} a request"
+    )
+    console.print(
+        f"asked {settings.rate:,.1f} requests/s ({settings.pace}) for {settings.seconds:g} s "
+        f"after {settings.warmup:g} s of warm-up; [bold]answered {report.answered_per_s:,.1f} requests/s[/], "
+        f"{report.texts_per_s:,.1f} texts/s, {report.tokens_per_s:,.0f} tokens/s"
+    )
+    if report.items:
+        console.print(_tiers(report))
+    if report.latency is not None:
+        console.print(_latency(report.latency, report.latency_by_tier))
+    if report.errors:
+        console.print(_errors(report))
+    if report.verification is not None:
+        console.print(_verification(report.verification))
+    for line in _generator(report):
+        console.print(line)
+
+
+def _table(title: str, columns: Iterable[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    return table
+
+
+def _tiers(report: Report) -> Table:
+    total = sum(report.items.values())
+    rate = "unknown" if report.hit_rate is None else f"{report.hit_rate:.1%}"
+    table = _table(f"Texts by tier: hit rate {rate}", ("tier", "texts", "share"))
+    others = [tier for tier in report.items if tier not in (*HITS, MISS)]
+    for tier in (*HITS, MISS, *others):
+        count = report.items.get(tier, 0)
+        table.add_row(escape(tier), f"{count:,}", f"{count / total:.1%}")
+    return table
+
+
+def _latency(overall: Latencies, by_tier: dict[str, Latencies]) -> Table:
+    table = _table(
+        "Latency from the time a request was due, ms", ("requests", "count", "p50", "p95", "p99", "max")
+    )
+    for name, row in {"all": overall, **by_tier}.items():
+        table.add_row(
+            escape(name), f"{row.count:,}", *map(_ms, (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms))
+        )
+    return table
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def _errors(report: Report) -> Table:
+    total = report.answered + report.failed
+    table = _table(f"Failed: {report.failed:,} of {total:,} requests", ("kind", "requests"))
+    for kind, count in report.errors.items():
+        table.add_row(escape(kind), f"{count:,}")
+    return table
+
+
+def _verification(verification: Verification) -> Table:
+    rate = verification.false_reuse_rate
+    shown = "nothing to check" if rate is None else f"{rate:.2%} below {verification.fidelity:g}"
+    title = f"False reuse: {shown} ({verification.checked:,} served vectors computed again)"
+    table = _table(title, ("tier", "checked", "equal to the byte", "below fidelity", "lowest cosine"))
+    for tier, verdict in verification.tiers.items():
+        counts = (f"{verdict.checked:,}", f"{verdict.same_bytes:,}", f"{verdict.below_fidelity:,}")
+        table.add_row(tier, *counts, f"{verdict.lowest_cosine:.6f}")
+    if verification.unchecked:
+        table.caption = f"{verification.unchecked:,} could not be computed again"
+    return table
+
+
+def _generator(report: Report) -> Iterable[str]:
+    generator = report.generator
+    if generator.lag is not None:
+        lag = generator.lag
+        late = f"{lag.p50_ms:.2f} ms late at the median, p99 {lag.p99_ms:.2f}, max {lag.max_ms:.2f}"
+        yield f"generator: sent {late}"
+    if generator.dropped:
+        yield (
+            f"[bold red]dropped by the generator: {generator.dropped:,} requests[/], because "
+            f"{report.settings.max_in_flight:,} were in flight: the server does not keep up with the asked "
+            "rate, and the latencies above leave the dropped ones out"
+        )
+    if generator.fell_behind:
+        yield (
+            "[bold red]The generator fell behind[/]: part of these latencies is its own lateness. "
+            "Lower --rate, or run the load test on cores the server does not use."
+        )

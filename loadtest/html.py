@@ -1,0 +1,187 @@
+"""The report as one self-contained HTML page with plots drawn as inline SVG; no script, nothing fetched."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from loadtest.figures import Latencies, percentile
+from loadtest.report import Point, Report
+from loadtest.tiers import HITS, MISS
+
+WIDTH, HEIGHT, MARGIN = 860, 260, 48
+MAX_DOTS = 4000  # a page with every request of a long run would not open; the plot takes an even share
+COLOURS = {"local": "#2a9d8f", "exact": "#457b9d", "semantic": "#8e5ea2", MISS: "#e76f51", "mixed": "#b08900"}
+OTHER_COLOUR = "#777777"
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 56rem; color: #222 }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem }
+td, th { padding: .2rem .8rem; text-align: right }
+th:first-child, td:first-child { text-align: left } tr + tr { border-top: 1px solid #ddd }
+svg { width: 100%; height: auto }
+text { font-size: 11px; fill: #555 } .warn { color: #b00020; font-weight: 600 }
+"""
+
+
+def render(report: Report, points: Sequence[Point]) -> str:
+    """The whole page."""
+    settings = report.settings
+    title = f"Load test of {settings.model} at {settings.url}"
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>",
+        f"<style>{STYLE}</style>",
+        f"<h1>{escape(title)}</h1><p>{escape(_summary(report))}</p>",
+        *_warnings(report),
+        "<h2>Texts by tier</h2>" + _tier_table(report),
+        "<h2>Latency from the time a request was due</h2>",
+        _latency_table({"all": report.latency, **report.latency_by_tier}),
+        _legend(report.latency_by_tier),
+        _scatter(points),
+        "<h3>Share of requests slower than a latency</h3>" + _tails(points),
+    ]
+    if report.errors:
+        parts.append("<h2>Failures</h2>" + _table(("kind", "requests"), report.errors.items()))
+    if report.verification is not None:
+        parts.append("<h2>False reuse</h2>" + _verification_table(report))
+    return "\n".join(parts) + "\n</html>\n"
+
+
+def _summary(report: Report) -> str:
+    s = report.settings
+    return (
+        f"{s.workload} over {s.distinct_texts:,} distinct texts of {s.texts}, {s.batch} a request; asked "
+        f"{s.rate:,.1f} requests/s ({s.pace}) for {s.seconds:g} s, answered "
+        f"{report.answered_per_s:,.1f} requests/s, {report.texts_per_s:,.1f} texts/s, "
+        f"{report.tokens_per_s:,.0f} tokens/s; seed {s.seed}."
+    )
+
+
+def _warnings(report: Report) -> Iterable[str]:
+    if report.generator.fell_behind:
+        yield "<p class=warn>The generator fell behind: part of these latencies is its own lateness.</p>"
+    if report.generator.dropped:
+        yield f"<p class=warn>{report.generator.dropped:,} arrivals were dropped by the generator.</p>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    cells = "".join(f"<th>{escape(name)}</th>" for name in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{cells}</tr>{body}</table>"
+
+
+def _tier_table(report: Report) -> str:
+    total = sum(report.items.values()) or 1
+    others = [tier for tier in report.items if tier not in (*HITS, MISS)]
+    rows = [(tier, report.items.get(tier, 0)) for tier in (*HITS, MISS, *others)]
+    rate = "unknown" if report.hit_rate is None else f"{report.hit_rate:.1%}"
+    table = _table(("tier", "texts", "share"), ((tier, f"{n:,}", f"{n / total:.1%}") for tier, n in rows))
+    return f"<p>Hit rate {rate}</p>{table}"
+
+
+def _latency_table(rows: Mapping[str, Latencies | None]) -> str:
+    cells = (
+        (
+            name,
+            f"{row.count:,}",
+            *(f"{value:.2f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms)),
+        )
+        for name, row in rows.items()
+        if row is not None
+    )
+    return _table(("requests", "count", "p50 ms", "p95 ms", "p99 ms", "max ms"), cells)
+
+
+def _verification_table(report: Report) -> str:
+    verification = report.verification
+    assert verification is not None
+    rows = (
+        (tier, v.checked, v.same_bytes, v.below_fidelity, f"{v.lowest_cosine:.6f}")
+        for tier, v in verification.tiers.items()
+    )
+    head = ("tier", "checked", "equal to the byte", f"below {verification.fidelity:g}", "lowest cosine")
+    return _table(head, rows)
+
+
+def _legend(tiers: Iterable[str]) -> str:
+    return (
+        "<p>"
+        + " ".join(f'<span style="color:{_colour(tier)}">● {escape(tier)}</span>' for tier in tiers)
+        + "</p>"
+    )
+
+
+def _colour(tier: str) -> str:
+    return COLOURS.get(tier, OTHER_COLOUR)
+
+
+def _scatter(points: Sequence[Point]) -> str:
+    """Each request as a dot: when it was due, and its latency on a logarithmic scale."""
+    if not points:
+        return ""
+    shown = points[:: max(1, math.ceil(len(points) / MAX_DOTS))]
+    axis = _LatencyAxis(points)
+    first, last = min(p.due_s for p in shown), max(p.due_s for p in shown)
+    span = (last - first) or 1.0
+    dots = "".join(
+        f'<circle cx="{MARGIN + (p.due_s - first) / span * (WIDTH - 2 * MARGIN):.1f}" '
+        f'cy="{axis.y(p.latency_s):.1f}" r="1.6" fill="{_colour(p.tier)}" fill-opacity=".55"/>'
+        for p in shown
+    )
+    label = f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 12}" text-anchor="end">{last:.0f} s</text>'
+    return _svg(axis.grid() + dots + label)
+
+
+def _tails(points: Sequence[Point]) -> str:
+    """For each tier the latency at 50 %, 90 %, 99 %, 99.9 % of its requests, as a line."""
+    if not points:
+        return ""
+    axis = _LatencyAxis(points)
+    shares = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
+    step = (WIDTH - 2 * MARGIN) / (len(shares) - 1)
+    labels = "".join(
+        f'<text x="{MARGIN + i * step:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{share:g} %</text>'
+        for i, share in enumerate(shares)
+    )
+    lines = "".join(
+        f'<polyline fill="none" stroke="{_colour(tier)}" stroke-width="2" points="'
+        + " ".join(
+            f"{MARGIN + i * step:.1f},{axis.y(percentile(ordered, p)):.1f}" for i, p in enumerate(shares)
+        )
+        + '"/>'
+        for tier, ordered in _by_tier(points).items()
+    )
+    return _svg(axis.grid() + lines + labels)
+
+
+def _by_tier(points: Sequence[Point]) -> dict[str, list[float]]:
+    return {
+        tier: sorted(p.latency_s for p in points if p.tier == tier)
+        for tier in sorted({p.tier for p in points})
+    }
+
+
+class _LatencyAxis:
+    """Seconds to a height on a logarithmic scale of whole decades."""
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        low, high = min(p.latency_s for p in points), max(p.latency_s for p in points)
+        self._low = math.floor(math.log10(max(low, 1e-5)))
+        self._high = max(math.ceil(math.log10(max(high, 1e-5))), self._low + 1)
+
+    def y(self, seconds: float) -> float:
+        share = (math.log10(max(seconds, 1e-5)) - self._low) / (self._high - self._low)
+        return HEIGHT - MARGIN - share * (HEIGHT - 2 * MARGIN)
+
+    def grid(self) -> str:
+        return "".join(
+            f'<line x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
+            f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{1000 * 10.0**decade:g} ms</text>'
+            for decade in range(self._low, self._high + 1)
+            for y in (self.y(10.0**decade),)
+        )
+
+
+def _svg(content: str) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{content}</svg>'

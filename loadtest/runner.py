@@ -1,0 +1,79 @@
+"""A whole load test: find the model, send the load, verify a share of what was served, report.
+
+The one place where schedule, HTTP and figures meet; knows nothing of the command line or the terminal.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import aiohttp
+
+from loadtest.client import Answer, EmbeddingsClient, first_model
+from loadtest.open_loop import OpenLoop, Sample
+from loadtest.report import Collector, Report, Settings, summarise
+from loadtest.verify import Sampler, verify
+from loadtest.workload import Arrival
+
+
+@dataclass
+class LoadTest:
+    """What to run; `loop` and `collector` may be watched meanwhile."""
+
+    settings: Settings  # an empty model name stands for the first that the server lists
+    arrivals: Iterable[Arrival]
+    api_key: str | None = None
+    timeout_s: float = 30.0
+    verify_share: float = 0.0
+    fidelity: float = 0.92
+
+    def __post_init__(self) -> None:
+        self.collector = Collector(self.settings.warmup)
+        self.sampler = Sampler(self.verify_share, self.settings.seed)
+        self.loop = OpenLoop(self._send, self.settings.max_in_flight, on_sample=self._keep)
+        self._client: EmbeddingsClient | None = None
+        self.interrupted = False
+
+    async def run(self) -> Report:
+        """Run to the end, or to Ctrl-C, which stops sending and reports the rest. Raises RequestFailed."""
+        async with self._session() as session:
+            settings = self.settings
+            if not settings.model:
+                settings = replace(settings, model=await first_model(session, settings.url))
+            self._client = EmbeddingsClient(session, settings.url, settings.model)
+            started = self.loop.clock()
+            events = asyncio.get_running_loop()
+            events.add_signal_handler(signal.SIGINT, self._interrupt)
+            try:
+                await self.loop.run(self.arrivals)
+            finally:
+                events.remove_signal_handler(signal.SIGINT)
+            sent_s = self.loop.clock() - started if self.interrupted else None
+            verification = None
+            if self.sampler.kept:
+                verification = await verify(self._client, self.sampler.kept, self.fidelity)
+        return summarise(
+            settings, self.collector, self.loop.dropped, sending_s=sent_s, verification=verification
+        )
+
+    def _session(self) -> aiohttp.ClientSession:
+        headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self.settings.connections),
+            timeout=aiohttp.ClientTimeout(total=self.timeout_s),
+            headers=headers,
+        )
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+        self.loop.stop()
+
+    async def _send(self, arrival: Arrival) -> Answer:
+        assert self._client is not None
+        return await self._client.embed(arrival.texts, self.settings.cache_control)
+
+    def _keep(self, arrival: Arrival, sample: Sample) -> None:
+        self.collector.add(sample)
+        if sample.answer is not None and sample.due_s >= self.settings.warmup:
+            self.sampler.offer(arrival.texts, sample.answer)
