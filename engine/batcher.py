@@ -1,0 +1,289 @@
+"""The queue: who may join it, what runs next and where, and whom the vectors belong to.
+
+Everything here happens on the event loop's thread, which makes it the one owner of the queue's state; only
+`engine.worker` crosses threads. Knows nothing of HTTP or ONNX.
+
+A request is a `Ticket`; its unit of work is one text. The future the caller holds is the whole interface to a
+ticket: it ends with the vectors, with an EngineError, or by being cancelled, and however it ends the rows that
+still wait leave the queue before they cost anything.
+
+No row waits for ever: within a lane the oldest row is in the next batch, and while bulk rows wait one batch in
+`INTERACTIVE_TURNS` + 1 starts from them.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from engine.errors import DeadlineExceeded, Draining, EngineError, EngineFailed, QueueFull
+from engine.lanes import BatchShape, LaneQueue, Row
+from engine.protocol import Float32Array, Int32Array, Lane
+from engine.settings import BatchingPolicy
+from engine.worker import Outcome, Run, Worker
+
+INTERACTIVE_TURNS = 4  # interactive batches in a row while bulk rows wait
+MAX_RETRY_AFTER_S = 600
+DRAIN_POLL_S = 0.01
+RATE_MEMORY = 0.95  # weight of the past in the measured rate: about the last 20 batches
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherSettings:
+    """Bounds and policy. `tokens_per_s` is the first guess of the rate, of all workers together."""
+
+    shape: BatchShape
+    max_queue_tokens: int
+    deadline_s: float
+    tokens_per_s: float
+    policy: BatchingPolicy = "adaptive"
+    window_s: float = 0.005
+
+
+class Observer(Protocol):
+    """Who wants to know what ran; called on the event loop."""
+
+    def batch_done(self, rows: int, tokens: int, padded_tokens: int, run_s: float) -> None:
+        """A run ended, well or not; `padded_tokens` is rows x longest."""
+
+    def request_started(self, queue_time_s: float) -> None:
+        """A request's first row left the queue."""
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One request in flight. `vectors` float32[n, dimensions] fills up as its rows come back."""
+
+    future: asyncio.Future[Float32Array]
+    lane: Lane
+    arrived_s: float
+    vectors: Float32Array
+    owed: int  # rows still without a vector
+    rows: "list[Row[Ticket]]" = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+    started: bool = False
+
+
+class Batcher:
+    """Batches texts over `runs`, one worker thread for each. Use `open` and `close` on the event loop."""
+
+    def __init__(
+        self, runs: Sequence[Run], dimensions: int, settings: BatcherSettings, observer: Observer
+    ) -> None:
+        self._settings = settings
+        self._dimensions = dimensions
+        self._observer = observer
+        self._lanes: dict[Lane, LaneQueue[Ticket]] = {lane: LaneQueue() for lane in Lane}
+        self._workers = [Worker(f"run-{i}", run, dimensions, self._finish) for i, run in enumerate(runs)]
+        self._idle = list(self._workers)
+        self._tickets: set[Ticket] = set()
+        self._interactive_turns = 0  # taken while bulk rows waited
+        self._run_tokens = settings.tokens_per_s / len(
+            runs
+        )  # decayed sums, whose quotient is one worker's rate
+        self._run_s = 1.0
+        self._dispatch_due = False
+        self._window: asyncio.TimerHandle | None = None
+        self._refusal: EngineError | None = None
+
+    def open(self) -> None:
+        """Start the worker threads; outcomes come to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        for worker in self._workers:
+            worker.open(self._loop)
+
+    def close(self) -> None:
+        """End every waiter with `Draining` and let the threads end."""
+        self.abort(Draining("the engine is shutting down"))
+        for worker in self._workers:
+            worker.close()
+
+    @property
+    def queued_rows(self) -> int:
+        """Texts that wait."""
+        return sum(map(len, self._lanes.values()))
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait, without padding."""
+        return sum(lane.tokens for lane in self._lanes.values())
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Measured rate of all workers while they run, without padding."""
+        return len(self._workers) * self._run_tokens / self._run_s
+
+    def longest_run_s(self, now_s: float) -> float:
+        """How long the slowest batch has been running; `now_s` is time.monotonic()."""
+        return max((now_s - w.busy_since_s for w in self._workers if w.busy_since_s is not None), default=0.0)
+
+    def submit(
+        self,
+        texts: Sequence[Int32Array],
+        lane: Lane = Lane.INTERACTIVE,
+        deadline_s: float | None = None,
+    ) -> asyncio.Future[Float32Array]:
+        """Queue a request, all of it or nothing; the future gives float32[n, dimensions] in the texts' order.
+
+        `deadline_s` is the time the caller will still wait; without it the settings decide. Cancel the future to
+        withdraw the request. Raises QueueFull and Draining at once; the future may end with DeadlineExceeded,
+        EngineFailed or Draining.
+        """
+        tokens = sum(map(len, texts))
+        self._admit(tokens)
+        if deadline_s is None:
+            deadline_s = self._settings.deadline_s + 2 * tokens / self.tokens_per_s
+        ticket = self._ticket(texts, lane, deadline_s)
+        self._lanes[lane].add(ticket.rows)
+        return ticket.future
+
+    def probe(self, text: Int32Array, deadline_s: float) -> asyncio.Future[Float32Array]:
+        """Run one text of the engine's own ahead of the queue, so that a full one still proves the model alive."""
+        ticket = self._ticket([text], Lane.INTERACTIVE, deadline_s)
+        self._lanes[Lane.INTERACTIVE].add_first(ticket.rows[0])
+        return ticket.future
+
+    def refuse(self, error: EngineError) -> None:
+        """From now on every `submit` raises `error`; what is queued goes on."""
+        self._refusal = error
+
+    def abort(self, error: EngineError) -> None:
+        """Refuse new requests and end every waiter with `error`."""
+        self.refuse(error)
+        for ticket in tuple(self._tickets):
+            _fail(ticket, error)
+
+    async def drain(self, limit_s: float) -> bool:
+        """Take nothing new and wait until all is answered; after `limit_s` end the rest. True if none was left."""
+        self.refuse(Draining("the engine is shutting down"))
+        end_s = self._loop.time() + limit_s
+        while self._tickets and self._loop.time() < end_s:  # noqa: ASYNC110  once in a process's life
+            await asyncio.sleep(DRAIN_POLL_S)
+        finished = not self._tickets
+        self.abort(Draining("the engine is shutting down"))
+        return finished
+
+    def _admit(self, tokens: int) -> None:
+        if self._refusal is not None:
+            raise self._refusal.with_traceback(None)  # raised many times: keep no old frames
+        excess = self.queued_tokens + tokens - self._settings.max_queue_tokens
+        if excess > 0:
+            wait_s = min(MAX_RETRY_AFTER_S, max(1, math.ceil(excess / self.tokens_per_s)))
+            raise QueueFull(f"the queue is full; its excess takes about {wait_s} s", wait_s)
+
+    def _ticket(self, texts: Sequence[Int32Array], lane: Lane, deadline_s: float) -> Ticket:
+        """A ticket whose rows the caller queues before the loop turns."""
+        now_s = self._loop.time()
+        vectors = np.empty((len(texts), self._dimensions), np.float32)
+        ticket = Ticket(self._loop.create_future(), lane, now_s, vectors, owed=len(texts))
+        ticket.rows = [Row(input_ids, ticket, index) for index, input_ids in enumerate(texts)]
+        ticket.timer = self._loop.call_at(now_s + deadline_s, _expire, ticket)
+        ticket.future.add_done_callback(partial(self._settle, ticket))
+        self._tickets.add(ticket)
+        self._dispatch_soon()
+        return ticket
+
+    def _settle(self, ticket: Ticket, _: "asyncio.Future[Float32Array]") -> None:
+        """The ticket has ended, in whatever way: forget it and what of it still waits."""
+        if ticket.timer is not None:
+            ticket.timer.cancel()
+        self._lanes[ticket.lane].discard(ticket.rows)
+        ticket.rows.clear()  # rows and ticket point at each other; no cycle for the collector
+        self._tickets.discard(ticket)
+
+    def _dispatch_soon(self) -> None:
+        """Dispatch after this turn of the loop, so that requests read in the same turn run together."""
+        if not self._dispatch_due:
+            self._dispatch_due = True
+            self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Give idle workers what the policy says may start."""
+        self._dispatch_due = False
+        while self._idle and self._may_start():
+            batch = self._next_lane().take(self._settings.shape)
+            live = [row for row in batch if not row.owner.future.done()]
+            if live:
+                self._start(live)
+
+    def _start(self, batch: list[Row[Ticket]]) -> None:
+        now_s = self._loop.time()
+        for row in batch:
+            if not row.owner.started:
+                row.owner.started = True
+                self._observer.request_started(now_s - row.owner.arrived_s)
+        self._idle.pop().start_batch(batch)
+
+    def _may_start(self) -> bool:
+        if not any(self._lanes.values()):
+            return False
+        if self._settings.policy == "adaptive" or self._is_full():
+            return True
+        now_s = self._loop.time()
+        due_s = (
+            min(lane.oldest.owner.arrived_s for lane in self._lanes.values() if lane)
+            + self._settings.window_s
+        )
+        if now_s >= due_s:
+            return True
+        if self._window is not None:
+            self._window.cancel()
+        self._window = self._loop.call_at(due_s, self._dispatch)
+        return False
+
+    def _is_full(self) -> bool:
+        shape = self._settings.shape
+        return self.queued_rows >= shape.max_rows or self.queued_tokens >= shape.max_tokens
+
+    def _next_lane(self) -> LaneQueue[Ticket]:
+        """The lane whose oldest row runs next; at least one has rows."""
+        interactive, bulk = self._lanes[Lane.INTERACTIVE], self._lanes[Lane.BULK]
+        if interactive and (not bulk or self._interactive_turns < INTERACTIVE_TURNS):
+            self._interactive_turns += 1 if bulk else 0
+            return interactive
+        self._interactive_turns = 0
+        return bulk
+
+    def _finish(self, worker: Worker[Ticket], outcome: Outcome[Ticket]) -> None:
+        """A worker's batch ended: keep the worker busy first, then answer."""
+        worker.busy_since_s = None
+        self._idle.append(worker)
+        self._dispatch()
+        self._measure(outcome)
+        for place, row in enumerate(outcome.rows):
+            self._return(row, outcome, place)
+
+    def _return(self, row: Row[Ticket], outcome: Outcome[Ticket], place: int) -> None:
+        ticket = row.owner
+        if ticket.future.done():
+            return
+        if outcome.vectors is None or outcome.finite is None:
+            _fail(ticket, outcome.error or EngineFailed("the run ended without vectors"))
+        elif not outcome.finite[place]:
+            _fail(ticket, EngineFailed("the model returned a vector with NaN or infinity"))
+        else:
+            ticket.vectors[row.index] = outcome.vectors[place]
+            ticket.owed -= 1
+            if ticket.owed == 0:
+                ticket.future.set_result(ticket.vectors)
+
+    def _measure(self, outcome: Outcome[Ticket]) -> None:
+        lengths = [row.length for row in outcome.rows]
+        tokens = sum(lengths)
+        self._observer.batch_done(len(lengths), tokens, len(lengths) * max(lengths), outcome.run_s)
+        if outcome.error is None:
+            self._run_tokens = RATE_MEMORY * self._run_tokens + tokens
+            self._run_s = RATE_MEMORY * self._run_s + outcome.run_s
+
+
+def _fail(ticket: Ticket, error: EngineError) -> None:
+    if not ticket.future.done():
+        ticket.future.set_exception(error)
+
+
+def _expire(ticket: Ticket) -> None:
+    _fail(ticket, DeadlineExceeded("the deadline passed before the vectors were computed"))

@@ -1,0 +1,59 @@
+"""How the engine's process writes its log: one bounded line a record, and not the same line without end.
+
+Knows nothing of what is logged; that texts and token ids never are is up to the callers.
+"""
+
+import logging
+import sys
+import time
+
+MAX_RECORDS = 20  # from one line of code ...
+PERIOD_S = 10.0  # ... in this time; what is held back is counted and said with the next one
+MAX_CHARACTERS = 4000
+
+
+class KeyValueFormatter(logging.Formatter):
+    """`time=... level=... logger=... msg="..."`, cut at MAX_CHARACTERS; a traceback follows on its own lines."""
+
+    converter = staticmethod(time.gmtime)  # type: ignore[assignment]  # typeshed wants one that takes None
+
+    def __init__(self) -> None:
+        super().__init__(
+            'time=%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s msg="%(message)s"',
+            "%Y-%m-%dT%H:%M:%S",
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        text = super().format(record)
+        return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "..."
+
+
+class Flood(logging.Filter):
+    """Lets MAX_RECORDS of each logging call through in PERIOD_S, and says how many it held back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[
+            tuple[str, int], tuple[float, int]
+        ] = {}  # place in the code -> period's start, records
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write the record."""
+        place = (record.pathname, record.lineno)
+        started_s, count = self._seen.get(place, (record.created, 0))
+        if record.created - started_s > PERIOD_S:
+            if count > MAX_RECORDS:
+                record.msg = f"{record.msg} (and {count - MAX_RECORDS} like it held back)"
+            started_s, count = record.created, 0
+        self._seen[place] = (started_s, count + 1)
+        return count < MAX_RECORDS
+
+
+def configure(level: str) -> None:
+    """Send this process's records of `level` and above to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(KeyValueFormatter())
+    handler.addFilter(Flood())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)

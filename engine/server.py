@@ -1,0 +1,153 @@
+"""HTTP around the engine: which route answers what, and the process's life from start to drained.
+
+`POST /vectors` goes past the framework, since there every tenth of a millisecond counts; the rest is Starlette.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from engine import logs
+from engine.bundle import BundleError
+from engine.configuration import ConfigurationError
+from engine.metrics import CONTENT_TYPE as METRICS_TYPE
+from engine.protocol import FINGERPRINT_HEADER, INFO_PATH, TOKENIZER_PATH, VECTORS_PATH, error_body
+from engine.replies import JSON_TYPE, Receive, Scope, Send
+from engine.serving import Engine, build_engine
+from engine.settings import EngineSettings
+from engine.vectors import VectorsEndpoint
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that it is they who close them
+EXIT_CONFIGURATION = 78  # EX_CONFIG: starting again will not help
+
+
+class EngineApp:
+    """The ASGI application of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._vectors = VectorsEndpoint(engine)
+        self._rest = _routes(engine)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        if scope["type"] == "http" and scope["path"] == VECTORS_PATH:
+            await self._vectors(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+
+def create_app(settings: EngineSettings) -> EngineApp:
+    """Open the configured bundle and put HTTP around it. Raises BundleError and ConfigurationError."""
+    return EngineApp(build_engine(settings))
+
+
+def run(settings: EngineSettings) -> None:
+    """Serve until told to stop, then drain. Exits with 78 when the bundle or the settings cannot be used."""
+    logs.configure(settings.log_level)
+    try:
+        app = create_app(settings)
+    except (BundleError, ConfigurationError) as error:
+        logger.error("%s", error)
+        sys.exit(EXIT_CONFIGURATION)
+    logger.info("address=http://%s:%d", settings.engine_host, settings.engine_port)
+    DrainingServer(app, server_config(app, settings)).run()
+
+
+def server_config(app: EngineApp, settings: EngineSettings) -> uvicorn.Config:
+    """uvicorn as the engine wants it: fast loop and parser, no access log, time to drain."""
+    return uvicorn.Config(
+        app,
+        host=settings.engine_host,
+        port=settings.engine_port,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(settings.engine_drain_s) + 2,  # the drain's own end comes first
+    )
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn stops accepting and waits for open requests; meanwhile the engine takes nothing new and finishes."""
+
+    def __init__(self, app: EngineApp, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._engine = app.engine
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Drain the queue while uvicorn closes its connections."""
+        draining = asyncio.create_task(self._engine.drain(), name="drain")
+        await super().shutdown(sockets)  # type: ignore[arg-type]
+        await draining
+
+
+def _routes(engine: Engine) -> Starlette:
+    """Everything but the vectors."""
+    fingerprint = {FINGERPRINT_HEADER: engine.info.fingerprint}
+
+    async def info(_: Request) -> Response:
+        return Response(engine.info.to_json(), media_type=JSON_TYPE, headers=fingerprint)
+
+    async def tokenizer(_: Request) -> Response:
+        return Response(engine.model.tokenizer_json, media_type=JSON_TYPE, headers=fingerprint)
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(_: Request) -> Response:
+        fault = engine.heartbeat.fault()
+        if fault is not None:
+            return _error(503, fault, "not_ready")
+        return JSONResponse(
+            {"status": "ready", "queued_tokens": engine.batcher.queued_tokens}, headers=fingerprint
+        )
+
+    async def metrics(_: Request) -> Response:
+        return Response(engine.metrics.render(), headers={"content-type": METRICS_TYPE})
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with engine.opened():
+            yield
+
+    routes = [
+        Route(INFO_PATH, info),
+        Route(TOKENIZER_PATH, tokenizer),
+        Route("/health", health),
+        Route("/ready", ready),
+        Route("/metrics", metrics),
+    ]
+    return Starlette(
+        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error, 500: _crash}
+    )
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return _error(error.status_code, error.detail, kind, error.headers)
+
+
+async def _crash(_: Request, __: Exception) -> Response:
+    return _error(500, "the engine failed in an unforeseen way", "internal_error")
+
+
+def _error(status: int, message: str, kind: str, headers: object = None) -> Response:
+    return Response(error_body(message, kind), status, media_type=JSON_TYPE, headers=headers)  # type: ignore[arg-type]

@@ -1,0 +1,150 @@
+"""One engine put together: a model, its batcher, tokenizer, heartbeat and metrics, opened and closed as one.
+
+Here settings meet the model: automatic values are resolved, bounds checked, and what was found is logged.
+Knows nothing of HTTP.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import numpy as np
+
+from engine.batcher import Batcher, BatcherSettings
+from engine.bundle import parse_tokenizer
+from engine.configuration import ConfigurationError
+from engine.heartbeat import Heartbeat
+from engine.lanes import BatchShape
+from engine.metrics import EngineMetrics
+from engine.protocol import MAX_REQUEST_ITEMS, EngineInfo, Int32Array
+from engine.session import Model, RunCost, heartbeat_text, measure_run_cost, open_model
+from engine.settings import EngineSettings
+from engine.topology import Topology, choose, usable_cores
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_TOKENS = 8
+JSON_BYTES_PER_TOKEN = 8  # an id of up to seven digits and its comma
+FIXED_COST_SHARE = 0.02  # a batch in which a run's fixed cost is below this gains nothing from more rows
+
+
+class Engine:
+    """The parts of a serving engine. Construct with a model; `opened` runs it."""
+
+    def __init__(self, settings: EngineSettings, model: Model, topology: Topology) -> None:
+        self.model = model
+        self.metrics = EngineMetrics()
+        self.info = _info(model)
+        self.max_body_bytes = settings.engine_max_body_bytes or _largest_body(self.info.max_request_tokens)
+        self.drain_s = settings.engine_drain_s
+        self._tokenizer = parse_tokenizer(model.tokenizer_json, model.bundle.max_tokens)
+        self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        bounds = _batcher_settings(settings, self.info.max_request_tokens, measure_run_cost(model), topology)
+        self.batcher = Batcher(model.runs, self.info.dimensions, bounds, self.metrics)
+        self.metrics.watch(
+            lambda: self.batcher.queued_rows,
+            lambda: self.batcher.queued_tokens,
+            lambda: self.batcher.tokens_per_s,
+        )
+        text = heartbeat_text(min(HEARTBEAT_TOKENS, model.bundle.max_tokens), model.bundle.vocab_size)
+        self.heartbeat = Heartbeat(self.batcher, text, settings.heartbeat_interval_s, settings.engine_hang_s)
+        _log_start(self, settings, topology, bounds)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["Engine"]:
+        """Threads and heartbeat run inside this context; at its end what still waits is refused."""
+        self.batcher.open()
+        beating = asyncio.create_task(self.heartbeat.run(), name="heartbeat")
+        try:
+            yield self
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+            self.batcher.close()
+            self._tokenizer_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def drain(self) -> None:
+        """Shutting down: not ready, nothing new; what waits has `engine_drain_s` to finish."""
+        self.heartbeat.drain()
+        if not await self.batcher.drain(self.drain_s):
+            logger.warning("the drain limit passed with requests unanswered: they got 503")
+
+    async def tokenize(self, texts: Sequence[str]) -> list[Int32Array]:
+        """Token ids of texts, special tokens added, truncated at the model's maximum; off the event loop."""
+        started_s = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        encodings = await loop.run_in_executor(
+            self._tokenizer_thread, self._tokenizer.encode_batch_fast, texts
+        )
+        self.metrics.tokenized(time.perf_counter() - started_s)
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+def build_engine(settings: EngineSettings) -> Engine:
+    """Open the configured bundle. Raises BundleError and ConfigurationError."""
+    topology = choose(usable_cores(), settings.engine_sessions, settings.engine_threads)
+    return Engine(settings, open_model(settings.model_bundle, settings.device, topology), topology)
+
+
+def _info(model: Model) -> EngineInfo:
+    bundle = model.bundle
+    return EngineInfo(
+        model=bundle.model,
+        fingerprint=model.fingerprint,
+        kernel_class=model.kernel_class,
+        dimensions=bundle.dimensions,
+        max_tokens=bundle.max_tokens,
+        max_request_items=MAX_REQUEST_ITEMS,
+        max_request_tokens=MAX_REQUEST_ITEMS * bundle.max_tokens,
+        prompts=bundle.prompts,
+        default_prompt_name=bundle.default_prompt_name,
+        device=model.device,
+    )
+
+
+def _largest_body(max_request_tokens: int) -> int:
+    return JSON_BYTES_PER_TOKEN * max_request_tokens + 1_048_576
+
+
+def _batcher_settings(
+    settings: EngineSettings, max_request_tokens: int, cost: RunCost, topology: Topology
+) -> BatcherSettings:
+    """Resolve automatic bounds. Raises ConfigurationError for a queue too small for a legal request."""
+    least = 2 * max_request_tokens
+    if 0 < settings.max_queue_tokens < least:
+        raise ConfigurationError(
+            f"max_queue_tokens: {settings.max_queue_tokens} is less than {least}, twice the largest legal request "
+            f"of this model; smaller requests would keep the largest out for ever"
+        )
+    worthwhile = int(cost.fixed_tokens / FIXED_COST_SHARE)
+    shape = BatchShape(
+        max_rows=settings.max_batch_size,
+        max_tokens=max(1, min(settings.max_batch_tokens, worthwhile)),
+        run_cost_tokens=cost.fixed_tokens,
+    )
+    return BatcherSettings(
+        shape=shape,
+        max_queue_tokens=settings.max_queue_tokens or least,
+        deadline_s=settings.engine_deadline_s,
+        tokens_per_s=cost.tokens_per_s * topology.sessions,
+        policy=settings.batching_policy,
+        window_s=settings.batching_timeout_ms / 1000,
+    )
+
+
+def _log_start(engine: Engine, settings: EngineSettings, topology: Topology, bounds: BatcherSettings) -> None:
+    info, shape = engine.info, bounds.shape
+    logger.info("model=%s bundle=%s", info.model, settings.model_bundle)
+    logger.info("fingerprint=%s kernel_class=%s device=%s", info.fingerprint, info.kernel_class, info.device)
+    logger.info("cores=%g sessions=%d threads=%d", topology.cores, topology.sessions, topology.threads)
+    logger.info(
+        "policy=%s window_ms=%g max_batch_rows=%d max_batch_tokens=%d run_cost_tokens=%.1f",
+        bounds.policy, settings.batching_timeout_ms, shape.max_rows, shape.max_tokens, shape.run_cost_tokens,
+    )  # fmt: skip
+    logger.info(
+        "max_queue_tokens=%d deadline_s=%g max_body_bytes=%d tokens_per_s=%d",
+        bounds.max_queue_tokens, bounds.deadline_s, engine.max_body_bytes, bounds.tokens_per_s,
+    )  # fmt: skip

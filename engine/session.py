@@ -1,0 +1,159 @@
+"""A bundle opened with ONNX Runtime: token ids in, vectors out. Knows nothing of queues or of who asked.
+
+Nothing here may depend on the batch: the session's options are the same for every shape, because the bytes of a
+vector must be the same alone and in any company.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from engine.bundle import GRAPH_FILE, TOKENIZER_FILE, Bundle, BundleError, Precision, check_files, read_bundle
+from engine.feeds import feeds
+from engine.protocol import Float32Array, Int32Array
+from engine.settings import Device
+from engine.topology import Topology
+from engine.worker import Run
+
+logger = logging.getLogger(__name__)
+
+KERNEL_PROBE_FILE = "kernel_probe.onnx"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")  # CUDA has no kernel for MatMulInteger
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle ready to run: `runs` may be called at the same time, each from a thread of its own."""
+
+    bundle: Bundle
+    kernel_class: str
+    device: str
+    tokenizer_json: bytes
+    runs: tuple[Run, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the vectors these runs give."""
+        return self.bundle.fingerprint(self.kernel_class)
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """What a run takes: `fixed_s` + padded tokens / `tokens_per_s`."""
+
+    fixed_s: float
+    tokens_per_s: float
+
+    @property
+    def fixed_tokens(self) -> float:
+        """The fixed cost as tokens that could be computed in its time."""
+        return self.fixed_s * self.tokens_per_s
+
+
+def open_model(folder: Path, device: Device, topology: Topology) -> Model:
+    """Read, check and open a bundle. Raises BundleError."""
+    bundle = read_bundle(folder)
+    check_files(folder, bundle)
+    device = choose_device(device, bundle.precision, ort.get_available_providers())
+    try:
+        sessions = _open_sessions(folder / GRAPH_FILE, device, topology)
+        kernel_class = _kernel_class(folder, bundle, device)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        raise BundleError(f"ONNX Runtime cannot open the graphs in {folder}: {error}") from error
+    tokenizer_json = (folder / TOKENIZER_FILE).read_bytes()
+    return Model(bundle, kernel_class, device, tokenizer_json, tuple(map(_run_of, sessions)))
+
+
+def choose_device(wanted: Device, precision: Precision, providers: Sequence[str]) -> Device:
+    """`cpu` or `cuda`: CUDA only where ONNX Runtime has it and the graph suits it; says why not when asked for it."""
+    if wanted == "cpu":
+        return "cpu"
+    log = logger.warning if wanted == "cuda" else logger.info
+    if CUDA_PROVIDER not in providers:
+        log("running on the CPU: this ONNX Runtime has no CUDA provider (it has %s)", ", ".join(providers))
+        return "cpu"
+    if precision not in CUDA_PRECISIONS:
+        log("running on the CPU: CUDA has no kernels for an %s graph; build an fp16 bundle for it", precision)
+        return "cpu"
+    return "cuda"
+
+
+def measure_run_cost(model: Model, repeats: int = 7) -> RunCost:
+    """Time runs of one short text and of many, and fit a fixed cost and a rate; warms every session up."""
+    short, many = 8, 32
+    text = heartbeat_text(short, model.bundle.vocab_size)
+    for run in model.runs:
+        run([text])
+        run([text] * many)
+    one_s = min(_time(model.runs[0], [text]) for _ in range(repeats))
+    many_s = min(_time(model.runs[0], [text] * many) for _ in range(repeats))
+    per_token_s = max((many_s - one_s) / (short * (many - 1)), 1e-9)
+    return RunCost(max(one_s - short * per_token_s, 0.0), 1 / per_token_s)
+
+
+def heartbeat_text(length: int, vocab_size: int) -> Int32Array:
+    """int32[length] token ids that any vocabulary has."""
+    return (np.arange(length, dtype=np.int32) * 7 + 1) % np.int32(vocab_size)
+
+
+def _time(run: Run, texts: Sequence[Int32Array]) -> float:
+    started_s = time.perf_counter()
+    run(texts)
+    return time.perf_counter() - started_s
+
+
+def _open_sessions(graph: Path, device: Device, topology: Topology) -> list[ort.InferenceSession]:
+    """One session for each run, or one for all where runs need no threads of their own and can share weights."""
+    wanted = [CUDA_PROVIDER, CPU_PROVIDER] if device == "cuda" else [CPU_PROVIDER]
+    count = 1 if topology.threads == 1 else topology.sessions
+    sessions = [
+        ort.InferenceSession(graph, _options(topology.threads), providers=wanted) for _ in range(count)
+    ]
+    return sessions * (topology.sessions // count)
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    options.enable_mem_pattern = False  # plans memory for each shape it sees, and shapes never repeat here
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # gateway and Redis share the cores
+    return options
+
+
+def _run_of(session: ort.InferenceSession) -> Run:
+    output = [session.get_outputs()[0].name]
+
+    def run(texts: Sequence[Int32Array]) -> Float32Array:
+        vectors: Float32Array = session.run(output, feeds(texts))[0]
+        return vectors
+
+    return run
+
+
+def _kernel_class(folder: Path, bundle: Bundle, device: Device) -> str:
+    """Which arithmetic computes the vectors; part of the fingerprint."""
+    if device == "cuda":
+        return f"{bundle.precision}-cuda"
+    if bundle.precision != "int8":
+        return bundle.precision
+    return "int8-exact" if _integer_kernels_are_exact(folder / KERNEL_PROBE_FILE) else "int8-saturating"
+
+
+def _integer_kernels_are_exact(probe: Path) -> bool:
+    """Run products that overflow 16 bits where a CPU without VNNI adds u8 x s8 pairs with saturation."""
+    session = ort.InferenceSession(probe, providers=[CPU_PROVIDER])
+    shape = [size if isinstance(size, int) else 1 for size in session.get_inputs()[0].shape]
+    result, expected = session.run(["result", "expected"], {"a": np.full(shape, 255, np.uint8)})
+    return bool(np.array_equal(result, expected))

@@ -1,0 +1,211 @@
+"""`POST /vectors`, as a bare ASGI callable: the only route with a hot path. Bytes in, bytes out, by engine.protocol.
+
+Knows HTTP and the message formats; what happens between them is the batcher's.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import orjson
+
+from engine.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    EngineError,
+    FingerprintMismatch,
+    InvalidMessage,
+    TextTooLong,
+    TokenOutOfVocabulary,
+    UnsupportedMediaType,
+)
+from engine.protocol import (
+    CONTENT_TYPE,
+    DEADLINE_HEADER,
+    FINGERPRINT_HEADER,
+    MAX_REQUEST_ITEMS,
+    Float32Array,
+    Int32Array,
+    Lane,
+    ProtocolError,
+    decode_request,
+    encode_response,
+)
+from engine.replies import JSON_TYPE, Receive, Reply, Scope, Send, error_reply, fault_reply
+from engine.serving import Engine
+
+logger = logging.getLogger(__name__)
+
+CLIENT_CLOSED = 499  # nginx's number for a caller that hung up; only seen in metrics
+_BINARY = CONTENT_TYPE.encode()
+_JSON = JSON_TYPE.encode()
+_FINGERPRINT = FINGERPRINT_HEADER.encode()
+_DEADLINE = DEADLINE_HEADER.encode()
+
+Headers = dict[bytes, bytes]
+
+
+class ClientGone(Exception):
+    """The caller hung up; there is nobody to answer."""
+
+
+class VectorsEndpoint:
+    """Answers `POST /vectors` from one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._fingerprint = engine.info.fingerprint.encode()
+        self._common = [(_FINGERPRINT, self._fingerprint)]
+        self._binary_headers = [*self._common, (b"content-type", _BINARY)]
+        self._json_headers = [*self._common, (b"content-type", _JSON)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens to it."""
+        started_s = time.perf_counter()
+        try:
+            reply = await self._answer(scope, receive)
+        except ClientGone:
+            self._engine.metrics.request_done(CLIENT_CLOSED, time.perf_counter() - started_s)
+            return
+        except EngineError as error:
+            reply = error_reply(error, self._common)
+        except Exception:
+            logger.exception("a request failed in a way nobody foresaw")
+            reply = fault_reply(500, "the engine failed in an unforeseen way", "internal_error", self._common)
+        self._engine.metrics.request_done(reply.status, time.perf_counter() - started_s)
+        await reply.send(send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        if scope["method"] != "POST":
+            reply = fault_reply(405, "use POST", "method_not_allowed", self._common)
+            reply.headers.append((b"allow", b"POST"))
+            return reply
+        headers: Headers = dict(scope["headers"])
+        self._check_fingerprint(headers)
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        deadline_s = _deadline_s(headers)
+        if media_type == _BINARY:
+            texts, lane = self._decode(await self._read_body(headers, receive))
+            vectors = await self._compute(texts, lane, deadline_s, receive)
+            return Reply(200, self._binary_headers, encode_response(vectors))
+        if media_type == _JSON:
+            texts = await self._decode_json(await self._read_body(headers, receive))
+            vectors = await self._compute(texts, Lane.INTERACTIVE, deadline_s, receive)
+            return Reply(200, self._json_headers, self._encode_json(vectors))
+        raise UnsupportedMediaType(f"send {CONTENT_TYPE} or {JSON_TYPE}")
+
+    def _check_fingerprint(self, headers: Headers) -> None:
+        expected = headers.get(_FINGERPRINT)
+        if expected is not None and expected != self._fingerprint:
+            raise FingerprintMismatch(f"this engine's fingerprint is {self._engine.info.fingerprint}")
+
+    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body. Raises BodyTooLarge before reading more than the limit, and ClientGone."""
+        limit = self._engine.max_body_bytes
+        if int(headers.get(b"content-length", b"0")) > limit:  # the HTTP parser has checked the number
+            raise BodyTooLarge(f"the body has more than {limit} bytes")
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes")
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _decode(self, body: bytes) -> tuple[list[Int32Array], Lane]:
+        try:
+            batch = decode_request(body)
+        except ProtocolError as error:
+            raise InvalidMessage(str(error)) from None
+        self._check_tokens(batch.input_ids, int(batch.lengths.max()))
+        if len(batch.lengths) == 1:
+            return [batch.input_ids], batch.lane
+        ends = np.cumsum(batch.lengths).tolist()
+        starts = [0, *ends[:-1]]
+        return [batch.input_ids[start:end] for start, end in zip(starts, ends, strict=True)], batch.lane
+
+    async def _decode_json(self, body: bytes) -> list[Int32Array]:
+        try:
+            message = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise InvalidMessage(f"the body is not JSON: {error}") from None
+        if not isinstance(message, dict) or len(message.keys() & {"texts", "input_ids"}) != 1:
+            raise InvalidMessage('send {"texts": [...]} or {"input_ids": [[...]]}')
+        if "texts" in message:
+            return await self._engine.tokenize(_texts(message["texts"]))
+        rows = [_token_ids(row) for row in _list(message["input_ids"], "input_ids")]
+        self._check_tokens(np.concatenate(rows), max(map(len, rows)))
+        return rows
+
+    def _check_tokens(self, input_ids: Int32Array, longest: int) -> None:
+        bundle = self._engine.model.bundle
+        if longest > bundle.max_tokens:
+            raise TextTooLong(f"a text has {longest} tokens; this model takes {bundle.max_tokens}")
+        if int(input_ids.max()) >= bundle.vocab_size:
+            raise TokenOutOfVocabulary(
+                f"a token id is not below {bundle.vocab_size}, the size of the vocabulary"
+            )
+
+    async def _compute(
+        self, texts: list[Int32Array], lane: Lane, deadline_s: float | None, receive: Receive
+    ) -> Float32Array:
+        """Wait for the vectors; a caller that hangs up withdraws its texts. Raises ClientGone and EngineError."""
+        future = self._engine.batcher.submit(texts, lane, deadline_s)
+        hung_up = asyncio.ensure_future(receive())  # after the body the only thing that can come
+        hung_up.add_done_callback(lambda _: future.cancel())
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if hung_up.done():
+                raise ClientGone from None
+            raise
+        finally:
+            hung_up.cancel()
+
+    def _encode_json(self, vectors: Float32Array) -> bytes:
+        answer = {"embeddings": vectors, "fingerprint": self._engine.info.fingerprint}
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _deadline_s(headers: Headers) -> float | None:
+    value = headers.get(_DEADLINE)
+    if value is None:
+        return None
+    try:
+        deadline_ms = float(value)
+    except ValueError:
+        raise InvalidMessage(f"{DEADLINE_HEADER} is not a number") from None
+    if not deadline_ms > 0:
+        raise DeadlineExceeded("the deadline had passed on arrival")
+    return min(deadline_ms / 1000, 86_400.0)
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_REQUEST_ITEMS:
+        raise InvalidMessage(f"{name} must be a list of 1 to {MAX_REQUEST_ITEMS}")
+    return value
+
+
+def _texts(value: Any) -> list[str]:
+    texts = _list(value, "texts")
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidMessage("texts must be strings")
+    return texts
+
+
+def _token_ids(row: Any) -> Int32Array:
+    if (
+        not isinstance(row, list)
+        or not row
+        or not all(type(token) is int and 0 <= token < 2**31 for token in row)
+    ):
+        raise InvalidMessage("each of input_ids must be a list of token ids, not empty")
+    return np.array(row, dtype=np.int32)
