@@ -115,7 +115,7 @@ class Epochs:
         for start in range(0, len(namespaces), 256):
             part = namespaces[start : start + 256]
             if create and any(name not in self._known for name in part):
-                await self._advance(part, ["" if n not in self._known else self._known[n] for n in part])
+                await self._advance(part, [self._known.get(n, "") for n in part])
             offers = [self._known.get(n) or (new_epoch() if create else "") for n in part]
             await self._advance(part, offers)
 
@@ -153,7 +153,7 @@ class Epochs:
 async def _sync_to_disk(redis: Redis) -> None:
     """Wait for the AOF to be on disk; servers without AOF or before 7.2 have nothing to wait for."""
     try:
-        on_disk, _replicas = await redis.execute_command("WAITAOF", 1, 0, 2000)
+        on_disk, _replicas = await redis.waitaof(1, 0, 2000)
     except ResponseError:
         return
     if not on_disk:

@@ -1,7 +1,7 @@
 """The cache's exceptions. Look-ups and writes raise none of them: a failure there is a counted miss.
 
-    CacheError
-    └── PurgeFailed    Redis did not confirm the new epoch; nothing is known to be purged
+CacheError
+└── PurgeFailed    Redis did not confirm the new epoch; nothing is known to be purged
 """
 
 

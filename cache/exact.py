@@ -151,7 +151,9 @@ class ExactTier:
             async with redis.pipeline(transaction=False) as commands:
                 for digest, vector in batch:
                     commands.set(
-                        exact_key(digest), encode_value(digest, vector, self._dtype), ex=self._jittered_ttl_s()
+                        exact_key(digest),
+                        encode_value(digest, vector, self._dtype),
+                        ex=self._jittered_ttl_s(),
                     )
                 await commands.execute()
 
@@ -185,7 +187,7 @@ class ExactTier:
         keys = [exact_key(digest) for digest in digests]
         started = time.perf_counter()
         try:
-            values: list[bytes | None] = await self._link.call(lambda redis: redis.mget(keys))
+            values = await self._link.call(lambda redis: redis.mget(keys))
         except RedisAway:
             return [None] * len(keys)
         except Exception:
@@ -194,7 +196,7 @@ class ExactTier:
             EXACT_ERRORS.labels("other").inc()
             return [None] * len(keys)
         EXACT_LOOKUP_SECONDS.observe(time.perf_counter() - started)
-        return values
+        return [value if isinstance(value, bytes) else None for value in values]
 
     def _sound(self, digest: bytes, value: bytes | None, dimensions: int) -> bytes | None:
         if value is None:

@@ -1,4 +1,4 @@
-"""L0: a bounded in-process cache of served vectors. Knows nothing of texts, Redis or time zones: bytes in, bytes out."""
+"""L0: a bounded in-process cache of served vectors. Knows nothing of texts or Redis: bytes in, bytes out."""
 
 import time
 from collections import OrderedDict

@@ -69,7 +69,9 @@ def read_bundle(folder: Path) -> Bundle:
     except ValidationError as error:
         raise BundleError(f"{path} is not a bundle of this version; build it again: {error}") from None
     if bundle.format_version != FORMAT_VERSION:
-        raise BundleError(f"{path} has format {bundle.format_version}, this version reads {FORMAT_VERSION}: build it again")
+        raise BundleError(
+            f"{path} has format {bundle.format_version}, this version reads {FORMAT_VERSION}: build it again"
+        )
     return bundle
 
 

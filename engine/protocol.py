@@ -89,7 +89,7 @@ class EngineInfo:
             raise ProtocolError(f"not an engine's information: {error}") from None
 
 
-def encode_request(input_ids: Sequence[Sequence[int]], lane: Lane = Lane.INTERACTIVE) -> bytes:
+def encode_request(input_ids: Sequence[Sequence[int] | Int32Array], lane: Lane = Lane.INTERACTIVE) -> bytes:
     """Token ids of n texts (each a sequence of ints or an int32 array) as one request body."""
     lengths = np.fromiter(map(len, input_ids), dtype="<u4", count=len(input_ids))
     header = np.array([lane, len(input_ids)], dtype="<u4")

@@ -15,6 +15,7 @@ from typing import Final
 import aiohttp
 import numpy as np
 import orjson
+from multidict import CIMultiDictProxy
 from tokenizers import Tokenizer
 
 from engine import protocol
@@ -102,7 +103,7 @@ class EngineClient:
         remaining_s = deadline - asyncio.get_running_loop().time()
         if remaining_s <= 0:
             raise DeadlineExceeded("the request's deadline passed before the engine was asked")
-        body = protocol.encode_request([np.frombuffer(t.input_ids, dtype="<i4") for t in texts], lane)  # type: ignore[misc]
+        body = protocol.encode_request([np.frombuffer(t.input_ids, dtype=np.int32) for t in texts], lane)
         headers = {
             "content-type": protocol.CONTENT_TYPE,
             protocol.FINGERPRINT_HEADER: model.info.fingerprint,
@@ -170,7 +171,7 @@ class EngineClient:
 
     async def _post(
         self, body: bytes, headers: dict[str, str], remaining_s: float
-    ) -> tuple[int, "aiohttp.typedefs.LooseHeaders", bytes]:
+    ) -> tuple[int, CIMultiDictProxy[str], bytes]:
         """One request; a kept connection that the engine had closed meanwhile is tried once more on a fresh one."""
         timeout = aiohttp.ClientTimeout(total=remaining_s, sock_connect=CONNECT_TIMEOUT_S)
         for attempt in (1, 2):
@@ -194,7 +195,7 @@ class EngineClient:
         self._away(type(error).__name__)
         return EngineAway("the engine cannot be reached; what is cached is still served", retry_after_s=1)
 
-    def _refusal(self, status: int, headers: "aiohttp.typedefs.LooseHeaders", answer: bytes) -> Exception:
+    def _refusal(self, status: int, headers: CIMultiDictProxy[str], answer: bytes) -> Exception:
         """The engine's refusal as one of ours."""
         message, kind = _message_of(answer), _type_of(answer)
         if status == 409:
@@ -238,8 +239,8 @@ def _type_of(content: bytes) -> str:
     return str(_error_of(content).get("type", ""))
 
 
-def _retry_after_s(headers: "aiohttp.typedefs.LooseHeaders") -> float:
+def _retry_after_s(headers: CIMultiDictProxy[str]) -> float:
     try:
-        return float(headers["Retry-After"])  # type: ignore[call-overload,index]
+        return float(headers["Retry-After"])
     except (KeyError, ValueError):
         return 1.0

@@ -8,7 +8,15 @@ import os
 from collections.abc import Iterator
 
 import psutil
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -18,7 +26,9 @@ MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 TIERS = ("local", "exact", "miss")
 
 REQUESTS = Counter("embeddings_requests_total", "Embedding requests, by HTTP status", ["status"])
-LATENCY = Histogram("embeddings_latency_seconds", "Embedding requests, from first byte to reply", buckets=LATENCY_BUCKETS)
+LATENCY = Histogram(
+    "embeddings_latency_seconds", "Embedding requests, from first byte to reply", buckets=LATENCY_BUCKETS
+)
 ENGINE_CALL = Histogram(
     "dejavec_engine_call_seconds", "Calls to the engine, queueing there included", buckets=LATENCY_BUCKETS
 )

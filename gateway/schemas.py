@@ -13,9 +13,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.errors import BadRequest, GatewayError, Unprocessable
+from gateway.errors import BadRequest, GatewayError
 
-TOKEN_INPUT_MESSAGE = (
+TEXT_ONLY_MESSAGE = (
     "input holds token ids, which are another model's: send text instead. "
     "LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False). "
     "Others: switch off client-side tokenisation (tiktoken), or set token_input_encoding on the gateway"

@@ -245,7 +245,8 @@ class _Stages:
 
 def _too_long(position: int, max_tokens: int) -> BadRequest:
     return BadRequest(
-        f"input {position} is longer than the model's {max_tokens} tokens; shorten it, or allow truncation", param="input"
+        f"input {position} is longer than the model's {max_tokens} tokens; shorten it, or allow truncation",
+        param="input",
     )
 
 
@@ -260,4 +261,3 @@ def _count(result: EmbedResult) -> None:
         CACHE_HITS.inc(texts - misses)
     for tier in set(result.tiers):
         TIER_COUNTERS[tier].inc(result.tiers.count(tier))
-

@@ -56,17 +56,24 @@ class GatewaySettings(Configuration):
     cache_ttl_seconds: int = Field(3600, ge=1, le=31_536_000, description="Life of an exact entry")
     cache_ttl_jitter: float = Field(0.1, ge=0, le=0.5, description="Random share by which that life varies")
     cache_dtype: Literal["float32", "float16"] = Field(
-        "float32", description="How vectors are stored; float16 halves memory and rounds what is served, on every tier"
+        "float32",
+        description="How vectors are stored; float16 halves memory and rounds what is served, on every tier",
     )
-    local_cache_mb: int = Field(64, ge=0, le=65_536, description="In-process cache (L0) of each worker; 0 switches it off")
+    local_cache_mb: int = Field(
+        64, ge=0, le=65_536, description="In-process cache (L0) of each worker; 0 switches it off"
+    )
     local_cache_ttl_seconds: float = Field(60, gt=0, le=86_400, description="Life of an L0 entry")
     redis_timeout_ms: int = Field(100, ge=1, le=10_000, description="Longest wait for a look-up before it is a miss")
-    write_back_max_items: int = Field(8192, ge=1, le=1_000_000, description="Vectors waiting to be written; more are dropped")
+    write_back_max_items: int = Field(
+        8192, ge=1, le=1_000_000, description="Vectors waiting to be written; more are dropped"
+    )
     key_secret: Annotated[SecretStr | None, AfterValidator(_secret)] = Field(
-        None, description="Secret of the key hashes, 32 to 128 hex digits; the same for all gateways on one Redis"
+        None,
+        description="Secret of the key hashes, 32 to 128 hex digits; the same for all gateways on one Redis",
     )
     key_secret_file: Path = Field(
-        Path(".dejavec/key-secret"), description="File holding that secret (0600), made at first start when key_secret is unset"
+        Path(".dejavec/key-secret"),
+        description="File holding that secret (0600), made at first start when key_secret is unset",
     )
     api_keys: dict[str, ApiKey] = Field(
         default_factory=dict,
@@ -78,19 +85,22 @@ class GatewaySettings(Configuration):
     model_aliases: dict[str, str] = Field(
         default_factory=dict, description="Other names the model answers to, e.g. `text-embedding-3-small`"
     )
-    truncate_inputs: bool = Field(True, description="Cut over-long inputs at the model's limit (said in x-truncated), or refuse")
+    truncate_inputs: bool = Field(
+        True, description="Cut over-long inputs at the model's limit (said in x-truncated), else refuse"
+    )
     token_input_encoding: str | None = Field(
-        None, description="Decode token-id input by this tiktoken encoding (needs the `tiktoken` extra); unset, it is refused"
+        None,
+        description="Decode token-id input by this tiktoken encoding (extra `tiktoken`); unset, it is refused",
     )
     max_inputs: int = Field(2048, ge=1, le=2048, description="Inputs in one request")
     max_input_chars: int = Field(200_000, ge=1, description="Characters in one input")
     max_body_mb: int = Field(32, ge=1, le=1024, description="Size of a request body")
     max_concurrent_requests: int = Field(1024, ge=1, description="Requests in work in one worker; more get 429")
     max_connections: int = Field(4096, ge=1, description="Open connections and their tasks in one worker; more get 503")
-    bulk_request_items: int = Field(16, ge=2, description="Requests with at least so many inputs to compute take the bulk lane")
+    bulk_request_items: int = Field(16, ge=2, description="Requests with so many inputs to compute take the bulk lane")
     request_timeout_s: float = Field(30, gt=0, le=600, description="Deadline of a request, queueing included")
     body_timeout_s: float = Field(10, gt=0, le=600, description="Longest time to receive a request's body")
-    send_timeout_s: float = Field(30, gt=0, le=600, description="Longest wait for a client that does not read its reply")
+    send_timeout_s: float = Field(30, gt=0, le=600, description="Longest wait for a client that does not read")
     drain_timeout_s: float = Field(20, ge=0, le=600, description="On SIGTERM, longest wait for running requests")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log")
 

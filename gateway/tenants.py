@@ -53,7 +53,8 @@ class Tenant:
         for bucket, unit in ((self.requests, "requests"), (self.tokens, "tokens")):
             if bucket is not None and (wait_s := bucket.wait_s()) > 0:
                 raise RateLimited(
-                    f"this key's limit of {unit} a minute is used up; try again in {wait_s:.0f} s", retry_after_s=wait_s
+                    f"this key's limit of {unit} a minute is used up; try again in {wait_s:.0f} s",
+                    retry_after_s=wait_s,
                 )
         if self.requests is not None:
             self.requests.take(1)

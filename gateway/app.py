@@ -1,0 +1,200 @@
+"""The gateway's application, assembled in one place: settings, lifespan, routes, errors.
+
+Resources open in the lifespan, in order, and close in reverse; background loops are owned here and end with it.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+import aiohttp
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+from cache.epochs import Epochs
+from cache.exact import ExactTier
+from cache.keys import load_or_make_secret, parse_secret
+from cache.local import LocalCache
+from cache.redis_link import RedisLink
+from engine.configuration import load
+from gateway import routes_admin, routes_embed, routes_openai, routes_state
+from gateway.embedding_call import EmbeddingCalls
+from gateway.engine_client import MAX_CONNECTIONS, EngineClient
+from gateway.errors import BY_STATUS, GatewayError, InternalError, Unprocessable
+from gateway.http import Exchange, Front, Reply, RequestIds
+from gateway.metrics import ENGINE_READY, REDIS_OK
+from gateway.names import ModelNames
+from gateway.openapi import describe
+from gateway.service import EmbeddingService
+from gateway.settings import GatewaySettings
+from gateway.state import Gateway
+from gateway.tenants import Tenants
+from gateway.token_input import decoder_for
+
+log = logging.getLogger("dejavec.gateway")
+
+FLUSH_TIMEOUT_S = 5.0
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The ASGI application of one gateway worker."""
+    app = FastAPI(title="dejavec", version=version("dejavec"), lifespan=partial(_lifespan, settings), redoc_url=None)
+    tenants = Tenants(settings.api_keys, settings.gateway_workers)
+    app.state.tenants = tenants
+    front = Front(settings, tenants)
+
+    async def embeddings(exchange: Exchange) -> Reply:
+        return await routes_openai.embeddings(app.state.calls, exchange)
+
+    async def embed(exchange: Exchange) -> Reply:
+        return await routes_embed.embed(app.state.calls, exchange)
+
+    app.router.routes.insert(0, Route("/v1/embeddings", front.route(embeddings), methods=["POST"]))
+    app.router.routes.insert(1, Route("/embed", front.route(embed), methods=["POST"]))
+    for part in (routes_openai, routes_state, routes_admin):
+        app.include_router(part.router)
+    describe(app)
+
+    app.add_exception_handler(GatewayError, _on_gateway_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_body)
+    app.add_exception_handler(Exception, _on_fault)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-cache", "x-cache-items", "x-request-id", "x-truncated", "retry-after"],
+        )
+    app.add_middleware(RequestIds)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """The application as each worker process makes it: settings from file and environment."""
+    settings = load(GatewaySettings)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    return create_app(settings)
+
+
+@asynccontextmanager
+async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        secret = _secret(settings)
+        connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=30)
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+        )
+        engine = EngineClient(settings.engine_url, http)
+        link = RedisLink(settings.redis_url, settings.redis_timeout_ms / 1000) if settings.redis_url else None
+        exact = _exact_tier(settings, link) if link else None
+        epochs = Epochs(link, secret)
+        local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
+        app.state.gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants)
+        app.state.calls = EmbeddingCalls(
+            settings,
+            engine,
+            EmbeddingService(
+                engine=engine,
+                local=local,
+                exact=exact,
+                epochs=epochs,
+                secret=secret,
+                cache_dtype=settings.cache_dtype,
+                cache_ttl_s=settings.cache_ttl_seconds,
+                bulk_request_items=settings.bulk_request_items,
+            ),
+            ModelNames(settings.model_aliases),
+            decoder_for(settings.token_input_encoding),
+        )
+        loops: list[Callable[[], Awaitable[None]]] = [
+            engine.run_watch,
+            partial(_run_gauges, app.state.gateway),
+        ]
+        if link and exact:
+            stack.push_async_callback(link.aclose)
+            for namespace in app.state.tenants.namespaces():
+                await epochs.ensure(namespace)
+            loops += [epochs.run_refresh, exact.run_writer]
+        stack.push_async_callback(_stop, [asyncio.create_task(_keep_running(loop)) for loop in loops])
+        if exact:
+            stack.push_async_callback(exact.flush, FLUSH_TIMEOUT_S)
+        yield
+
+
+def _secret(settings: GatewaySettings) -> bytes:
+    if settings.key_secret is not None:
+        return parse_secret(settings.key_secret.get_secret_value())
+    return load_or_make_secret(settings.key_secret_file)
+
+
+def _exact_tier(settings: GatewaySettings, link: RedisLink) -> ExactTier:
+    return ExactTier(
+        link,
+        ttl_s=settings.cache_ttl_seconds,
+        ttl_jitter=settings.cache_ttl_jitter,
+        dtype=settings.cache_dtype,
+        max_queued_writes=settings.write_back_max_items,
+    )
+
+
+async def _keep_running(loop: Callable[[], Awaitable[None]]) -> None:
+    """A background loop that must not end: an unforeseen fault is logged and the loop started again."""
+    while True:
+        try:
+            await loop()
+        except Exception:
+            log.exception("a background loop failed; it is started again")
+            await asyncio.sleep(1)
+
+
+async def _stop(tasks: list["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run_gauges(gateway: Gateway) -> None:
+    while True:
+        ENGINE_READY.set(gateway.engine.is_ready)
+        REDIS_OK.set(gateway.redis_state == "ok")
+        await asyncio.sleep(1)
+
+
+def _envelope(error: GatewayError) -> Response:
+    headers = {name.decode(): value.decode() for name, value in error.headers()}
+    return Response(error.body(), error.status, headers, media_type="application/json")
+
+
+async def _on_gateway_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    return _envelope(error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    shape = BY_STATUS.get(error.status_code, InternalError)
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}. See /docs for what there is"
+    response = _envelope(shape(message))
+    response.status_code = error.status_code
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_invalid_body(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    param = ".".join(str(part) for part in fault["loc"][1:]) or None
+    return _envelope(Unprocessable(f"`{param or 'body'}`: {fault['msg']}", param=param))
+
+
+async def _on_fault(request: Request, error: Exception) -> Response:
+    return _envelope(InternalError("an internal fault; the gateway's log has it under this x-request-id"))

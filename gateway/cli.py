@@ -1,0 +1,79 @@
+"""The `gateway` command: settings checked, workers started. Imports the application only in the workers."""
+
+import logging
+import os
+import tempfile
+
+import click
+import uvicorn
+
+from engine.configuration import ENV_PREFIX, load
+from gateway.settings import GatewaySettings
+
+MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close first and no request meets a reset
+
+log = logging.getLogger("dejavec.gateway")
+
+
+@click.command("gateway", short_help="The HTTP gateway: cache in front, engine behind.")
+@click.option("--host", help="Address to listen on (gateway_host).")
+@click.option("--port", type=int, help="Port to listen on (gateway_port).")
+@click.option("--workers", type=int, help="Worker processes (gateway_workers).")
+@click.option("--engine-url", help="Where the engine answers (engine_url).")
+def gateway(host: str | None, port: int | None, workers: int | None, engine_url: str | None) -> None:
+    """Run the gateway.
+
+    It answers POST /v1/embeddings and POST /embed from its caches, and asks the engine for the rest. Settings come
+    from DEJAVEC_* variables and dejavec.toml (`dejavec config` lists them); the options here win over both.
+    """
+    overrides = {
+        "gateway_host": host,
+        "gateway_port": port,
+        "gateway_workers": workers,
+        "engine_url": engine_url,
+    }
+    settings = load(GatewaySettings, **overrides)
+    # Workers are fresh processes and read their settings themselves: hand the options over as variables.
+    os.environ.update({ENV_PREFIX + name.upper(): str(value) for name, value in overrides.items() if value is not None})
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    _say(settings)
+    with tempfile.TemporaryDirectory(prefix="dejavec-metrics-") as folder:
+        if settings.gateway_workers > 1:
+            os.environ.setdefault(MULTIPROC_VARIABLE, folder)
+        _serve(settings)
+
+
+def _serve(settings: GatewaySettings) -> None:
+    uvicorn.run(
+        "gateway.app:from_environment",
+        factory=True,
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        workers=settings.gateway_workers,
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+    )
+
+
+def _say(settings: GatewaySettings) -> None:
+    log.info(
+        "gateway on http://%s:%d, %d worker(s), engine %s, %s",
+        settings.gateway_host,
+        settings.gateway_port,
+        settings.gateway_workers,
+        settings.engine_url,
+        "exact tier in Redis" if settings.redis_url else "no Redis: in-process cache only",
+    )
+    if settings.is_exposed and not settings.api_keys:
+        log.warning(
+            "LISTENING ON %s WITHOUT API KEYS: anyone who reaches this address can use the engine. "
+            "Set api_keys, or gateway_host = 127.0.0.1",
+            settings.gateway_host,
+        )

@@ -1,0 +1,111 @@
+"""What the embedding routes have in common: headers in, service call, headers out. Knows the service, no shapes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from engine.protocol import FINGERPRINT_HEADER
+from gateway.engine_client import EngineClient
+from gateway.errors import BadRequest
+from gateway.http import Exchange, Headers
+from gateway.names import ModelNames
+from gateway.schemas import TokenIds, shorten
+from gateway.service import CacheControl, EmbeddingService, EmbedRequest, EmbedResult
+from gateway.settings import GatewaySettings
+from gateway.token_input import Decode, texts_of
+
+MAX_TIER_RUNS: Final = 64
+FINGERPRINT_NAME: Final = FINGERPRINT_HEADER.encode()
+_CONTROLS: Final = {control.value.encode(): control for control in CacheControl}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingCalls:
+    """Turns a parsed body into a service call, the same for every route."""
+
+    settings: GatewaySettings
+    engine: EngineClient
+    service: EmbeddingService
+    names: ModelNames
+    decode: Decode | None
+
+    async def run(
+        self,
+        exchange: Exchange,
+        inputs: object,
+        prompt: str,
+        dimensions: int | None,
+        truncate: bool | None = None,
+    ) -> tuple[EmbedResult, list[bytes]]:
+        """The service's result and its vectors, shortened to `dimensions`. Raises GatewayError."""
+        texts = self._texts(inputs)
+        most = self.engine.model.info.dimensions
+        if dimensions is not None and dimensions > most:
+            raise BadRequest(f"dimensions must be at most {most}, this model's size", param="dimensions")
+        check_min_fidelity(exchange.headers.get(b"x-min-fidelity"))
+        request = EmbedRequest(
+            namespace=exchange.tenant.namespace,
+            texts=texts,
+            prompt=prompt,
+            deadline=exchange.deadline,
+            control=cache_control(exchange.headers.get(b"x-cache-control")),
+            truncate=self.settings.truncate_inputs if truncate is None else truncate,
+        )
+        result = await self.service.embed(request)
+        exchange.tenant.charge(result.tokens)
+        return result, shorten(result.vectors, None if dimensions == most else dimensions)
+
+    def _texts(self, inputs: object) -> Sequence[str]:
+        if isinstance(inputs, str):
+            texts = [inputs]
+        elif isinstance(inputs, TokenIds):
+            texts = texts_of(inputs, self.decode)
+        else:
+            assert isinstance(inputs, list)
+            texts = inputs
+        if len(texts) > self.settings.max_inputs:
+            raise BadRequest(
+                f"{len(texts)} inputs in one request; send at most {self.settings.max_inputs}", param="input"
+            )
+        if len(max(texts, key=len)) > self.settings.max_input_chars:
+            raise BadRequest(f"an input is over {self.settings.max_input_chars} characters; split it", param="input")
+        return texts
+
+
+def cache_control(value: bytes | None) -> CacheControl:
+    """The value of `x-cache-control`. Raises BadRequest."""
+    if value is None:
+        return CacheControl.NORMAL
+    control = _CONTROLS.get(value.strip().lower())
+    if control is None:
+        raise BadRequest("x-cache-control must be no-store, no-cache or exact-only", param="x-cache-control")
+    return control
+
+
+def check_min_fidelity(value: bytes | None) -> None:
+    """Refuse an `x-min-fidelity` that is not a cosine similarity. L0 and the exact tier have fidelity 1, always."""
+    if value is None:
+        return
+    try:
+        fidelity = float(value)
+    except ValueError:
+        fidelity = -1.0
+    if not 0 <= fidelity <= 1:
+        raise BadRequest("x-min-fidelity must be a number from 0 to 1", param="x-min-fidelity")
+
+
+def result_headers(result: EmbedResult) -> Headers:
+    """`x-cache`, `x-cache-items`, the fingerprint, and where the time went."""
+    runs = [(tier, len(list(group))) for tier, group in groupby(result.tiers)]
+    overall = runs[0][0] if len({tier for tier, _ in runs}) == 1 else "mixed"
+    headers = [(b"x-cache", overall.encode()), (FINGERPRINT_NAME, result.model.fingerprint.encode())]
+    if len(runs) <= MAX_TIER_RUNS:
+        text = ",".join(tier if count == 1 else f"{tier}*{count}" for tier, count in runs)
+        headers.append((b"x-cache-items", text.encode()))
+    if result.truncated:
+        headers.append((b"x-truncated", str(result.truncated).encode()))
+    if result.stage_s:
+        stages = ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in result.stage_s.items())
+        headers.append((b"server-timing", stages.encode()))
+    return headers

@@ -1,0 +1,257 @@
+"""The lean HTTP path of the embedding routes: body in, reply out, every fault in the envelope. Knows no routes.
+
+These routes are plain ASGI rather than framework handlers, because a cached answer costs less than a framework's
+per-request work. What every request needs is here once: admission, authentication, a bounded body, the deadline,
+noticing a client that left, and the error envelope.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    ClientGone,
+    DeadlineExceeded,
+    GatewayError,
+    InternalError,
+    Overloaded,
+    UnsupportedMedia,
+)
+from gateway.metrics import CLIENT_GONE, IN_FLIGHT, LATENCY, REQUESTS
+from gateway.settings import GatewaySettings
+from gateway.tenants import Tenant, Tenants
+
+log = logging.getLogger("dejavec.gateway")
+
+JSON: Final = b"application/json"
+REQUEST_ID_KEY: Final = "dejavec.request_id"
+WATCH_AFTER_S: Final = 0.005  # an answer from the cache is faster, and is not worth watching the connection for
+SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Reply:
+    """What goes back."""
+
+    body: bytes
+    headers: Headers = field(default_factory=list)
+    status: int = 200
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request as a route sees it."""
+
+    headers: dict[bytes, bytes]
+    body: bytes
+    tenant: Tenant
+    started: float  # time.perf_counter() when the request came
+    deadline: float  # event-loop time
+
+
+Handler = Callable[[Exchange], Awaitable[Reply]]
+
+
+class Front:
+    """What all embedding routes share: limits, tenants, and the number of requests in work."""
+
+    def __init__(self, settings: GatewaySettings, tenants: Tenants) -> None:
+        self._max_body_bytes = settings.max_body_mb * 1024 * 1024
+        self._body_timeout_s = settings.body_timeout_s
+        self._send_timeout_s = settings.send_timeout_s
+        self._request_timeout_s = settings.request_timeout_s
+        self._max_in_flight = settings.max_concurrent_requests
+        self._tenants = tenants
+        self.in_flight = 0
+
+    def route(self, handler: Handler) -> ASGIApp:
+        """An ASGI app answering with `handler`."""
+        return _Route(self, handler)
+
+    async def answer(self, handler: Handler, scope: Scope, receive: Receive) -> Reply:
+        """The whole life of one request, errors included. Raises ClientGone."""
+        started = time.perf_counter()
+        if self.in_flight >= self._max_in_flight:
+            return _refusal(Overloaded("the gateway has too many requests in work", retry_after_s=1))
+        self.in_flight += 1
+        try:
+            headers: dict[bytes, bytes] = dict(scope["headers"])
+            tenant = self._tenants.of(headers.get(b"authorization"))
+            tenant.admit()
+            body = await self._read_body(headers, receive)
+            deadline = asyncio.get_running_loop().time() + self._request_timeout_s
+            async with _DisconnectWatch(receive, deadline):
+                return await handler(Exchange(headers, body, tenant, started, deadline))
+        except GatewayError as error:
+            return _refusal(error)
+        except TimeoutError:
+            return _refusal(DeadlineExceeded("no answer within the request's deadline", retry_after_s=1))
+        except ClientGone:
+            raise
+        except Exception:
+            log.exception("request %s failed", scope.get(REQUEST_ID_KEY))
+            return _refusal(InternalError("an internal fault; the gateway's log has it under this x-request-id"))
+        finally:
+            self.in_flight -= 1
+            LATENCY.observe(time.perf_counter() - started)
+
+    async def send(self, reply: Reply, send: Send) -> None:
+        """Send a reply, giving up on a client that does not read it."""
+        headers = [
+            (b"content-type", JSON),
+            (b"content-length", str(len(reply.body)).encode()),
+            *reply.headers,
+        ]
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+                await send({"type": "http.response.body", "body": reply.body})
+        except TimeoutError:
+            log.warning("a client did not read its reply within %g s; connection dropped", self._send_timeout_s)
+            CLIENT_GONE.inc()
+
+    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        kind = headers.get(b"content-type", JSON).split(b";", 1)[0].strip().lower()
+        if kind != JSON or headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise UnsupportedMedia("send uncompressed JSON with `Content-Type: application/json`")
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._max_body_bytes:
+            raise self._too_large()
+        message = await self._receive(receive)
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            body = await self._read_rest(body, receive)
+        if len(body) > self._max_body_bytes:
+            raise self._too_large()
+        return body
+
+    async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
+        parts, size = [first], len(first)
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                more = True
+                while more:
+                    message = await self._receive(receive)
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > self._max_body_bytes:
+                        raise self._too_large()
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise BodyTimeout(f"the body did not arrive within {self._body_timeout_s:g} s") from None
+        return b"".join(parts)
+
+    async def _receive(self, receive: Receive) -> Message:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is over {self._max_body_bytes // 1024 // 1024} MiB: send fewer inputs at once")
+
+
+class _Route:
+    """An ASGI endpoint; a class, so that the router calls it as it is."""
+
+    def __init__(self, front: Front, handler: Handler) -> None:
+        self._front = front
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        IN_FLIGHT.inc()
+        try:
+            reply = await self._front.answer(self._handler, scope, receive)
+        except ClientGone:
+            CLIENT_GONE.inc()
+            REQUESTS.labels("499").inc()
+            return
+        finally:
+            IN_FLIGHT.dec()
+        REQUESTS.labels(str(reply.status)).inc()
+        await self._front.send(reply, send)
+
+
+class _DisconnectWatch:
+    """Ends the block with ClientGone when the client leaves, or with TimeoutError at the deadline.
+
+    One timer serves both: nothing more is started for an answer that comes within `WATCH_AFTER_S`.
+    """
+
+    def __init__(self, receive: Receive, deadline: float) -> None:
+        self._receive = receive
+        self._deadline = deadline
+        self._reason: type[Exception] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._owner: asyncio.Task[Any] | None = asyncio.current_task()
+        self._watch: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(WATCH_AFTER_S, self._start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        owner, self._owner = self._owner, None
+        if self._reason is not None and owner is not None:
+            left = owner.uncancel()
+            if kind is asyncio.CancelledError and left == 0:
+                raise self._reason from None
+
+    def _start(self) -> None:
+        self._watch = self._loop.create_task(self._watch_connection())
+
+    async def _watch_connection(self) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+            self._reason = ClientGone
+        except TimeoutError:
+            self._reason = TimeoutError
+        if self._owner is not None:
+            self._owner.cancel()
+        else:
+            self._reason = None
+
+
+class RequestIds:
+    """Outermost middleware: every response carries `x-request-id`, the client's own where it is a sane one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given if SAFE_REQUEST_ID.fullmatch(given) else b"req-" + os.urandom(12).hex().encode()
+        scope[REQUEST_ID_KEY] = request_id.decode()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _refusal(error: GatewayError) -> Reply:
+    return Reply(error.body(), error.headers(), error.status)

@@ -1,0 +1,61 @@
+"""The operator's routes, behind `admin_token`. Closed when none is set."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from cache.errors import PurgeFailed
+from cache.keys import ALL_NAMESPACES
+from gateway.errors import BadRequest, Forbidden, PurgeUnconfirmed, Unauthorized
+from gateway.state import Gateway
+from gateway.tenants import bearer, same_secret
+
+
+def _admin_only(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    token = gateway.settings.admin_token
+    if token is None:
+        raise Forbidden("the admin interface is closed: set admin_token to open it")
+    presented = bearer(request.headers.get("authorization", "").encode("latin-1"))
+    if not same_secret(presented, token.get_secret_value()):
+        raise Unauthorized("send the admin token as `Authorization: Bearer <token>`")
+    return gateway
+
+
+Admin = Annotated[Gateway, Depends(_admin_only)]
+router = APIRouter(prefix="/admin", tags=["Admin"])
+
+
+class PurgeBody(BaseModel):
+    """What to purge: a namespace, or with `all` every one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    namespace: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    all: bool = False
+
+
+@router.get("/stats", summary="What this worker holds and sees")
+async def stats(gateway: Admin) -> dict[str, object]:
+    """Figures of this worker; `/metrics` adds all workers up."""
+    return {
+        "redis": gateway.redis_state,
+        "engine": "ready" if gateway.engine.is_ready else gateway.engine.away_reason,
+        "local": {"entries": len(gateway.local), "bytes": gateway.local.used_bytes},
+        "writes_queued": gateway.exact.queued_writes if gateway.exact else 0,
+        "namespaces": gateway.tenants.namespaces(),
+    }
+
+
+@router.post("/purge", summary="Make a namespace's entries unreachable, in O(1)")
+async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str]:
+    """Other gateways follow within two seconds. The entries' memory is freed by their TTL."""
+    if body.all == (body.namespace is not None):
+        raise BadRequest("name a `namespace`, or send `all`: true", param="namespace")
+    namespace = ALL_NAMESPACES if body.all else str(body.namespace)
+    try:
+        epoch = await gateway.epochs.purge(namespace)
+    except PurgeFailed as error:
+        raise PurgeUnconfirmed(str(error), retry_after_s=1) from error
+    return {"purged": "all" if body.all else namespace, "epoch": epoch}

@@ -1,0 +1,32 @@
+"""`POST /embed` in both its shapes: text-embeddings-inference's, and the plain one with `texts`."""
+
+import time
+
+from gateway.embedding_call import EmbeddingCalls, result_headers
+from gateway.errors import BadRequest, Unprocessable
+from gateway.http import Exchange, Reply
+from gateway.schemas import EmbedInputsBody, EmbedTextsBody, array_reply, is_texts_shape, parse, texts_reply
+
+
+async def embed(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
+    """Answer either shape."""
+    if is_texts_shape(exchange.body):
+        return await _embed_texts(calls, exchange)
+    return await _embed_inputs(calls, exchange)
+
+
+async def _embed_inputs(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
+    body = parse(exchange.body, EmbedInputsBody, Unprocessable)
+    if not body.normalize:
+        raise BadRequest("normalize: false is not possible: stored vectors have unit length", param="normalize")
+    prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
+    result, vectors = await calls.run(exchange, body.inputs, prompt, body.dimensions, body.truncate)
+    return Reply(array_reply(vectors), result_headers(result))
+
+
+async def _embed_texts(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
+    body = parse(exchange.body, EmbedTextsBody, Unprocessable)
+    prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
+    result, vectors = await calls.run(exchange, body.texts, prompt, body.dimensions)
+    latency_ms = 1000 * (time.perf_counter() - exchange.started)
+    return Reply(texts_reply(vectors, result.model.model, latency_ms), result_headers(result))

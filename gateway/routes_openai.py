@@ -1,0 +1,42 @@
+"""OpenAI's embedding routes. Knows shapes and headers; what answers them is behind `EmbeddingCalls`."""
+
+from fastapi import APIRouter, Request
+
+from gateway.embedding_call import EmbeddingCalls, result_headers
+from gateway.errors import ModelNotFound
+from gateway.http import Exchange, Reply
+from gateway.schemas import EmbeddingsBody, embeddings_reply, parse
+
+router = APIRouter(tags=["OpenAI"])
+
+
+async def embeddings(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
+    """`POST /v1/embeddings`."""
+    body = parse(exchange.body, EmbeddingsBody)
+    info = calls.engine.model.info
+    prompt = calls.names.prompt_of(body.model, body.prompt_name, info)
+    result, vectors = await calls.run(exchange, body.input, prompt, body.dimensions)
+    content = embeddings_reply(vectors, body.encoding_format == "base64", result.model.model, result.tokens)
+    return Reply(content, result_headers(result))
+
+
+@router.get("/v1/models", summary="The model and its other names")
+async def models(request: Request) -> dict[str, object]:
+    """OpenAI's model list."""
+    calls: EmbeddingCalls = request.app.state.calls
+    known = calls.names.known(calls.engine.model.info)
+    return {"object": "list", "data": [_model(name) for name in known]}
+
+
+@router.get("/v1/models/{name:path}", summary="One model")
+async def model(request: Request, name: str) -> dict[str, object]:
+    """One entry of the model list."""
+    calls: EmbeddingCalls = request.app.state.calls
+    known = calls.names.known(calls.engine.model.info)
+    if name not in known:
+        raise ModelNotFound(f"the model `{name[:200]}` does not exist here; known: {', '.join(known)}", param="model")
+    return _model(name)
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "dejavec"}

@@ -1,0 +1,54 @@
+"""What the gateway says of itself: alive, ready, who it is, its metrics."""
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request, Response
+
+from gateway.errors import EngineAway
+from gateway.metrics import exposition
+from gateway.state import Gateway
+
+router = APIRouter(tags=["State"])
+
+
+@router.get("/health", summary="Alive: the event loop answers")
+async def health() -> dict[str, str]:
+    """Says nothing of engine or Redis: restarting the gateway would not mend those."""
+    return {"status": "alive"}
+
+
+@router.get("/ready", summary="Ready: a real inference passed lately")
+async def ready(request: Request, response: Response) -> dict[str, object]:
+    """503 while the engine is away. Redis being away is named, and does not make the gateway unready."""
+    gateway: Gateway = request.app.state.gateway
+    engine = gateway.engine
+    response.status_code = 200 if engine.is_ready else 503
+    return {
+        "status": "ready" if engine.is_ready else "not ready",
+        "engine": "ready" if engine.is_ready else engine.away_reason,
+        "redis": gateway.redis_state,
+    }
+
+
+@router.get("/info", summary="The model, its fingerprint and this gateway's cache")
+async def info(request: Request) -> dict[str, object]:
+    """Everything a client needs to know whether two gateways' vectors may mix: they may when fingerprints are equal."""
+    gateway: Gateway = request.app.state.gateway
+    cache: dict[str, object] = {
+        "redis": gateway.redis_state,
+        "key_secret_differs": gateway.epochs.secret_differs,
+    }
+    cache["ttl_seconds"] = gateway.settings.cache_ttl_seconds
+    cache["dtype"] = gateway.settings.cache_dtype
+    try:
+        model: dict[str, object] = asdict(gateway.engine.model.info)
+    except EngineAway as error:
+        model = {"fingerprint": None, "engine": error.message}
+    return {**model, "version": request.app.version, "cache": cache}
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics() -> Response:
+    """All workers together."""
+    content, kind = exposition()
+    return Response(content, media_type=kind)

@@ -1,0 +1,29 @@
+"""Everything a running gateway holds, opened in the lifespan and handed to the routes."""
+
+from dataclasses import dataclass
+
+from cache.epochs import Epochs
+from cache.exact import ExactTier
+from cache.local import LocalCache
+from cache.redis_link import RedisLink
+from gateway.engine_client import EngineClient
+from gateway.settings import GatewaySettings
+from gateway.tenants import Tenants
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts of one gateway worker."""
+
+    settings: GatewaySettings
+    engine: EngineClient
+    epochs: Epochs
+    local: LocalCache
+    exact: ExactTier | None
+    link: RedisLink | None
+    tenants: Tenants
+
+    @property
+    def redis_state(self) -> str:
+        """`ok`, `away`, or `none` when no Redis is configured."""
+        return self.link.state if self.link else "none"
