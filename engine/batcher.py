@@ -3,12 +3,12 @@
 Everything here happens on the event loop's thread, which makes it the one owner of the queue's state; only
 `engine.worker` crosses threads. Knows nothing of HTTP or ONNX.
 
-A request is a `Ticket`; its unit of work is one text. The future the caller holds is the whole interface to a
-ticket: it ends with the vectors, with an EngineError, or by being cancelled, and however it ends the rows that
-still wait leave the queue before they cost anything.
+A request is a `Ticket`; its unit of work is one text. The future the caller holds is the whole interface to
+a ticket: it ends with the vectors, with an EngineError, or by being cancelled, and however it ends the rows
+that still wait leave the queue before they cost anything.
 
-No row waits for ever: within a lane the oldest row is in the next batch, and while bulk rows wait one batch in
-`INTERACTIVE_TURNS` + 1 starts from them.
+No row waits for ever: within a lane the oldest row is in the next batch, and while bulk rows wait one batch
+in `INTERACTIVE_TURNS` + 1 starts from them.
 """
 
 import asyncio
@@ -71,9 +71,7 @@ class Ticket:
 class Batcher:
     """Batches texts over `runs`, one worker thread for each. Use `open` and `close` on the event loop."""
 
-    def __init__(
-        self, runs: Sequence[Run], dimensions: int, settings: BatcherSettings, observer: Observer
-    ) -> None:
+    def __init__(self, runs: Sequence[Run], dimensions: int, settings: BatcherSettings, observer: Observer) -> None:
         self._settings = settings
         self._dimensions = dimensions
         self._observer = observer
@@ -82,9 +80,7 @@ class Batcher:
         self._idle = list(self._workers)
         self._tickets: set[Ticket] = set()
         self._interactive_turns = 0  # taken while bulk rows waited
-        self._run_tokens = settings.tokens_per_s / len(
-            runs
-        )  # decayed sums, whose quotient is one worker's rate
+        self._run_tokens = settings.tokens_per_s / len(runs)  # decayed sums, whose quotient is one worker's rate
         self._run_s = 1.0
         self._dispatch_due = False
         self._window: asyncio.TimerHandle | None = None
@@ -129,9 +125,9 @@ class Batcher:
     ) -> asyncio.Future[Float32Array]:
         """Queue a request, all of it or nothing; the future gives float32[n, dimensions] in the texts' order.
 
-        `deadline_s` is the time the caller will still wait; without it the settings decide. Cancel the future to
-        withdraw the request. Raises QueueFull and Draining at once; the future may end with DeadlineExceeded,
-        EngineFailed or Draining.
+        `deadline_s` is the time the caller will still wait; without it the settings decide. Cancel the future
+        to withdraw the request. Raises QueueFull and Draining at once; the future may end with
+        DeadlineExceeded, EngineFailed or Draining.
         """
         tokens = sum(map(len, texts))
         self._admit(tokens)
@@ -142,7 +138,7 @@ class Batcher:
         return ticket.future
 
     def probe(self, text: Int32Array, deadline_s: float) -> asyncio.Future[Float32Array]:
-        """Run one text of the engine's own ahead of the queue, so that a full one still proves the model alive."""
+        """Run one text of the engine's own ahead of a queue of any length, to see the model answer."""
         ticket = self._ticket([text], Lane.INTERACTIVE, deadline_s)
         self._lanes[Lane.INTERACTIVE].add_first(ticket.rows[0])
         return ticket.future
@@ -158,7 +154,7 @@ class Batcher:
             _fail(ticket, error)
 
     async def drain(self, limit_s: float) -> bool:
-        """Take nothing new and wait until all is answered; after `limit_s` end the rest. True if none was left."""
+        """Take nothing new and wait until all is answered, or end it after `limit_s`; whether all was."""
         self.refuse(Draining("the engine is shutting down"))
         end_s = self._loop.time() + limit_s
         while self._tickets and self._loop.time() < end_s:  # noqa: ASYNC110  once in a process's life
@@ -224,10 +220,7 @@ class Batcher:
         if self._settings.policy == "adaptive" or self._is_full():
             return True
         now_s = self._loop.time()
-        due_s = (
-            min(lane.oldest.owner.arrived_s for lane in self._lanes.values() if lane)
-            + self._settings.window_s
-        )
+        due_s = min(lane.oldest.owner.arrived_s for lane in self._lanes.values() if lane) + self._settings.window_s
         if now_s >= due_s:
             return True
         if self._window is not None:

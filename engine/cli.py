@@ -1,4 +1,4 @@
-"""The `engine` command, which `dejavec` attaches. Settings given here win over the environment and the file."""
+"""The `engine` command, which `dejavec` attaches. Its options win over environment and file."""
 
 import os
 from pathlib import Path

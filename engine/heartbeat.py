@@ -1,8 +1,8 @@
 """Whether the model still answers: a real inference at intervals, and an end to a process whose run has hung.
 
-A thread stuck inside a graph cannot be stopped from Python. So when a run outlives `hang_s`, its waiters and all
-others get `EngineFailed`, `/ready` turns 503, and the process exits with EXIT_HUNG (70): its supervisor starts a
-fresh one, which is the only cure. Knows nothing of HTTP or ONNX.
+A thread stuck inside a graph cannot be stopped from Python. So when a run outlives `hang_s`, its waiters and
+all others get `EngineFailed`, `/ready` turns 503, and the process exits with EXIT_HUNG (70): its supervisor
+starts a fresh one, which is the only cure. Knows nothing of HTTP or ONNX.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ TOLERANCE = 1e-3  # CPU vectors repeat to the bit; CUDA picks kernels by shape
 
 
 class Heartbeat:
-    """Runs `text` through the batcher every `interval_s`, ahead of the queue, and expects the same vector back."""
+    """Runs `text` through the batcher every `interval_s`, ahead of the queue, and expects one vector."""
 
     def __init__(
         self,

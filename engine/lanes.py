@@ -28,7 +28,7 @@ class Row(Generic[OwnerT]):
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """What a batch may be. `run_cost_tokens`: a run's fixed cost, in tokens that could be computed instead."""
+    """What a batch may be. `run_cost_tokens`: a run's fixed cost, as tokens it could compute instead."""
 
     max_rows: int
     max_tokens: int  # rows x longest; a single longer row runs alone
@@ -38,7 +38,7 @@ class BatchShape:
 class LaneQueue(Generic[OwnerT]):
     """Rows in order of arrival, and at the same time grouped by length.
 
-    Adding and removing a row are O(1) but for the first or last row of a length, which is O(distinct lengths).
+    Adding and removing a row are O(1), but O(distinct lengths) for the first and the last row of a length.
     """
 
     def __init__(self) -> None:
@@ -84,17 +84,15 @@ class LaneQueue(Generic[OwnerT]):
     def take(self, shape: BatchShape) -> list[Row[OwnerT]]:
         """Remove and return the next batch: the oldest row and those that run best beside it.
 
-        The oldest row is always in it, so a row is never overtaken by more rows than waited before it came, plus
-        what fills the room beside them. Neighbours in length join from the nearest outwards, whole lengths at a
-        time, for as long as they raise the batch's efficiency: tokens / (run_cost_tokens + rows x longest).
-        Padding is thereby weighed against the cost of another run.
+        The oldest row is always in it, so that a row waits for at most as many batches as there were rows
+        before it. Neighbours in length join from the nearest outwards, whole lengths at a time, for as long
+        as they raise the batch's efficiency, tokens / (run_cost_tokens + rows x longest): padding is weighed
+        against the cost of another run.
         """
         growth = _Growth(self._lengths, self._by_length, self.oldest.length, shape)
         while growth.step():
             pass
-        batch = [
-            row for length, count in growth.chosen.items() for row in _first(self._by_length[length], count)
-        ]
+        batch = [row for length, count in growth.chosen.items() for row in _first(self._by_length[length], count)]
         for row in batch:
             self._remove(row)
         return batch

@@ -13,9 +13,9 @@ MAX_CHARACTERS = 4000
 
 
 class KeyValueFormatter(logging.Formatter):
-    """`time=... level=... logger=... msg="..."`, cut at MAX_CHARACTERS; a traceback follows on its own lines."""
+    """`time=... level=... logger=... msg="..."`, cut at MAX_CHARACTERS; tracebacks below."""
 
-    converter = staticmethod(time.gmtime)  # type: ignore[assignment]  # typeshed wants one that takes None
+    converter = staticmethod(time.gmtime)
 
     def __init__(self) -> None:
         super().__init__(
@@ -34,9 +34,7 @@ class Flood(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[
-            tuple[str, int], tuple[float, int]
-        ] = {}  # place in the code -> period's start, records
+        self._seen: dict[tuple[str, int], tuple[float, int]] = {}  # place in the code -> period's start, records
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write the record."""

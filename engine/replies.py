@@ -1,4 +1,4 @@
-"""The engine's errors and vectors as HTTP replies: the one table from error to status. Knows nothing of queues."""
+"""The engine's errors and vectors as HTTP replies: the one table from error to status."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass

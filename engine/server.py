@@ -1,6 +1,7 @@
 """HTTP around the engine: which route answers what, and the process's life from start to drained.
 
-`POST /vectors` goes past the framework, since there every tenth of a millisecond counts; the rest is Starlette.
+`POST /vectors` goes past the framework, since there every tenth of a millisecond counts; the rest is
+Starlette.
 """
 
 import asyncio
@@ -85,7 +86,7 @@ def server_config(app: EngineApp, settings: EngineSettings) -> uvicorn.Config:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn stops accepting and waits for open requests; meanwhile the engine takes nothing new and finishes."""
+    """uvicorn stops accepting and waits for open requests, while the engine finishes what it has."""
 
     def __init__(self, app: EngineApp, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -115,9 +116,7 @@ def _routes(engine: Engine) -> Starlette:
         fault = engine.heartbeat.fault()
         if fault is not None:
             return _error(503, fault, "not_ready")
-        return JSONResponse(
-            {"status": "ready", "queued_tokens": engine.batcher.queued_tokens}, headers=fingerprint
-        )
+        return JSONResponse({"status": "ready", "queued_tokens": engine.batcher.queued_tokens}, headers=fingerprint)
 
     async def metrics(_: Request) -> Response:
         return Response(engine.metrics.render(), headers={"content-type": METRICS_TYPE})
@@ -134,9 +133,7 @@ def _routes(engine: Engine) -> Starlette:
         Route("/ready", ready),
         Route("/metrics", metrics),
     ]
-    return Starlette(
-        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error, 500: _crash}
-    )
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error, 500: _crash})
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

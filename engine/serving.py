@@ -76,9 +76,7 @@ class Engine:
         """Token ids of texts, special tokens added, truncated at the model's maximum; off the event loop."""
         started_s = time.perf_counter()
         loop = asyncio.get_running_loop()
-        encodings = await loop.run_in_executor(
-            self._tokenizer_thread, self._tokenizer.encode_batch_fast, texts
-        )
+        encodings = await loop.run_in_executor(self._tokenizer_thread, self._tokenizer.encode_batch_fast, texts)
         self.metrics.tokenized(time.perf_counter() - started_s)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
@@ -116,8 +114,8 @@ def _batcher_settings(
     least = 2 * max_request_tokens
     if 0 < settings.max_queue_tokens < least:
         raise ConfigurationError(
-            f"max_queue_tokens: {settings.max_queue_tokens} is less than {least}, twice the largest legal request "
-            f"of this model; smaller requests would keep the largest out for ever"
+            f"max_queue_tokens: {settings.max_queue_tokens} is less than {least}, twice the largest legal "
+            f"request of this model; smaller requests would keep the largest out for ever"
         )
     worthwhile = int(cost.fixed_tokens / FIXED_COST_SHARE)
     shape = BatchShape(

@@ -1,7 +1,7 @@
 """A bundle opened with ONNX Runtime: token ids in, vectors out. Knows nothing of queues or of who asked.
 
-Nothing here may depend on the batch: the session's options are the same for every shape, because the bytes of a
-vector must be the same alone and in any company.
+Nothing here may depend on the batch: the session's options are the same for every shape, because the bytes
+of a vector must be the same alone and in any company.
 """
 
 import logging
@@ -72,7 +72,7 @@ def open_model(folder: Path, device: Device, topology: Topology) -> Model:
 
 
 def choose_device(wanted: Device, precision: Precision, providers: Sequence[str]) -> Device:
-    """`cpu` or `cuda`: CUDA only where ONNX Runtime has it and the graph suits it; says why not when asked for it."""
+    """CUDA only where ONNX Runtime has it and the graph suits it; the log says why not."""
     if wanted == "cpu":
         return "cpu"
     log = logger.warning if wanted == "cuda" else logger.info
@@ -110,12 +110,10 @@ def _time(run: Run, texts: Sequence[Int32Array]) -> float:
 
 
 def _open_sessions(graph: Path, device: Device, topology: Topology) -> list[ort.InferenceSession]:
-    """One session for each run, or one for all where runs need no threads of their own and can share weights."""
+    """One session for each run; one for all, sharing the weights, where runs need no thread pools."""
     wanted = [CUDA_PROVIDER, CPU_PROVIDER] if device == "cuda" else [CPU_PROVIDER]
     count = 1 if topology.threads == 1 else topology.sessions
-    sessions = [
-        ort.InferenceSession(graph, _options(topology.threads), providers=wanted) for _ in range(count)
-    ]
+    sessions = [ort.InferenceSession(graph, _options(topology.threads), providers=wanted) for _ in range(count)]
     return sessions * (topology.sessions // count)
 
 
@@ -126,9 +124,7 @@ def _options(threads: int) -> ort.SessionOptions:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # plans memory for each shape it sees, and shapes never repeat here
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # gateway and Redis share the cores
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # gateway and Redis share the cores
     return options
 
 

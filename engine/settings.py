@@ -25,7 +25,7 @@ class EngineSettings(Configuration):
     )
     device: Device = Field(
         "auto",
-        description="Where the model runs: `cpu`, `cuda`, or `auto` for CUDA where ONNX Runtime and the bundle can.",
+        description="Where the model runs: `cpu`, `cuda`, or `auto`: CUDA where ONNX Runtime and the bundle can.",
     )
     batching_policy: BatchingPolicy = Field(
         "adaptive",
@@ -74,7 +74,7 @@ class EngineSettings(Configuration):
         60.0,
         gt=0,
         le=3600,
-        description="A run that takes longer has hung: the engine answers its waiters and exits to be restarted.",
+        description="A run that takes longer has hung: the engine answers its waiters and exits, to be restarted.",
     )
     heartbeat_interval_s: float = Field(
         5.0,

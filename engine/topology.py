@@ -25,10 +25,8 @@ class Topology:
         return self.sessions * self.threads
 
 
-def usable_cores(
-    cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
-) -> float:
-    """Cores of the CPU affinity, or of the cgroup's quota where that is less: `cpu.max` (v2) or CFS quota (v1)."""
+def usable_cores(cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
+    """Cores of the CPU affinity, or of the cgroup's quota (v2 `cpu.max`, v1 CFS) where that is less."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min([float(affinity), *_quotas(cgroup_root, membership)])
 

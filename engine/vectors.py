@@ -1,4 +1,4 @@
-"""`POST /vectors`, as a bare ASGI callable: the only route with a hot path. Bytes in, bytes out, by engine.protocol.
+"""`POST /vectors`, as a bare ASGI callable: the only hot path. Bytes in, bytes out.
 
 Knows HTTP and the message formats; what happens between them is the batcher's.
 """
@@ -150,14 +150,12 @@ class VectorsEndpoint:
         if longest > bundle.max_tokens:
             raise TextTooLong(f"a text has {longest} tokens; this model takes {bundle.max_tokens}")
         if int(input_ids.max()) >= bundle.vocab_size:
-            raise TokenOutOfVocabulary(
-                f"a token id is not below {bundle.vocab_size}, the size of the vocabulary"
-            )
+            raise TokenOutOfVocabulary(f"a token id is not below {bundle.vocab_size}, the size of the vocabulary")
 
     async def _compute(
         self, texts: list[Int32Array], lane: Lane, deadline_s: float | None, receive: Receive
     ) -> Float32Array:
-        """Wait for the vectors; a caller that hangs up withdraws its texts. Raises ClientGone and EngineError."""
+        """Wait for the vectors; a caller that hangs up withdraws. Raises ClientGone, EngineError."""
         future = self._engine.batcher.submit(texts, lane, deadline_s)
         hung_up = asyncio.ensure_future(receive())  # after the body the only thing that can come
         hung_up.add_done_callback(lambda _: future.cancel())
@@ -202,10 +200,6 @@ def _texts(value: Any) -> list[str]:
 
 
 def _token_ids(row: Any) -> Int32Array:
-    if (
-        not isinstance(row, list)
-        or not row
-        or not all(type(token) is int and 0 <= token < 2**31 for token in row)
-    ):
+    if not isinstance(row, list) or not row or not all(type(token) is int and 0 <= token < 2**31 for token in row):
         raise InvalidMessage("each of input_ids must be a list of token ids, not empty")
     return np.array(row, dtype=np.int32)

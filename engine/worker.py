@@ -22,7 +22,7 @@ from engine.protocol import Float32Array, Int32Array
 logger = logging.getLogger(__name__)
 
 Run = Callable[[Sequence[Int32Array]], Float32Array]
-"""Token ids of B texts, int32[length] each -> float32[B, dimensions], row i for text i. May raise anything."""
+"""Token ids of B texts, int32[length] each -> float32[B, dimensions], row i for text i. May raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +93,10 @@ class Worker(Generic[OwnerT]):
         return Outcome(rows, vectors, finite, None, time.perf_counter() - started_s)
 
     def _check(self, vectors: Any, count: int) -> npt.NDArray[np.bool_]:
-        """Which rows are finite: bool[count]. Raises EngineFailed on anything but float32[count, dimensions]."""
+        """Which rows are finite, bool[count]. Raises EngineFailed unless float32[count, dimensions]."""
         expected = (count, self._dimensions)
         if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.shape != expected:
-            found = (
-                f"{getattr(vectors, 'dtype', type(vectors).__name__)}{list(getattr(vectors, 'shape', ()))}"
-            )
+            found = f"{getattr(vectors, 'dtype', type(vectors).__name__)}{list(getattr(vectors, 'shape', ()))}"
             logger.error("the model returned %s for a batch of %d", found, count)
             raise EngineFailed(f"the model returned {found} where float32{list(expected)} was due")
         finite: npt.NDArray[np.bool_] = np.all(np.isfinite(vectors), axis=1)

@@ -1,4 +1,4 @@
-"""An engine for tests: a tiny random model as a real bundle, and any engine served on a free port by a thread."""
+"""An engine for tests: a tiny random model as a real bundle, and any engine served on a free port."""
 
 import asyncio
 import json
@@ -116,10 +116,7 @@ def _mean_graph() -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "mean",
-        [
-            helper.make_tensor_value_info(name, TensorProto.INT64, shape)
-            for name in ("input_ids", "attention_mask")
-        ],
+        [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in ("input_ids", "attention_mask")],
         [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["B", DIMENSIONS])],
         [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "one")],
     )
