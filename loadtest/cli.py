@@ -44,9 +44,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="One text a line, or .jsonl, or .tsv with a header; a small file of our own by default.",
 )
-@click.option(
-    "--field", default="text", show_default=True, help="The JSONL field or TSV column that holds the text."
-)
+@click.option("--field", default="text", show_default=True, help="The JSONL field or TSV column that holds the text.")
 @click.option(
     "--workload",
     default=Law.REPLAY,
@@ -54,9 +52,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     type=click.Choice(Law, case_sensitive=False),
     help="How texts are drawn: the file in order, by rank, or evenly.",
 )
-@click.option(
-    "--exponent", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Of the Zipf law."
-)
+@click.option("--exponent", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Of the Zipf law.")
 @click.option(
     "--pace",
     default=Pace.POISSON,

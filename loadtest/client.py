@@ -100,8 +100,6 @@ async def first_model(session: aiohttp.ClientSession, url: str) -> str:
                 raise RequestFailed(f"{address} answers {response.status} {error_type(content)}".strip())
             return str(orjson.loads(content)["data"][0]["id"])
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise RequestFailed(
-            f"{address} does not answer ({type(error).__name__}): is the server up?"
-        ) from None
+        raise RequestFailed(f"{address} does not answer ({type(error).__name__}): is the server up?") from None
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
         raise RequestFailed(f"{address} lists no model: name one with --model") from None

@@ -55,13 +55,9 @@ def _tiers(report: Report) -> Table:
 
 
 def _latency(overall: Latencies, by_tier: dict[str, Latencies]) -> Table:
-    table = _table(
-        "Latency from the time a request was due, ms", ("requests", "count", "p50", "p95", "p99", "max")
-    )
+    table = _table("Latency from the time a request was due, ms", ("requests", "count", "p50", "p95", "p99", "max"))
     for name, row in {"all": overall, **by_tier}.items():
-        table.add_row(
-            escape(name), f"{row.count:,}", *map(_ms, (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms))
-        )
+        table.add_row(escape(name), f"{row.count:,}", *map(_ms, (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms)))
     return table
 
 

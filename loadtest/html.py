@@ -65,9 +65,7 @@ def _warnings(report: Report) -> Iterable[str]:
 
 def _table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     cells = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{cells}</tr>{body}</table>"
 
 
@@ -105,11 +103,7 @@ def _verification_table(report: Report) -> str:
 
 
 def _legend(tiers: Iterable[str]) -> str:
-    return (
-        "<p>"
-        + " ".join(f'<span style="color:{_colour(tier)}">● {escape(tier)}</span>' for tier in tiers)
-        + "</p>"
-    )
+    return "<p>" + " ".join(f'<span style="color:{_colour(tier)}">● {escape(tier)}</span>' for tier in tiers) + "</p>"
 
 
 def _colour(tier: str) -> str:
@@ -146,9 +140,7 @@ def _tails(points: Sequence[Point]) -> str:
     )
     lines = "".join(
         f'<polyline fill="none" stroke="{_colour(tier)}" stroke-width="2" points="'
-        + " ".join(
-            f"{MARGIN + i * step:.1f},{axis.y(percentile(ordered, p)):.1f}" for i, p in enumerate(shares)
-        )
+        + " ".join(f"{MARGIN + i * step:.1f},{axis.y(percentile(ordered, p)):.1f}" for i, p in enumerate(shares))
         + '"/>'
         for tier, ordered in _by_tier(points).items()
     )
@@ -156,10 +148,7 @@ def _tails(points: Sequence[Point]) -> str:
 
 
 def _by_tier(points: Sequence[Point]) -> dict[str, list[float]]:
-    return {
-        tier: sorted(p.latency_s for p in points if p.tier == tier)
-        for tier in sorted({p.tier for p in points})
-    }
+    return {tier: sorted(p.latency_s for p in points if p.tier == tier) for tier in sorted({p.tier for p in points})}
 
 
 class _LatencyAxis:

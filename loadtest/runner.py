@@ -53,9 +53,7 @@ class LoadTest:
             verification = None
             if self.sampler.kept:
                 verification = await verify(self._client, self.sampler.kept, self.fidelity)
-        return summarise(
-            settings, self.collector, self.loop.dropped, sending_s=sent_s, verification=verification
-        )
+        return summarise(settings, self.collector, self.loop.dropped, sending_s=sent_s, verification=verification)
 
     def _session(self) -> aiohttp.ClientSession:
         headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}

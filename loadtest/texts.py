@@ -51,9 +51,7 @@ def _jsonl(lines: list[str], field: str, name: str) -> Iterator[str]:
         try:
             text = json.loads(line)[field]
         except (ValueError, KeyError, TypeError, IndexError):
-            raise TextsError(
-                f"{name}, line {number}: expected a JSON object with the field {field!r}"
-            ) from None
+            raise TextsError(f"{name}, line {number}: expected a JSON object with the field {field!r}") from None
         if not isinstance(text, str):
             raise TextsError(f"{name}, line {number}: the field {field!r} is not a string")
         yield text

@@ -58,14 +58,10 @@ def arrivals(
         yield Arrival(due_s, [next(drawn) for _ in range(batch)])
 
 
-def due_times(
-    rate: float, seconds: float, pace: Pace, seed: int | np.random.SeedSequence = 0
-) -> Iterator[float]:
+def due_times(rate: float, seconds: float, pace: Pace, seed: int | np.random.SeedSequence = 0) -> Iterator[float]:
     """Seconds from the start, rising, all below `seconds`."""
     if pace is Pace.CONSTANT:
-        yield from (
-            number / rate for number in range(int(np.ceil(rate * seconds))) if number / rate < seconds
-        )
+        yield from (number / rate for number in range(int(np.ceil(rate * seconds))) if number / rate < seconds)
         return
     rng = np.random.default_rng(seed)
     now = 0.0

@@ -1,0 +1,24 @@
+"""`python -m loadtest.bench`: the benchmarks' command line; without a name it runs `gateway` and `engine`."""
+
+import click
+
+from loadtest.bench.gateway import gateway
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def bench(context: click.Context) -> None:
+    """Benchmarks: contenders measured side by side in alternating rounds, reported as ratios.
+
+    Without a command: `gateway`, then `engine`, with their defaults. On a machine with two cores or more, give
+    `--core 0 --generator-core 1`.
+    """
+    if context.invoked_subcommand is None:
+        for command in (gateway,):
+            context.invoke(command)
+
+
+bench.add_command(gateway)
+
+if __name__ == "__main__":
+    bench()

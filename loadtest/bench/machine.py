@@ -1,0 +1,72 @@
+"""What a benchmark ran on: figures mean nothing without it."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+INT8_FLAGS = {"avx512_vnni", "avx_vnni", "asimddp"}
+PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "redis", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The processor, how much of it, and the software whose speed shows in the figures."""
+
+    cpu: str
+    cores: int
+    int8_dot_products: bool  # VNNI on x86-64, dot-product instructions on arm64
+    server_core: int | None
+    generator_core: int | None
+    generator: str
+    python: str
+    packages: dict[str, str]
+
+    def __str__(self) -> str:
+        pins = "nothing pinned"
+        if self.server_core is not None or self.generator_core is not None:
+            pins = f"servers on core {_core(self.server_core)}, generator on core {_core(self.generator_core)}"
+        int8 = "with" if self.int8_dot_products else "without"
+        packages = ", ".join(f"{name} {number}" for name, number in self.packages.items())
+        return (
+            f"{self.cpu}, {self.cores} cores usable, {int8} INT8 dot products; {pins}; generator: {self.generator}\n"
+            f"Python {self.python}, {packages}"
+        )
+
+
+def describe(server_core: int | None, generator_core: int | None, generator: str) -> Machine:
+    """This machine, and how the benchmark uses it."""
+    fields = _cpu_fields()
+    flags = {*fields.get("flags", "").split(), *fields.get("features", "").split()}
+    return Machine(
+        cpu=fields.get("model name") or platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        int8_dot_products=bool(INT8_FLAGS & flags),
+        server_core=server_core,
+        generator_core=generator_core,
+        generator=generator,
+        python=platform.python_version(),
+        packages={name: number for name in PACKAGES if (number := _version(name))},
+    )
+
+
+def _core(number: int | None) -> str:
+    return "any" if number is None else str(number)
+
+
+def _cpu_fields() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo, keys in lower case; empty elsewhere than on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

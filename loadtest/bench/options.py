@@ -1,0 +1,101 @@
+"""What all benchmarks take on the command line, and what they do with it at their ends."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from loadtest.bench.load import Load, wrk_installed
+from loadtest.bench.machine import Machine, describe
+from loadtest.bench.processes import BenchmarkError
+from loadtest.bench.rounds import Result, results_json, show
+from loadtest.texts import TextsError, read_texts
+
+DEFAULT_BUNDLE = Path(".dejavec/models/all-MiniLM-L6-v2-int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The common settings of one benchmark run."""
+
+    core: int | None
+    generator_core: int | None
+    rounds: int
+    seconds: float
+    connections: int
+    texts_file: Path | None
+    field: str
+    count: int
+    bundle: Path
+    generator: str
+    json_file: Path | None
+    console: Console
+
+    @property
+    def load(self) -> Load:
+        """How every contender is driven."""
+        return Load(self.seconds, self.generator_core, use_wrk=self.generator == "wrk")
+
+    def machine(self) -> Machine:
+        """What this runs on."""
+        return describe(self.core, self.generator_core, self.generator)
+
+    def texts(self) -> list[str]:
+        """The first `count` distinct texts. Raises TextsError."""
+        return list(dict.fromkeys(read_texts(self.texts_file, self.field)))[: self.count]
+
+    def finish(self, results: Sequence[Result]) -> None:
+        """Print results, and write them when a file was named."""
+        for result in results:
+            show(result, self.console)
+        if self.json_file is not None:
+            self.json_file.write_bytes(results_json(results))
+
+
+def common_options(run: Callable[..., Sequence[Result]]) -> Callable[..., None]:
+    """Give a command the common options as one Bench, and turn known faults into one line."""
+
+    @click.option("--core", type=int, help="Pin all servers to this core (best: 0).")
+    @click.option("--generator-core", type=int, help="Pin the generator to this one (best: another, 1).")
+    @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Alternating rounds.")
+    @click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.2), help="Of each round.")
+    @click.option("--connections", default=32, show_default=True, type=click.IntRange(1, 1000))
+    @click.option(
+        "--texts",
+        "texts_file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="One text a line, or .jsonl, or .tsv with a header; a small file of our own by default.",
+    )
+    @click.option("--field", default="text", show_default=True, help="JSONL field or TSV column of the text.")
+    @click.option("--count", default=2000, show_default=True, type=click.IntRange(1), help="Distinct texts used.")
+    @click.option(
+        "--bundle",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DEFAULT_BUNDLE,
+        show_default=True,
+        help="Model bundle that the engine serves.",
+    )
+    @click.option(
+        "--generator",
+        type=click.Choice(["own", "wrk"]),
+        default="own",
+        show_default=True,
+        help="Ours checks the tier of every answer; wrk, where installed, is for cross-checking.",
+    )
+    @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all rounds.")
+    @functools.wraps(run)
+    def command(**options: Any) -> None:
+        names = Bench.__dataclass_fields__.keys() - {"console"}
+        bench = Bench(**{name: options.pop(name) for name in names}, console=Console())
+        if bench.generator == "wrk" and not wrk_installed():
+            raise click.ClickException("wrk is not installed: leave --generator out")
+        try:
+            bench.finish(run(bench, **options))
+        except (BenchmarkError, TextsError) as error:
+            raise click.ClickException(str(error)) from None
+
+    return command

@@ -1,0 +1,148 @@
+"""Alternating rounds and the ratios between contenders. Knows nothing of what a contender is.
+
+A machine's speed drifts, so contenders are measured in turn (A B C, A B C, ...) and compared round by round;
+the ratio reported is the median over the rounds, with its range.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from loadtest.bench.generator import Measurement
+from loadtest.bench.machine import Machine
+from loadtest.figures import Spread, ratios, spread
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Something measured: its name, and one round of it; `per_request` embeddings make its unit a text."""
+
+    name: str
+    measure: Callable[[], Measurement]
+    per_request: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A quotient of two contenders' rates; `aim` is what it should reach, where there is such a figure."""
+
+    name: str
+    above: str
+    below: str
+    aim: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All rounds of one contender."""
+
+    contender: Contender
+    rounds: Sequence[Measurement]
+
+    @property
+    def rates(self) -> list[float]:
+        """Texts a second, round by round."""
+        return [measurement.rate * self.contender.per_request for measurement in self.rounds]
+
+    @property
+    def p50_ms(self) -> list[float]:
+        """Median latency of a request, round by round."""
+        return [measurement.p50_ms for measurement in self.rounds]
+
+    @property
+    def remarks(self) -> str:
+        """Tiers that answered, failures, and whether the generator was the limit."""
+        tiers = sorted({tier for measurement in self.rounds for tier in measurement.tiers})
+        failed = sum(sum(measurement.failed.values()) for measurement in self.rounds)
+        kinds = sorted({kind for measurement in self.rounds for kind in measurement.failed})
+        parts = ["+".join(tiers)] if tiers else []
+        parts += [f"[bold red]{failed:,} failed ({', '.join(kinds)})[/]"] if failed else []
+        parts += ["[bold red]generator saturated[/]"] if any(m.is_saturated for m in self.rounds) else []
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One benchmark's outcome: contenders by name, and its ratios."""
+
+    title: str
+    machine: Machine
+    outcomes: Mapping[str, Outcome]
+    ratios: Sequence[Ratio]
+
+    def ratio(self, ratio: Ratio) -> Spread:
+        """A ratio's spread over the rounds."""
+        return ratios(self.outcomes[ratio.above].rates, self.outcomes[ratio.below].rates)
+
+    def to_dict(self) -> dict[str, object]:
+        """Everything, ready for JSON."""
+        return {
+            "title": self.title,
+            "machine": asdict(self.machine),
+            "contenders": {
+                name: {
+                    "texts_per_s": asdict(spread(outcome.rates)),
+                    "p50_ms": asdict(spread(outcome.p50_ms)),
+                    "rounds": [asdict(measurement) for measurement in outcome.rounds],
+                }
+                for name, outcome in self.outcomes.items()
+            },
+            "ratios": {ratio.name: asdict(self.ratio(ratio)) | {"aim": ratio.aim} for ratio in self.ratios},
+        }
+
+
+def alternate(contenders: Sequence[Contender], rounds: int, console: Console) -> dict[str, Outcome]:
+    """Measure each contender in turn, `rounds` times over."""
+    measured: dict[str, list[Measurement]] = {contender.name: [] for contender in contenders}
+    for number in range(rounds):
+        for contender in contenders:
+            with console.status(f"round {number + 1} of {rounds}: {escape(contender.name)}"):
+                measured[contender.name].append(contender.measure())
+    return {contender.name: Outcome(contender, measured[contender.name]) for contender in contenders}
+
+
+def show(result: Result, console: Console) -> None:
+    """Print machine, contenders and ratios."""
+    console.print(f"\n[bold]{escape(result.title)}[/]\n{escape(str(result.machine))}")
+    table = _table(("", "texts/s, median", "lowest - highest", "p50 ms", "p99 ms", ""))
+    for name, outcome in result.outcomes.items():
+        rates = spread(outcome.rates)
+        p99 = spread([measurement.p99_ms for measurement in outcome.rounds]).median
+        table.add_row(
+            escape(name),
+            f"{rates.median:,.0f}",
+            f"{rates.low:,.0f} - {rates.high:,.0f}",
+            f"{spread(outcome.p50_ms).median:.2f}",
+            f"{p99:.2f}",
+            outcome.remarks,
+        )
+    console.print(table)
+    show_ratios(result, console)
+
+
+def show_ratios(result: Result, console: Console) -> None:
+    """Print the ratios beside their aims."""
+    table = _table(("ratio, round by round", "median", "lowest - highest", "aim", ""))
+    for ratio in result.ratios:
+        values = result.ratio(ratio)
+        aim = "" if ratio.aim is None else f"≥ {ratio.aim:g}"
+        verdict = "" if ratio.aim is None else ("reached" if values.median >= ratio.aim else "[red]missed[/]")
+        spans = f"{values.low:.3g} - {values.high:.3g}"
+        table.add_row(escape(ratio.name), f"{values.median:.3g}", spans, aim, verdict)
+    console.print(table)
+
+
+def results_json(results: Sequence[Result]) -> bytes:
+    """Results as indented JSON."""
+    return orjson.dumps([result.to_dict() for result in results], option=orjson.OPT_INDENT_2)
+
+
+def _table(columns: Sequence[str]) -> Table:
+    table = Table()
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number in {0, len(columns) - 1} else "right")
+    return table
