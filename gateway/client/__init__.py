@@ -1,0 +1,53 @@
+"""Talking to a gateway from outside: `AsyncClient`, `Client`, ingestion. Knows nothing of the server.
+
+The package needs aiohttp, numpy, orjson and tenacity; only its command line (`cli`, `settings`, `progress`)
+needs more.
+"""
+
+from gateway.client.breaker import BreakerPolicy, CircuitState
+from gateway.client.client import AsyncClient
+from gateway.client.errors import (
+    CircuitOpen,
+    ClientError,
+    ConnectFailed,
+    ConnectionLost,
+    FingerprintMismatch,
+    GatewayFault,
+    InvalidReply,
+    RateLimited,
+    Refused,
+    RequestRefused,
+    TimedOut,
+    TransportError,
+    Unauthorized,
+    Unavailable,
+)
+from gateway.client.faults import Fault
+from gateway.client.retry import RetryPolicy
+from gateway.client.sync import Client
+from gateway.client.wire import EmbedResult, GatewayInfo
+
+__all__ = [
+    "AsyncClient",
+    "BreakerPolicy",
+    "CircuitOpen",
+    "CircuitState",
+    "Client",
+    "ClientError",
+    "ConnectFailed",
+    "ConnectionLost",
+    "EmbedResult",
+    "Fault",
+    "FingerprintMismatch",
+    "GatewayFault",
+    "GatewayInfo",
+    "InvalidReply",
+    "RateLimited",
+    "Refused",
+    "RequestRefused",
+    "RetryPolicy",
+    "TimedOut",
+    "TransportError",
+    "Unauthorized",
+    "Unavailable",
+]

@@ -1,0 +1,202 @@
+"""`AsyncClient`: embeddings from a gateway, with retries, a circuit breaker and, when safe, a second URL.
+
+One client is one vector space: the first answer's fingerprint (or the one given) is kept, and every later
+answer, from either URL, must declare the same one.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aiohttp
+
+from gateway.client.breaker import BreakerPolicy, CircuitState
+from gateway.client.endpoint import Endpoint
+from gateway.client.failover import Failover
+from gateway.client.faults import Fault
+from gateway.client.retry import DEFAULT_RETRY, Clock, Deadline, OnRetry, RetryPolicy, Sleep, with_retries
+from gateway.client.wire import (
+    EMBEDDINGS_PATH,
+    INFO_PATH,
+    EmbedResult,
+    GatewayInfo,
+    control_headers,
+    decode_embeddings,
+    decode_info,
+    embeddings_body,
+    joined,
+    split,
+)
+
+T = TypeVar("T")
+DEFAULT_BREAKER = BreakerPolicy()
+
+
+class AsyncClient:
+    """A pooled client of one gateway, and of a standby that serves the same model.
+
+        async with AsyncClient("http://127.0.0.1:8000") as client:
+            result = await client.embed(["What is a semantic cache?"])
+
+    `url` and `fallback_url` may end in `/v1`, as OpenAI clients write them; the API key goes to both.
+    `fingerprint` is the model's, when vectors made earlier must match; without it the first answer decides.
+    `on_retry` is told of every failure that is retried and the seconds waited before. Calls may run
+    concurrently, on one event loop.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        fallback_url: str | None = None,
+        fingerprint: str | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        breaker: BreakerPolicy = DEFAULT_BREAKER,
+        max_connections: int = 32,
+        max_parallel_requests: int = 4,
+        on_retry: OnRetry | None = None,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._failover = Failover(
+            Endpoint(url, api_key, breaker, clock),
+            Endpoint(fallback_url, api_key, breaker, clock) if fallback_url else None,
+            fingerprint,
+        )
+        self._policy = retry
+        self._max_connections = max_connections
+        self._max_parallel_requests = max_parallel_requests
+        self._on_retry = on_retry
+        self._clock = clock
+        self._sleep = sleep
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=self._max_connections))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The model all vectors of this client come from; None until the first answer."""
+        return self._failover.fingerprint
+
+    @property
+    def circuits(self) -> dict[str, CircuitState]:
+        """The breaker's state of each URL."""
+        return {endpoint.url: endpoint.breaker.state for endpoint in self._endpoints()}
+
+    def inject_fault(self, fault: Fault | str, calls: int | None = None, *, fallback: bool = False) -> None:
+        """Rehearse a failure: the next `calls` requests to the first URL (or the fallback) fail with `fault`.
+
+        fault: "connect", "timeout" or "503". Without `calls`, every request fails until `clear_faults()`.
+        """
+        endpoint = self._failover.fallback if fallback else self._failover.primary
+        if endpoint is None:
+            raise ValueError("this client has no fallback URL to make fail")
+        endpoint.faults.inject(Fault(fault), calls)
+
+    def clear_faults(self) -> None:
+        """End the rehearsal on every URL."""
+        for endpoint in self._endpoints():
+            endpoint.faults.clear()
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        prompt_name: str | None = None,
+        cache_control: str | None = None,
+        min_fidelity: float | None = None,
+    ) -> EmbedResult:
+        """The vectors of `texts`, in their order.
+
+        More than 2,048 texts become several requests, a few at a time, each with its own deadline; the first
+        that fails cancels the rest. cache_control: "no-store", "no-cache" or "exact-only"; min_fidelity: the
+        least cosine similarity to the true vector at which a semantic hit is welcome. Raises ClientError.
+        """
+        if isinstance(texts, str) or not texts:
+            raise ValueError("embed() takes a list of at least one text")
+        headers = control_headers(cache_control, min_fidelity)
+        slots = asyncio.Semaphore(self._max_parallel_requests)
+
+        async def embed_part(part: Sequence[str]) -> EmbedResult:
+            async with slots:
+                body = embeddings_body(part, model, dimensions, prompt_name)
+                return await self._embed_part(body, headers, len(part), dimensions)
+
+        return joined(await _all_or_first_failure([embed_part(part) for part in split(texts)]))
+
+    async def info(self) -> GatewayInfo:
+        """What the gateway at the first URL says of its model. Raises ClientError."""
+
+        async def attempt(deadline: Deadline) -> GatewayInfo:
+            return await self._info(deadline, self._failover.primary)
+
+        return await with_retries(self._policy, attempt, clock=self._clock, sleep=self._sleep, on_retry=self._on_retry)
+
+    async def verify_fallback(self) -> None:
+        """Check now what is otherwise checked before first use: that the fallback serves the same model.
+
+        Raises FingerprintMismatch when it does not, another ClientError when either URL does not answer.
+        """
+        fallback = self._failover.fallback
+        if fallback is None:
+            raise ValueError("this client has no fallback URL to verify")
+        self._failover.require_same_model(self._failover.primary, (await self.info()).fingerprint)
+        deadline = Deadline(self._clock, self._policy.deadline_s)
+        await self._failover.verify_fallback(fallback, partial(self._info, deadline))
+
+    async def _embed_part(
+        self, body: bytes, headers: dict[str, str], count: int, dimensions: int | None
+    ) -> EmbedResult:
+        async def attempt(deadline: Deadline) -> EmbedResult:
+            async def ask(endpoint: Endpoint) -> EmbedResult:
+                return await endpoint.call(
+                    self._open_session(),
+                    EMBEDDINGS_PATH,
+                    partial(decode_embeddings, count=count, dimensions=dimensions),
+                    policy=self._policy,
+                    deadline=deadline,
+                    body=body,
+                    headers=headers,
+                )
+
+            return await self._failover.embed(ask, partial(self._info, deadline))
+
+        return await with_retries(self._policy, attempt, clock=self._clock, sleep=self._sleep, on_retry=self._on_retry)
+
+    async def _info(self, deadline: Deadline, endpoint: Endpoint) -> GatewayInfo:
+        return await endpoint.call(self._open_session(), INFO_PATH, decode_info, policy=self._policy, deadline=deadline)
+
+    def _endpoints(self) -> list[Endpoint]:
+        fallback = self._failover.fallback
+        return [self._failover.primary] + ([fallback] if fallback else [])
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the client is not open; use it in `async with AsyncClient(...) as client:`")
+        return self._session
+
+
+async def _all_or_first_failure(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order; the first failure cancels the others and is raised itself, not as a group."""
+    tasks: list[asyncio.Task[T]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures.exceptions[0].__cause__
+    return [task.result() for task in tasks]

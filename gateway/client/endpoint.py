@@ -1,0 +1,69 @@
+"""One URL a client may ask: its breaker, its fault switch, and the decoding of what it answers.
+
+A reply that cannot be decoded is a failure of the URL like any other, so decoding happens inside the breaker.
+Knows nothing of retries or of a second URL.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gateway.client.breaker import BreakerPolicy, CircuitBreaker
+from gateway.client.errors import GatewayFault, InvalidReply, TimedOut, TransportError, Unavailable
+from gateway.client.faults import FaultSwitch
+from gateway.client.retry import Clock, Deadline, RetryPolicy
+from gateway.client.transport import Reply, raise_for_status, send
+
+T = TypeVar("T")
+
+# What says that a URL is unwell. A 429 or a 4xx does not: somebody is there and has answered.
+UNWELL: tuple[type[Exception], ...] = (TransportError, Unavailable, GatewayFault, InvalidReply)
+
+
+def base_url(url: str) -> str:
+    """The URL without a trailing slash or the `/v1` that OpenAI clients want. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{url!r} is not an http:// or https:// URL")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+class Endpoint:
+    """A base URL and its state."""
+
+    def __init__(self, url: str, api_key: str | None, breaker: BreakerPolicy, clock: Clock) -> None:
+        self.url = base_url(url)
+        self.breaker = CircuitBreaker(self.url, breaker, UNWELL, clock)
+        self.faults = FaultSwitch()
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    async def call(
+        self,
+        session: aiohttp.ClientSession,
+        path: str,
+        decode: Callable[[Reply], T],
+        *,
+        policy: RetryPolicy,
+        deadline: Deadline,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        """POST `body` (or GET without one) once, and decode the answer. Raises ClientError."""
+        sent = {**self._headers, **(headers or {}), "Accept": "application/json"}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        left_s = deadline.left_s()
+        if left_s <= 0:  # not the URL's fault, so not the breaker's business
+            raise TimedOut(f"{self.url}: the deadline passed before the request was sent")
+        limits = aiohttp.ClientTimeout(
+            total=min(policy.timeout_s, left_s), sock_connect=min(policy.connect_timeout_s, left_s)
+        )
+        method = "GET" if body is None else "POST"
+        with self.breaker.call():
+            reply = await send(
+                session, method, self.url + path, body=body, headers=sent, limits=limits, faults=self.faults
+            )
+            raise_for_status(reply)
+            return decode(reply)

@@ -1,0 +1,85 @@
+"""Which of two URLs answers, and the rule that both must serve one model: vectors of two models never mix.
+
+The first URL is always asked first (while its breaker is open that costs nothing). The fallback is asked when
+the first is unwell, after its `GET /info` has declared the fingerprint this client's vectors have; and every
+answer, from either URL, is checked again. Knows nothing of HTTP or retries: it is handed the two questions to
+ask.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from gateway.client.endpoint import UNWELL, Endpoint
+from gateway.client.errors import CircuitOpen, ClientError, FingerprintMismatch
+from gateway.client.wire import EmbedResult, GatewayInfo
+
+# Failures after which the fallback is asked. Not RateLimited: a standby is no way around a limit.
+FALLS_BACK: tuple[type[Exception], ...] = (*UNWELL, CircuitOpen)
+
+AskEmbed = Callable[[Endpoint], Awaitable[EmbedResult]]
+AskInfo = Callable[[Endpoint], Awaitable[GatewayInfo]]
+
+logger = logging.getLogger(__name__)
+
+
+class Failover:
+    """The first URL, the fallback if there is one, and the fingerprint both must have."""
+
+    def __init__(self, primary: Endpoint, fallback: Endpoint | None, fingerprint: str | None) -> None:
+        self.primary = primary
+        self.fallback = fallback
+        self.fingerprint = fingerprint
+        self._fallback_verified = False
+
+    async def embed(self, ask: AskEmbed, ask_info: AskInfo) -> EmbedResult:
+        """One answer from the first URL, else from the fallback. Raises ClientError.
+
+        A FingerprintMismatch of the fallback has the first URL's failure as its cause.
+        """
+        try:
+            result = await ask(self.primary)
+        except FALLS_BACK as unwell:
+            if self.fallback is None:
+                raise
+            return await self._embed_by_fallback(self.fallback, ask, ask_info, unwell)
+        self.require_same_model(self.primary, result.fingerprint)
+        return result
+
+    async def verify_fallback(self, fallback: Endpoint, ask_info: AskInfo) -> None:
+        """Ask the fallback for its fingerprint. Raises FingerprintMismatch, or another ClientError."""
+        self._fallback_verified = False
+        info = await ask_info(fallback)
+        self.require_same_model(fallback, info.fingerprint)
+        self._fallback_verified = True
+
+    def require_same_model(self, endpoint: Endpoint, found: str | None) -> None:
+        """Keep the first fingerprint seen; raise FingerprintMismatch at another, or at none."""
+        if self.fingerprint is None:
+            self.fingerprint = found
+        elif found != self.fingerprint:
+            raise FingerprintMismatch(endpoint.url, self.fingerprint, found)
+
+    async def _embed_by_fallback(
+        self, fallback: Endpoint, ask: AskEmbed, ask_info: AskInfo, unwell: Exception
+    ) -> EmbedResult:
+        if self.fingerprint is None:
+            unwell.add_note(
+                f"The fallback {fallback.url} was not asked: no answer has shown a fingerprint yet. "
+                "Pass fingerprint= to use the fallback from the first call on."
+            )
+            raise unwell
+        try:
+            if not self._fallback_verified:
+                await self.verify_fallback(fallback, ask_info)
+                logger.warning("%s is unwell (%s); using the fallback %s", self.primary.url, unwell, fallback.url)
+            result = await ask(fallback)
+            self.require_same_model(fallback, result.fingerprint)
+        except CircuitOpen:
+            raise unwell from unwell.__cause__  # the first URL's failure says more
+        except FingerprintMismatch as mismatch:
+            self._fallback_verified = False
+            raise mismatch from unwell
+        except ClientError as error:
+            self._fallback_verified = False  # it may come back as something else
+            raise error from unwell
+        return result

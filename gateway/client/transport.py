@@ -1,0 +1,144 @@
+"""One HTTP call to one URL: sends, reads the whole answer, turns every failure into one of this package's.
+
+Knows aiohttp; nothing of embeddings, retries or breakers.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import orjson
+
+from gateway.client.errors import (
+    ClientError,
+    ConnectFailed,
+    ConnectionLost,
+    GatewayFault,
+    InvalidReply,
+    RateLimited,
+    Refused,
+    RequestRefused,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+)
+from gateway.client.faults import FaultSwitch
+
+REQUEST_ID_HEADER = "x-request-id"
+MESSAGE_CHARS = 300  # of an error page that is not an envelope
+
+# The first row that fits decides, so the narrow ones come first.
+TRANSLATIONS: tuple[tuple[type[Exception], type[ClientError]], ...] = (
+    (TimeoutError, TimedOut),  # aiohttp's time-outs are TimeoutErrors too
+    (aiohttp.ClientConnectorError, ConnectFailed),
+    (aiohttp.InvalidURL, ConnectFailed),
+    (aiohttp.NonHttpUrlClientError, ConnectFailed),
+    (aiohttp.ServerFingerprintMismatch, ConnectFailed),
+    (aiohttp.ClientResponseError, InvalidReply),  # what arrived is not HTTP
+    (aiohttp.RedirectClientError, InvalidReply),
+    (aiohttp.ClientError, ConnectionLost),
+    (ConnectionRefusedError, ConnectFailed),
+    (OSError, ConnectionLost),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer to a request to `url`."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turn what aiohttp and the operating system raise into this package's errors; let the rest through."""
+    try:
+        yield
+    except (aiohttp.ClientError, OSError) as error:
+        kind = next(ours for theirs, ours in TRANSLATIONS if isinstance(error, theirs))
+        raise kind(f"{url}: {str(error) or type(error).__name__}") from error
+
+
+async def send(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    *,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    limits: aiohttp.ClientTimeout,
+    faults: FaultSwitch,
+) -> Reply:
+    """Send one request and read its answer to the end. Raises TransportError or InvalidReply."""
+    with translated(url):
+        pretended = faults.strike()
+        if pretended is not None:
+            return Reply(url, pretended, {}, b"injected fault")
+        async with session.request(
+            method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
+        ) as response:
+            return Reply(url, response.status, response.headers, await response.read())
+
+
+def raise_for_status(reply: Reply) -> None:
+    """Raise the Refused that fits a status other than 200."""
+    if reply.status == 200:
+        return
+    entry = _envelope(reply.body)
+    raise _refusal_for(reply.status)(
+        reply.status,
+        _text(entry, "message") or reply.body[:MESSAGE_CHARS].decode(errors="replace") or "no message",
+        kind=_text(entry, "type"),
+        param=_text(entry, "param"),
+        code=_text(entry, "code"),
+        request_id=reply.headers.get(REQUEST_ID_HEADER),
+        retry_after_s=retry_after_s(reply.headers.get("Retry-After")),
+    )
+
+
+def retry_after_s(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds to wait by a Retry-After header, seconds or a date; None when absent or unreadable."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:  # "-0000": UTC of unknown origin
+        moment = moment.replace(tzinfo=UTC)
+    return max((moment - (now or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+def _refusal_for(status: int) -> type[Refused]:
+    match status:
+        case 401 | 403:
+            return Unauthorized
+        case 429:
+            return RateLimited
+        case 502 | 503 | 504:
+            return Unavailable
+        case _ if status >= 500:
+            return GatewayFault
+        case _:
+            return RequestRefused
+
+
+def _envelope(body: bytes) -> dict[str, object]:
+    try:
+        entry = orjson.loads(body)["error"]
+    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def _text(entry: Mapping[str, object], name: str) -> str | None:
+    value = entry.get(name)
+    return value if isinstance(value, str) else None
