@@ -22,22 +22,31 @@ def show(report: Report, console: Console) -> None:
     console.print(
         f"asked {settings.rate:,.1f} requests/s ({settings.pace}) for {settings.seconds:g} s "
         f"after {settings.warmup:g} s of warm-up; [bold]answered {report.answered_per_s:,.1f} requests/s[/], "
-        f"{report.texts_per_s:,.1f} texts/s, {report.tokens_per_s:,.0f} tokens/s"
+        f"{report.texts_per_s:,.1f} texts/s, {report.tokens_per_s:,.0f} tokens/s; "
+        f"each text was asked {sum(report.items.values()) / settings.distinct_texts:.1f} times on average"
     )
     if report.items:
-        console.print(_tiers(report))
+        rate = "unknown" if report.hit_rate is None else f"{report.hit_rate:.1%}"
+        _print(f"Texts by tier: hit rate {rate}", _tiers(report), console)
     if report.latency is not None:
-        console.print(_latency(report.latency, report.latency_by_tier))
+        table = _latency(report.latency, report.latency_by_tier)
+        _print("Latency from the time a request was due, ms", table, console)
     if report.errors:
-        console.print(_errors(report))
+        total = report.answered + report.failed
+        _print(f"Failed: {report.failed:,} of {total:,} requests", _errors(report), console)
     if report.verification is not None:
-        console.print(_verification(report.verification))
+        _print(_false_reuse(report.verification), _verification(report.verification), console)
     for line in _generator(report):
         console.print(line)
 
 
-def _table(title: str, columns: Iterable[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+def _print(title: str, table: Table, console: Console) -> None:
+    """The title as a line of its own: rich would wrap it at the table's width."""
+    console.print(f"\n[bold]{title}[/]", table, sep="\n")
+
+
+def _table(columns: Iterable[str]) -> Table:
+    table = Table()
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
     return table
@@ -45,8 +54,7 @@ def _table(title: str, columns: Iterable[str]) -> Table:
 
 def _tiers(report: Report) -> Table:
     total = sum(report.items.values())
-    rate = "unknown" if report.hit_rate is None else f"{report.hit_rate:.1%}"
-    table = _table(f"Texts by tier: hit rate {rate}", ("tier", "texts", "share"))
+    table = _table(("tier", "texts", "share"))
     others = [tier for tier in report.items if tier not in (*HITS, MISS)]
     for tier in (*HITS, MISS, *others):
         count = report.items.get(tier, 0)
@@ -55,7 +63,7 @@ def _tiers(report: Report) -> Table:
 
 
 def _latency(overall: Latencies, by_tier: dict[str, Latencies]) -> Table:
-    table = _table("Latency from the time a request was due, ms", ("requests", "count", "p50", "p95", "p99", "max"))
+    table = _table(("requests", "count", "p50", "p95", "p99", "max"))
     for name, row in {"all": overall, **by_tier}.items():
         table.add_row(escape(name), f"{row.count:,}", *map(_ms, (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms)))
     return table
@@ -66,18 +74,20 @@ def _ms(value: float) -> str:
 
 
 def _errors(report: Report) -> Table:
-    total = report.answered + report.failed
-    table = _table(f"Failed: {report.failed:,} of {total:,} requests", ("kind", "requests"))
+    table = _table(("kind", "requests"))
     for kind, count in report.errors.items():
         table.add_row(escape(kind), f"{count:,}")
     return table
 
 
-def _verification(verification: Verification) -> Table:
+def _false_reuse(verification: Verification) -> str:
     rate = verification.false_reuse_rate
     shown = "nothing to check" if rate is None else f"{rate:.2%} below {verification.fidelity:g}"
-    title = f"False reuse: {shown} ({verification.checked:,} served vectors computed again)"
-    table = _table(title, ("tier", "checked", "equal to the byte", "below fidelity", "lowest cosine"))
+    return f"False reuse: {shown} ({verification.checked:,} served vectors computed again)"
+
+
+def _verification(verification: Verification) -> Table:
+    table = _table(("tier", "checked", "equal to the byte", "below fidelity", "lowest cosine"))
     for tier, verdict in verification.tiers.items():
         counts = (f"{verdict.checked:,}", f"{verdict.same_bytes:,}", f"{verdict.below_fidelity:,}")
         table.add_row(tier, *counts, f"{verdict.lowest_cosine:.6f}")

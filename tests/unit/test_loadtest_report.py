@@ -1,0 +1,160 @@
+"""From samples to the report, and how it is shown."""
+
+import io
+
+import orjson
+import pytest
+from rich.console import Console
+
+from loadtest.client import Answer
+from loadtest.display import show
+from loadtest.html import render
+from loadtest.open_loop import Sample
+from loadtest.report import Collector, Report, Settings, summarise
+from loadtest.verify import TierVerdict, Verification
+
+SETTINGS = Settings(
+    url="http://host:1",
+    model="a<b>model",
+    texts="texts.txt",
+    distinct_texts=3,
+    workload="replay",
+    pace="constant",
+    rate=2.0,
+    seconds=4.0,
+    warmup=1.0,
+    batch=1,
+    seed=0,
+    connections=8,
+    max_in_flight=9,
+)
+
+
+def sample(due_s: float, latency_s: float, *tiers: str, tier: str | None = None) -> Sample:
+    """An answered request with 5 tokens a text."""
+    answer = Answer(["v"] * len(tiers), tier or tiers[0], list(tiers), 5 * len(tiers))
+    return Sample(due_s, 0.001, latency_s, answer)
+
+
+def collected(*samples: Sample) -> Collector:
+    """A collector that has seen these."""
+    collector = Collector(SETTINGS.warmup)
+    for one in samples:
+        collector.add(one)
+    return collector
+
+
+def a_report() -> Report:
+    """Two hits, one miss, one mixed request, one failure, after a warm-up."""
+    return summarise(
+        SETTINGS,
+        collected(
+            sample(0.5, 9.0, "miss"),
+            sample(1.0, 0.010, "miss"),
+            sample(2.0, 0.001, "local"),
+            sample(3.0, 0.002, "exact"),
+            sample(4.0, 0.004, "local", "miss", tier="mixed"),
+            Sample(4.5, 0.001, 0.5, None, "503 overloaded"),
+        ),
+        dropped=[0.9, 4.6, 4.7],
+        verification=Verification(0.92, {"semantic": TierVerdict(4, 0, 1, 0.5)}, unchecked=2),
+    )
+
+
+def test_figures() -> None:
+    """Rates, tiers, errors and latencies leave the warm-up out."""
+    report = a_report()
+    assert (report.answered, report.failed, report.errors) == (4, 1, {"503 overloaded": 1})
+    assert report.items == {"miss": 2, "local": 2, "exact": 1}
+    assert report.hit_rate == pytest.approx(3 / 5)
+    assert report.elapsed_s == pytest.approx(4.0)
+    assert report.answered_per_s == pytest.approx(1.0)
+    assert report.texts_per_s == pytest.approx(5 / 4)
+    assert report.tokens_per_s == pytest.approx(25 / 4)
+    assert report.latency is not None
+    assert report.latency.max_ms == pytest.approx(10.0)
+    assert {tier: figures.count for tier, figures in report.latency_by_tier.items()} == {
+        "exact": 1,
+        "local": 1,
+        "miss": 1,
+        "mixed": 1,
+    }
+    assert report.generator.dropped == 2
+
+
+def test_late_answers_stretch_the_time() -> None:
+    """An answer after the last arrival's time counts with the time it took, so that rates do not flatter."""
+    report = summarise(SETTINGS, collected(sample(4.9, 5.1, "miss")), dropped=[])
+    assert report.elapsed_s == pytest.approx(9.0)
+
+
+def test_interrupted_run() -> None:
+    """A run that was stopped early is measured over the time it had."""
+    report = summarise(SETTINGS, collected(sample(1.5, 0.1, "miss")), dropped=[], sending_s=2.0)
+    assert report.answered_per_s == pytest.approx(1.0)
+
+
+def test_nothing_answered() -> None:
+    """A run without answers has no percentiles and no hit rate, and still a report."""
+    report = summarise(SETTINGS, collected(), dropped=[])
+    assert (report.answered, report.latency, report.hit_rate) == (0, None, None)
+    assert shown(report)
+    assert render(report, [])
+
+
+def test_unstated_tiers_count_neither_as_hits_nor_as_misses() -> None:
+    """The hit rate is over texts whose tier is known."""
+    assert collected(sample(2, 0.1, "unstated"), sample(2, 0.1, "local")).hit_rate == 1.0
+
+
+def test_a_late_generator_is_said() -> None:
+    """Lag at the 99th percentile above the bound is a verdict, in print and in JSON."""
+    late = Sample(2.0, 0.2, 0.3, Answer(["v"], "miss", ["miss"], 5))
+    report = summarise(SETTINGS, collected(late), dropped=[])
+    assert report.generator.fell_behind
+    assert "generator fell behind" in shown(report)
+    assert orjson.loads(report.to_json())["generator"]["fell_behind"] is True
+
+
+def test_json_holds_the_whole_report() -> None:
+    """JSON carries settings, figures and verdicts."""
+    payload = orjson.loads(a_report().to_json())
+    assert payload["settings"]["seed"] == 0
+    assert payload["latency_by_tier"]["exact"]["p50_ms"] == pytest.approx(2.0)
+    assert payload["verification"]["false_reuse_rate"] == 0.25
+    assert payload["generator"]["fell_behind"] is False
+
+
+def test_print_names_every_figure() -> None:
+    """The table shows hit rate by tier, latency by tier, failures, false reuse and dropped arrivals."""
+    text = shown(a_report())
+    for expected in (
+        "hit rate 60.0%",
+        "answered 1.0 requests/s",
+        "mixed",
+        "503 overloaded",
+        "25.00% below 0.92",
+        "2 could not be computed again",
+        "dropped by the generator: 2 requests",
+        "a<b>model",
+    ):
+        assert expected in text
+
+
+def test_html_is_one_escaped_page() -> None:
+    """The page fetches nothing, runs no script, and shows names as text."""
+    report = a_report()
+    collector = collected(*(sample(1 + i / 100, 0.001 * (i + 1), "local") for i in range(50)))
+    page = render(report, collector.points)
+    assert "a&lt;b&gt;model" in page
+    assert "<script" not in page
+    assert "http" not in page.replace(SETTINGS.url, "")
+    assert page.count("<circle") == 50
+
+
+def shown(report: Report) -> str:
+    """What `show` prints, as plain text."""
+    console = Console(file=io.StringIO(), width=200)
+    show(report, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
