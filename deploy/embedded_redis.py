@@ -234,6 +234,7 @@ def _configuration_text(folder: Path, port: int, password: str, maxmemory_mb: in
         f"dir {_quoted(folder)}",
         "daemonize no",
         'logfile ""',
+        "loglevel warning",
         "appendonly yes",
         "appendfsync everysec",
         'save ""',  # the append-only file is the persistence; snapshots beside it would only fork more often

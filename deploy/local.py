@@ -22,7 +22,7 @@ from engine.configuration import ENV_PREFIX, ConfigurationError, config_file
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
 
-STOP_MARGIN_S = 5.0  # over a process's own drain limit, before it is killed
+STOP_MARGIN_S = 10.0  # over a process's own drain limit, before it is killed
 REDIS_STOP_S = 30.0  # to write the end of its append-only file
 
 # -P: a folder named `cache` or `engine` where the user stands is not ours.
@@ -103,7 +103,7 @@ def engine_child(plan: Plan) -> ChildSpec:
 
 
 def gateway_child(plan: Plan, redis_url: str | None) -> ChildSpec:
-    """The gateway; ready with engine and Redis, but watched by /health, which asks neither."""
+    """The gateway, watched by /health: that its engine or Redis is away is no reason to restart it."""
     host, port = reachable(plan.gateway.gateway_host), plan.gateway.gateway_port
     workers = plan.gateway.gateway_workers
     own = {"ENGINE_URL": plan.engine_url, "GATEWAY_PORT": str(port), "GATEWAY_WORKERS": str(workers)}
@@ -113,12 +113,12 @@ def gateway_child(plan: Plan, redis_url: str | None) -> ChildSpec:
         own["KEY_SECRET_FILE"] = str(plan.data_dir / plan.gateway.key_secret_file.name)
     metrics = plan.data_dir / "run" / "metrics"
     shared = {"PROMETHEUS_MULTIPROC_DIR": str(metrics)} if workers > 1 else {}
-    interval = plan.supervisor.watch_interval_s
+    probe = http_probe(host, port, "/health", plan.supervisor.watch_interval_s)
     return ChildSpec(
         "gateway",
         (*DEJAVEC, "gateway"),
-        ready=http_probe(host, port, "/ready", interval),
-        alive=http_probe(host, port, "/health", interval),
+        ready=probe,
+        alive=probe,
         environment=_environment(own) | shared,
         prepare=partial(_empty, metrics),
         stop_timeout_s=plan.gateway.drain_timeout_s + STOP_MARGIN_S,

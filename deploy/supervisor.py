@@ -89,7 +89,7 @@ class Kept:
 
     def _announce(self) -> None:
         self.ready.set()
-        self._say(ME, f"{self.spec.name} is ready")
+        self._say(ME, f"{self.spec.name} is up")
 
 
 class Supervisor:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import signal
 import subprocess
 import sys
@@ -15,14 +16,18 @@ from deploy.backoff import Backoff
 from deploy.child import ChildSpec, WatchPolicy
 from deploy.embedded_redis import NotAvailable, configure, locate
 from deploy.leash import Leash
-from deploy.local import DEJAVEC, Plan, check_ports, engine_child, gateway_child, redis_child
+from deploy.local import DEJAVEC, Plan, check_ports, engine_child, gateway_child, reachable, redis_child
 from deploy.output import Output
+from deploy.probes import get
 from deploy.settings import SupervisorSettings
 from deploy.supervisor import ME, Policy, StartRefused, Supervisor
 from engine.bundle import BundleError, read_bundle
 from engine.configuration import ConfigurationError, load
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
+
+SERVING_CHECK_S = 0.2
+SERVING_CHECKS_BETWEEN_LINES = 50
 
 
 @click.command("up")
@@ -91,7 +96,20 @@ async def _bring_up(plan: Plan, supervisor: Supervisor, say: Output) -> None:
     engine = [engine_child(plan)] if plan.has_own_engine else []
     await supervisor.start([*embedded, *engine, gateway_child(plan, redis_url)])
     await supervisor.until_ready()
+    await _until_serving(plan, say)
     start_page.show(plan, await start_page.ask(plan, redis_url, without_redis))
+
+
+async def _until_serving(plan: Plan, say: Output) -> None:
+    """Wait until the gateway says that it can embed; say every now and then why it cannot."""
+    host, port = reachable(plan.gateway.gateway_host), plan.gateway.gateway_port
+    for attempt in itertools.count(1):
+        answer = await get(host, port, "/ready", plan.supervisor.watch_interval_s)
+        if answer and answer.status == 200:
+            return
+        if attempt % SERVING_CHECKS_BETWEEN_LINES == 0:
+            say(ME, f"the gateway is not ready: {answer.body.decode(errors='replace') if answer else 'no answer'}")
+        await asyncio.sleep(SERVING_CHECK_S)
 
 
 def _choose_redis(plan: Plan, say: Output) -> tuple[list[ChildSpec], str | None, str]:

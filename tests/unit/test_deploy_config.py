@@ -1,0 +1,54 @@
+"""`dejavec config`: the values in force, their sources, and the README's table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from deploy.config import HIDDEN, effective_settings, markdown_table, settings_classes
+from deploy.install import ROOT
+
+MARKED = re.compile(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", re.DOTALL)
+
+
+def setting(name: str) -> tuple[str, str]:
+    return next((s.value, s.source) for s in effective_settings() if s.name == name)
+
+
+def test_sources_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable wins over the file, the file over the default; each value says which it is."""
+    file = tmp_path / "mine.toml"
+    file.write_text("gateway_port = 9000\nengine_port = 9001\n")
+    monkeypatch.setenv("DEJAVEC_CONFIG", str(file))
+    monkeypatch.setenv("DEJAVEC_GATEWAY_PORT", "9002")
+    assert setting("gateway_port") == ("9002", "DEJAVEC_GATEWAY_PORT")
+    assert setting("engine_port") == ("9001", str(file))
+    assert setting("gateway_workers") == ("1", "default")
+
+
+def test_secrets_stay_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords, tokens and keys are never printed."""
+    monkeypatch.setenv("DEJAVEC_REDIS_URL", "redis://:hunter2@localhost/0")
+    monkeypatch.setenv("DEJAVEC_ADMIN_TOKEN", "hunter3")
+    monkeypatch.setenv("DEJAVEC_API_KEYS", '{"hunter2": {"namespace": "a"}}')
+    assert {setting(name)[0] for name in ("redis_url", "admin_token", "api_keys")} == {HIDDEN}
+
+
+def test_every_setting_is_described() -> None:
+    """Each field of each process says what it does."""
+    for process, cls in settings_classes():
+        for name, field in cls.model_fields.items():
+            assert field.description, f"{process}: {name}"
+
+
+def test_table_has_every_setting_once() -> None:
+    """One row for each name, however many processes read it."""
+    names = re.findall(r"^\| `(\w+)`", markdown_table(), re.MULTILINE)
+    assert sorted(names) == sorted({name for _, cls in settings_classes() for name in cls.model_fields})
+
+
+def test_readme_has_the_table() -> None:
+    """The README's table is what `dejavec config --markdown` prints; run that and paste it when this fails."""
+    marked = MARKED.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert marked, "README.md lacks the markers <!-- settings --> and <!-- /settings -->"
+    assert marked.group(1).strip() == markdown_table()

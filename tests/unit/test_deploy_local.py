@@ -1,0 +1,153 @@
+"""Settings become children: what is started, with which environment, and what is refused."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from deploy.child import ChildSpec
+from deploy.embedded_redis import Binaries, Instance, NotAvailable, configure, locate
+from deploy.local import Plan, check_ports, engine_child, gateway_child, redis_child
+from deploy.ports import free_port
+from deploy.settings import SupervisorSettings
+from deploy.start_page import Found, render, without_password
+from engine.configuration import ConfigurationError
+from engine.settings import EngineSettings
+from gateway.settings import GatewaySettings
+
+
+def plan(tmp_path: Path, engine: dict[str, object] | None = None, gateway: dict[str, object] | None = None) -> Plan:
+    return Plan(
+        SupervisorSettings(data_dir=tmp_path), EngineSettings(**(engine or {})), GatewaySettings(**(gateway or {}))
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (*filter(lambda n: n.startswith("DEJAVEC_"), os.environ), "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_what_must_be_set_before_a_start_is_set(tmp_path: Path) -> None:
+    """Threads, allocator and tokenizers are told through the environment."""
+    environment = engine_child(plan(tmp_path)).environment
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["MALLOC_ARENA_MAX"] == "2"
+    assert environment["TOKENIZERS_PARALLELISM"] == "false"
+
+
+def test_what_the_user_has_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator's own OMP_NUM_THREADS wins."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert "OMP_NUM_THREADS" not in engine_child(plan(tmp_path)).environment
+
+
+def test_the_gateway_is_pointed_at_engine_and_redis(tmp_path: Path) -> None:
+    """Another engine port reaches the gateway; the Redis URL travels in the environment, not in the command."""
+    child = gateway_child(plan(tmp_path, engine={"engine_port": 9001}), "redis://:secret@127.0.0.1:7000/0")
+    assert child.environment["DEJAVEC_ENGINE_URL"] == "http://127.0.0.1:9001"
+    assert child.environment["DEJAVEC_REDIS_URL"] == "redis://:secret@127.0.0.1:7000/0"
+    assert not any("secret" in word for word in child.command)
+
+
+def test_workers_share_a_fresh_folder_of_metrics(tmp_path: Path) -> None:
+    """Several workers: PROMETHEUS_MULTIPROC_DIR is set and emptied before each start; one worker: unset."""
+    child = gateway_child(plan(tmp_path, gateway={"gateway_workers": 2}), None)
+    folder = Path(child.environment["PROMETHEUS_MULTIPROC_DIR"])
+    folder.mkdir(parents=True)
+    (folder / "counter_1.db").touch()
+    child.prepare()
+    assert list(folder.iterdir()) == []
+    assert "PROMETHEUS_MULTIPROC_DIR" not in gateway_child(plan(tmp_path), None).environment
+
+
+def test_data_follow_the_data_folder(tmp_path: Path) -> None:
+    """Model bundle and key secret lie in data_dir unless they were set themselves."""
+    assert plan(tmp_path).model_bundle.parent == tmp_path / "models"
+    assert gateway_child(plan(tmp_path), None).environment["DEJAVEC_KEY_SECRET_FILE"] == str(tmp_path / "key-secret")
+    own = plan(tmp_path, engine={"model_bundle": "/my/bundle"}, gateway={"key_secret_file": "/my/secret"})
+    assert own.model_bundle == Path("/my/bundle")
+    assert "DEJAVEC_KEY_SECRET_FILE" not in gateway_child(own, None).environment
+
+
+@pytest.mark.parametrize(
+    ("url", "own"),
+    [("http://127.0.0.1:8081", True), ("http://localhost:8081", True), ("http://gpu-box:8081", False)],
+)
+def test_an_engine_elsewhere_is_not_started_here(tmp_path: Path, url: str, own: bool) -> None:
+    """engine_url naming another machine means: use that one."""
+    assert plan(tmp_path, gateway={"engine_url": url}).has_own_engine is own
+
+
+def test_a_taken_port_is_named_with_its_setting(tmp_path: Path) -> None:
+    """The message has the port and what to change."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        busy = plan(tmp_path, engine={"engine_port": free_port()}, gateway={"gateway_port": port})
+        with pytest.raises(ConfigurationError, match=rf"{port}.*DEJAVEC_GATEWAY_PORT"):
+            check_ports(busy)
+
+
+def test_an_address_that_is_not_ours_is_named(tmp_path: Path) -> None:
+    """Not every refusal is a taken port: the system's reason is passed on."""
+    away = plan(tmp_path, gateway={"gateway_host": "192.0.2.1", "gateway_port": free_port()})
+    with pytest.raises(ConfigurationError, match="Cannot assign requested address"):
+        check_ports(Plan(away.supervisor, EngineSettings(engine_port=free_port()), away.gateway))
+
+
+def test_drain_limits_leave_room_before_the_kill(tmp_path: Path) -> None:
+    """A process is killed only after its own drain limit has passed."""
+    settings = plan(tmp_path, engine={"engine_drain_s": 7}, gateway={"drain_timeout_s": 9})
+    assert engine_child(settings).stop_timeout_s > 7
+    assert gateway_child(settings, None).stop_timeout_s > 9
+
+
+def test_redis_command_carries_no_password(tmp_path: Path) -> None:
+    """Only the path of a private configuration file is seen in the process list."""
+    instance = Instance(tmp_path, ("redis-server", "redis.conf"), 7000, "secret", has_search=True)
+    child: ChildSpec = redis_child(instance, SupervisorSettings())
+    assert child.command == ("redis-server", "redis.conf")
+    assert "secret" in instance.url
+
+
+def test_locate_without_wheels_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a platform without the embedded parts the reason names the way out."""
+    monkeypatch.setattr("deploy.embedded_redis.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(NotAvailable, match="DEJAVEC_REDIS_URL"):
+        locate()
+
+
+def test_a_server_without_the_search_module_is_configured(tmp_path: Path) -> None:
+    """Where only the server exists (Linux on arm64) the exact tier still gets its Redis."""
+    server = tmp_path / "redis-server"
+    server.touch(mode=0o755)
+    instance = configure(tmp_path / "redis", Binaries(server, None))
+    assert not instance.has_search
+    assert "loadmodule" not in (tmp_path / "redis" / "redis.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:hunter2@localhost:6379/0", "redis://:***@localhost:6379/0"),
+        ("rediss://user:hunter2@cache.example:6380/1", "rediss://user:***@cache.example:6380/1"),
+        ("redis://localhost:6379", "redis://localhost:6379"),
+    ],
+)
+def test_passwords_are_not_shown(url: str, shown: str) -> None:
+    """The start page names a Redis without its password."""
+    assert without_password(url) == shown
+
+
+def test_start_page_has_what_to_copy(tmp_path: Path) -> None:
+    """Address, documentation, metrics, a curl and a Python example, also before the engine has said who it is."""
+    from rich.console import Console
+
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(render(plan(tmp_path), Found(None, "8.2.3 with RediSearch")))
+    console.file.close()
+    text = console.export_text()
+    for piece in ("http://127.0.0.1:8080", "/docs", "/metrics", "curl -i", "OpenAI(base_url=", "8.2.3 with RediSearch"):
+        assert piece in text
