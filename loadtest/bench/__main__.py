@@ -2,6 +2,7 @@
 
 import click
 
+from loadtest.bench.engine import engine
 from loadtest.bench.gateway import gateway
 
 
@@ -14,11 +15,12 @@ def bench(context: click.Context) -> None:
     `--core 0 --generator-core 1`.
     """
     if context.invoked_subcommand is None:
-        for command in (gateway,):
+        for command in (gateway, engine):
             context.invoke(command)
 
 
-bench.add_command(gateway)
+for named in (gateway, engine):
+    bench.add_command(named)
 
 if __name__ == "__main__":
     bench()

@@ -63,7 +63,13 @@ def common_options(run: Callable[..., Sequence[Result]]) -> Callable[..., None]:
     @click.option("--generator-core", type=int, help="Pin the generator to this one (best: another, 1).")
     @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Alternating rounds.")
     @click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.2), help="Of each round.")
-    @click.option("--connections", default=32, show_default=True, type=click.IntRange(1, 1000))
+    @click.option(
+        "--connections",
+        default=32,
+        show_default=True,
+        type=click.IntRange(1, 1000),
+        help="Connections that send single texts.",
+    )
     @click.option(
         "--texts",
         "texts_file",

@@ -5,7 +5,7 @@ the ratio reported is the median over the rounds, with its range.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import orjson
 from rich.console import Console
@@ -34,6 +34,16 @@ class Ratio:
     above: str
     below: str
     aim: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much longer one contender's median latency is than another's; `at_most_ms` is the aim."""
+
+    name: str
+    above: str
+    below: str
+    at_most_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +77,23 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One benchmark's outcome: contenders by name, and its ratios."""
+    """One benchmark's outcome: contenders by name, what is compared, and single figures beside (shares)."""
 
     title: str
     machine: Machine
     outcomes: Mapping[str, Outcome]
-    ratios: Sequence[Ratio]
+    ratios: Sequence[Ratio] = ()
+    differences: Sequence[Difference] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def ratio(self, ratio: Ratio) -> Spread:
         """A ratio's spread over the rounds."""
         return ratios(self.outcomes[ratio.above].rates, self.outcomes[ratio.below].rates)
+
+    def difference(self, difference: Difference) -> Spread:
+        """A difference's spread over the rounds, in milliseconds."""
+        above, below = self.outcomes[difference.above], self.outcomes[difference.below]
+        return spread([one - other for one, other in zip(above.p50_ms, below.p50_ms, strict=True)])
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
@@ -91,7 +108,11 @@ class Result:
                 }
                 for name, outcome in self.outcomes.items()
             },
-            "ratios": {ratio.name: asdict(self.ratio(ratio)) | {"aim": ratio.aim} for ratio in self.ratios},
+            "ratios": {r.name: asdict(self.ratio(r)) | {"aim": r.aim} for r in self.ratios},
+            "differences_ms": {
+                d.name: asdict(self.difference(d)) | {"at_most": d.at_most_ms} for d in self.differences
+            },
+            "shares": dict(self.shares),
         }
 
 
@@ -121,19 +142,36 @@ def show(result: Result, console: Console) -> None:
             outcome.remarks,
         )
     console.print(table)
-    show_ratios(result, console)
+    show_comparisons(result, console)
 
 
-def show_ratios(result: Result, console: Console) -> None:
-    """Print the ratios beside their aims."""
-    table = _table(("ratio, round by round", "median", "lowest - highest", "aim", ""))
+def show_comparisons(result: Result, console: Console) -> None:
+    """Print ratios and differences beside their aims, then the single figures."""
+    table = _table(("round by round", "median", "lowest - highest", "aim", ""))
     for ratio in result.ratios:
         values = result.ratio(ratio)
         aim = "" if ratio.aim is None else f"≥ {ratio.aim:g}"
-        verdict = "" if ratio.aim is None else ("reached" if values.median >= ratio.aim else "[red]missed[/]")
-        spans = f"{values.low:.3g} - {values.high:.3g}"
-        table.add_row(escape(ratio.name), f"{values.median:.3g}", spans, aim, verdict)
-    console.print(table)
+        reached = ratio.aim is None or values.median >= ratio.aim
+        table.add_row(escape(ratio.name), *_cells(values, ""), aim, _verdict(aim, reached))
+    for difference in result.differences:
+        values = result.difference(difference)
+        aim = "" if difference.at_most_ms is None else f"< {difference.at_most_ms:g} ms"
+        reached = difference.at_most_ms is None or values.median < difference.at_most_ms
+        table.add_row(escape(difference.name), *_cells(values, " ms"), aim, _verdict(aim, reached))
+    if table.row_count:
+        console.print(table)
+    for name, share in result.shares.items():
+        console.print(f"{escape(name)}: {share:.1%}")
+
+
+def _cells(values: Spread, unit: str) -> tuple[str, str]:
+    return f"{values.median:.3g}{unit}", f"{values.low:.3g} - {values.high:.3g}"
+
+
+def _verdict(aim: str, reached: bool) -> str:
+    if not aim:
+        return ""
+    return "reached" if reached else "[red]missed[/]"
 
 
 def results_json(results: Sequence[Result]) -> bytes:

@@ -1,6 +1,7 @@
 """The HTTP requests that benchmarks send, as bytes, and single exchanges to prepare them. Pure but for `exchange`."""
 
 import http.client
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -49,6 +50,12 @@ def vectors_body(input_ids: Sequence[Sequence[int]]) -> bytes:
 def batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
     """Consecutive groups of `size`; the last may be smaller."""
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def whole(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Groups of exactly `size`, so that requests can be counted as `size` texts each; items repeat if too few."""
+    enough = itertools.islice(itertools.cycle(items), max(size, len(items) // size * size))
+    return batches(list(enough), size)
 
 
 def exchange(

@@ -1,0 +1,191 @@
+"""Uncached texts: engine and gateway against the engine's own graph called in a loop, on the same texts and core.
+
+The engine is asked by its binary protocol with token ids, the gateway by JSON with texts and
+`x-cache-control: no-cache`, so that it computes each text and writes it to Redis, but looks nothing up.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from loadtest.bench.generator import Measurement
+from loadtest.bench.graph import GraphTask, padding_share, tokenize
+from loadtest.bench.options import Bench, common_options
+from loadtest.bench.rounds import Contender, Difference, Ratio, Result, alternate
+from loadtest.bench.stack import Stack, check_bundle
+from loadtest.bench.wire import (
+    BINARY_TYPE,
+    embeddings_body,
+    exchange,
+    http_request,
+    model_of,
+    vectors_body,
+    whole,
+)
+
+BATCH = 32
+COMPUTE = {"x-cache-control": "no-cache"}
+
+GRAPH_ORDER, GRAPH_SORTED = "bare graph, batches of 32", "bare graph, batches of 32 sorted by length"
+GRAPH_SINGLE = "bare graph, one text at a time"
+ENGINE_SINGLE, ENGINE_BATCH = "engine, single texts", "engine, requests of 32"
+GATEWAY_SINGLE, GATEWAY_BATCH = "gateway uncached, single texts", "gateway uncached, requests of 32"
+ENGINE_IDLE, GATEWAY_IDLE = "engine, one connection", "gateway uncached, one connection"
+
+RATIOS = (
+    Ratio("engine singles / bare graph", ENGINE_SINGLE, GRAPH_ORDER, 0.9),
+    Ratio("engine requests of 32 / bare graph", ENGINE_BATCH, GRAPH_ORDER, 0.9),
+    Ratio("engine singles / bare graph sorted by length", ENGINE_SINGLE, GRAPH_SORTED),
+    Ratio("gateway singles / bare graph", GATEWAY_SINGLE, GRAPH_ORDER),
+    Ratio("gateway requests of 32 / bare graph", GATEWAY_BATCH, GRAPH_ORDER),
+    Ratio("gateway singles / engine singles", GATEWAY_SINGLE, ENGINE_SINGLE),
+)
+IDLE = (
+    Difference("added by the engine to the bare graph, p50", ENGINE_IDLE, GRAPH_SINGLE, 1.0),
+    Difference("added by gateway and engine to the bare graph, p50", GATEWAY_IDLE, GRAPH_SINGLE),
+)
+
+
+@dataclass
+class PaddingMeter:
+    """Reads the engine's counters around rounds, so that each contender's padding is its own."""
+
+    engine_url: str
+    computed: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> tokens without, with padding
+
+    def around(self, name: str, measure: Callable[[], Measurement]) -> Callable[[], Measurement]:
+        """The same round, with what the engine computed meanwhile put on `name`'s account."""
+
+        def metered() -> Measurement:
+            tokens, with_padding = token_counters(self.engine_url)
+            measurement = measure()
+            more_tokens, more_padded = token_counters(self.engine_url)
+            before = self.computed.get(name, (0.0, 0.0))
+            self.computed[name] = (before[0] + more_tokens - tokens, before[1] + more_padded - with_padding)
+            return measurement
+
+        return metered
+
+    def shares(self) -> dict[str, float]:
+        """Padding's share of what was computed, by contender."""
+        return {
+            f"padding, {name}": 1 - tokens / with_padding
+            for name, (tokens, with_padding) in self.computed.items()
+            if with_padding
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where engine and gateway answer, and what they are asked."""
+
+    bench: Bench
+    engine_url: str
+    gateway_url: str
+    bundle: Path
+    texts: list[str]
+    input_ids: list[list[int]]
+    bulk_connections: int
+
+
+@click.command("engine")
+@click.option("--engine-url", help="A running engine, instead of starting one.")
+@click.option("--gateway-url", help="A running gateway in front of it.")
+@click.option(
+    "--bulk-connections",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Connections that send requests of 32 texts.",
+)
+@common_options
+def engine(bench: Bench, *, engine_url: str | None, gateway_url: str | None, bulk_connections: int) -> Sequence[Result]:
+    """Uncached texts a second against the bare graph, padding, and the time added to a lone text.
+
+    Starts Redis, engine and gateway on --core; the bare graph runs on the same core in its turn.
+    """
+    if (engine_url is None) != (gateway_url is None):
+        raise click.UsageError("name both --engine-url and --gateway-url, or neither")
+    bundle, texts = check_bundle(bench.bundle), bench.texts()
+    with Stack(bench.core) as stack:
+        if engine_url is None or gateway_url is None:
+            with bench.console.status("starting the servers"):
+                engine_url = stack.engine(bundle)
+                gateway_url = stack.gateway(engine_url, stack.redis(), local_cache_mb=0)
+        input_ids = tokenize(bundle, texts)
+        sources = Sources(bench, engine_url, gateway_url, bundle, texts, input_ids, bulk_connections)
+        return [throughput(sources), idle(sources)]
+
+
+def throughput(sources: Sources) -> Result:
+    """Texts a second under load, with each contender's padding."""
+    bench, meter = sources.bench, PaddingMeter(sources.engine_url)
+    by_length = sorted(sources.input_ids, key=len)
+    many, few = bench.connections, sources.bulk_connections
+    loads = (
+        (ENGINE_SINGLE, 1, engine_load(sources, 1, many)),
+        (GATEWAY_SINGLE, 1, gateway_load(sources, 1, many)),
+        (ENGINE_BATCH, BATCH, engine_load(sources, BATCH, few)),
+        (GATEWAY_BATCH, BATCH, gateway_load(sources, BATCH, few)),
+    )
+    contenders = [
+        Contender(GRAPH_ORDER, graph_load(sources, sources.input_ids, BATCH), BATCH),
+        Contender(GRAPH_SORTED, graph_load(sources, by_length, BATCH), BATCH),
+        *(Contender(name, meter.around(name, measure), size) for name, size, measure in loads),
+    ]
+    outcomes = alternate(contenders, bench.rounds, bench.console)
+    lengths = [len(ids) for ids in sources.input_ids]
+    shares = {f"padding, {GRAPH_ORDER}": padding_share(lengths, BATCH)} | meter.shares()
+    title = (
+        f"Uncached: {len(lengths):,} distinct texts of {min(lengths)} to {max(lengths)} tokens; singles at {many} "
+        f"connections, requests of {BATCH} at {few}"
+    )
+    return Result(title, bench.machine(), outcomes, RATIOS, shares=shares)
+
+
+def idle(sources: Sources) -> Result:
+    """One text at a time on an otherwise idle machine."""
+    bench = sources.bench
+    contenders = [
+        Contender(GRAPH_SINGLE, graph_load(sources, sources.input_ids, 1)),
+        Contender(ENGINE_IDLE, engine_load(sources, 1, 1)),
+        Contender(GATEWAY_IDLE, gateway_load(sources, 1, 1)),
+    ]
+    outcomes = alternate(contenders, bench.rounds, bench.console)
+    return Result("Idle: one text at a time", bench.machine(), outcomes, differences=IDLE)
+
+
+def graph_load(sources: Sources, input_ids: list[list[int]], batch: int) -> Callable[[], Measurement]:
+    """One round of the bare graph."""
+    task = GraphTask(str(sources.bundle), input_ids, batch, sources.bench.seconds)
+    return lambda: task.measure(sources.bench.core)
+
+
+def engine_load(sources: Sources, size: int, connections: int) -> Callable[[], Measurement]:
+    """One round of requests with `size` texts each, straight at the engine. Only whole requests are sent."""
+    groups = whole(sources.input_ids, size)
+    requests = [http_request(sources.engine_url, "/vectors", vectors_body(ids), BINARY_TYPE) for ids in groups]
+    return lambda: sources.bench.load.measure(sources.engine_url, requests, connections)
+
+
+def gateway_load(sources: Sources, size: int, connections: int) -> Callable[[], Measurement]:
+    """The same texts through the gateway, computed each time."""
+    url, model = sources.gateway_url, model_of(sources.gateway_url)
+    requests = [
+        http_request(url, "/v1/embeddings", embeddings_body(model, texts), headers=COMPUTE)
+        for texts in whole(sources.texts, size)
+    ]
+    return lambda: sources.bench.load.measure(url, requests, connections)
+
+
+def token_counters(engine_url: str) -> tuple[float, float]:
+    """Tokens the engine has computed so far, without and with padding. Raises BenchmarkError."""
+    content, _ = exchange(engine_url, "/metrics")
+    values = {
+        line.split(" ")[0]: float(line.rsplit(" ", 1)[1])
+        for line in content.decode().splitlines()
+        if line.startswith(("dejavec_engine_tokens_total ", "dejavec_engine_padded_tokens_total "))
+    }
+    return values.get("dejavec_engine_tokens_total", 0.0), values.get("dejavec_engine_padded_tokens_total", 0.0)

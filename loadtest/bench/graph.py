@@ -1,0 +1,130 @@
+"""The engine's own graph called in a loop, with no queue and no HTTP: the ceiling that the engine is held against.
+
+Runs in a child process on the servers' core: takes a GraphTask as JSON on stdin, prints a Measurement as JSON.
+Texts come tokenised. Two forms of graph are known by their inputs: the engine's, which takes packed tokens (see
+engine/feeds.py), and the usual one, which takes ids and mask padded to the longest text.
+"""
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import orjson
+from tokenizers import Tokenizer
+
+from loadtest.bench.generator import Measurement
+from loadtest.bench.processes import run_pinned
+from loadtest.bench.wire import batches
+from loadtest.figures import percentile
+
+START_S = 120.0  # what loading a graph may take besides the measuring time
+
+Feed = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTask:
+    """Run the graph of `bundle` over `input_ids`, `batch` texts at a time, again and again for `seconds`."""
+
+    bundle: str
+    input_ids: list[list[int]]
+    batch: int
+    seconds: float
+
+    def measure(self, core: int | None) -> Measurement:
+        """Run in a child process on `core`. Raises BenchmarkError."""
+        command = (sys.executable, "-m", "loadtest.bench.graph")
+        output = run_pinned(command, orjson.dumps(asdict(self)), core, self.seconds + START_S)
+        return Measurement(**orjson.loads(output))
+
+
+def tokenize(bundle: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids as the bundle's own tokenizer gives them, truncated, not padded."""
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer.no_padding()
+    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def feed_for(graph_inputs: Sequence[str], input_ids: Sequence[Sequence[int]]) -> Feed:
+    """One batch of B texts as the graph takes it."""
+    return packed(input_ids) if "slots" in graph_inputs else padded(input_ids)
+
+
+def padded(input_ids: Sequence[Sequence[int]]) -> Feed:
+    """Ids and mask, int64[B, longest]."""
+    mask = _token_places(input_ids).astype(np.int64)
+    ids = np.zeros_like(mask)
+    ids[mask == 1] = np.concatenate(input_ids)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def packed(input_ids: Sequence[Sequence[int]]) -> Feed:
+    """All T tokens one after the other, and where each lies in the padded form: int32[T] and int32[B, longest]."""
+    is_token = _token_places(input_ids)
+    lengths = is_token.sum(axis=1, dtype=np.int32)
+    positions = np.where(is_token, np.arange(is_token.shape[1], dtype=np.int32), np.int32(0))
+    return {
+        "input_ids": np.concatenate(input_ids).astype(np.int32),
+        "position_ids": positions[is_token],
+        "rows": (np.cumsum(lengths, dtype=np.int32) - lengths)[:, None] + positions,
+        "slots": np.flatnonzero(is_token).astype(np.int32),
+        "attention_mask": is_token.astype(np.int32),
+    }
+
+
+def _token_places(input_ids: Sequence[Sequence[int]]) -> npt.NDArray[np.bool_]:
+    """bool[B, longest]: where the padded form has a token."""
+    lengths = np.array([len(ids) for ids in input_ids], dtype=np.int32)
+    places: npt.NDArray[np.bool_] = np.arange(lengths.max(), dtype=np.int32) < lengths[:, None]
+    return places
+
+
+def padding_share(lengths: Sequence[int], batch: int) -> float:
+    """Share of padding when texts of these lengths are run in their order, `batch` at a time."""
+    computed = sum(len(group) * max(group) for group in batches(lengths, batch))
+    return 1 - sum(lengths) / computed
+
+
+def drive(task: GraphTask) -> Measurement:
+    """Run one task in this process; one pass over the texts is the warm-up. `rate` is in full batches a second."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    graph = str(Path(task.bundle) / "model.onnx")
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    inputs = [entry.name for entry in session.get_inputs()]
+    feeds = [feed_for(inputs, group) for group in batches(task.input_ids, task.batch)]
+    for feed in feeds:
+        session.run(None, feed)
+    latencies_s: list[float] = []
+    texts, start = 0, time.perf_counter()
+    now = start
+    for feed in itertools.cycle(feeds):
+        session.run(None, feed)
+        before, now = now, time.perf_counter()
+        latencies_s.append(now - before)
+        texts += len(feed["input_ids"])
+        if now - start >= task.seconds:
+            break
+    ordered = sorted(latencies_s)
+    p50, p99 = (1000 * percentile(ordered, percent) for percent in (50, 99))
+    return Measurement(texts / (now - start) / task.batch, p50, p99)
+
+
+def main() -> None:
+    """Read a GraphTask on stdin, print a Measurement."""
+    task = GraphTask(**orjson.loads(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(orjson.dumps(asdict(drive(task))))
+
+
+if __name__ == "__main__":
+    main()
