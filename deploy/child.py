@@ -18,6 +18,8 @@ from deploy.probes import Probe
 
 MAX_LINE_BYTES = 64 * 1024
 START_CHECK_S = 0.1
+EXIT_CHECK_S = 0.05
+LAST_WORDS_S = 2.0
 
 Say = Callable[[str, str], None]  # (who, line)
 
@@ -93,7 +95,7 @@ class Child:
 
     async def watch(self, policy: WatchPolicy, on_ready: Callable[[], None]) -> End:
         """Wait until the child ends, and end it when it hangs."""
-        exited = asyncio.create_task(self.process.wait())
+        exited = asyncio.create_task(self._exited())
         hung = asyncio.create_task(self._find_hung(policy, on_ready))
         try:
             await asyncio.wait({exited, hung}, return_when=asyncio.FIRST_COMPLETED)
@@ -112,7 +114,7 @@ class Child:
             self.process.terminate()
         try:
             async with asyncio.timeout(self.spec.stop_timeout_s):
-                await self.process.wait()
+                await self._exited()
         except TimeoutError:
             self.kill()
 
@@ -126,8 +128,14 @@ class Child:
         self.kill()
         self._leash.release(self.process.pid)
         with suppress(TimeoutError):
-            async with asyncio.timeout(2):  # whoever still holds its output open is not waited for
+            async with asyncio.timeout(LAST_WORDS_S):  # whoever else holds its output open is not waited for
                 await self._pump
+
+    async def _exited(self) -> int:
+        """Wait for the process alone; its own `wait` also waits for whoever inherited its output."""
+        while self.process.returncode is None:  # noqa: ASYNC110  asyncio has no event for this
+            await asyncio.sleep(EXIT_CHECK_S)
+        return self.process.returncode
 
     async def _find_hung(self, policy: WatchPolicy, on_ready: Callable[[], None]) -> str:
         """Return why the child counts as hung; does not return while it is well."""

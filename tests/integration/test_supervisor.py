@@ -1,0 +1,220 @@
+"""The supervisor with real processes: restarts, hung children, order of stopping, and what is left behind."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.backoff import Backoff
+from deploy.child import ChildSpec, WatchPolicy
+from deploy.embedded_redis import NotAvailable, answers, configure, locate
+from deploy.leash import Leash
+from deploy.local import redis_child
+from deploy.output import Output
+from deploy.settings import SupervisorSettings
+from deploy.supervisor import Policy, StartRefused, Supervisor
+
+SLEEP = "import time; time.sleep(60)"
+FAST = Policy(WatchPolicy(start_timeout_s=2, interval_s=0.05, failures=3), lambda: Backoff(0.05, 0.2, 30))
+
+
+async def well() -> bool:
+    return True
+
+
+async def unwell() -> bool:
+    return False
+
+
+def child(name: str, code: str, **more: object) -> ChildSpec:
+    settings: dict[str, object] = {"ready": well, "alive": well, **more}
+    return ChildSpec(name, (sys.executable, "-u", "-c", code), **settings)  # type: ignore[arg-type]
+
+
+class Lines:
+    """What was said, and waiting for a word of it."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+
+    def __call__(self, who: str, line: str) -> None:
+        self.said.append((who, line))
+
+    def of(self, who: str) -> list[str]:
+        return [line for speaker, line in self.said if speaker == who]
+
+    async def until(self, who: str, word: str, times: int = 1) -> str:
+        async with asyncio.timeout(15):
+            while len(found := [line for line in self.of(who) if word in line]) < times:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return found[-1]
+
+
+@asynccontextmanager
+async def supervised(*specs: ChildSpec, lines: Lines) -> AsyncIterator[Supervisor]:
+    leash = Leash()
+    supervisor = Supervisor(FAST, leash, lines)
+    try:
+        await supervisor.start(specs)
+        yield supervisor
+    finally:
+        await supervisor.stop()
+        leash.close()
+
+
+async def gone(process_id: int) -> bool:
+    for _ in range(200):
+        if not psutil.pid_exists(process_id) or psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def test_a_dead_child_comes_back_and_the_log_says_so() -> None:
+    """The line has name, status and delay; the delays grow."""
+    lines = Lines()
+    async with supervised(child("engine", "print('hi'); raise SystemExit(7)"), lines=lines):
+        line = await lines.until("dejavec", "engine exited with status 7")
+        assert "starting it again in 0." in line
+        await lines.until("engine", "hi", times=3)
+
+
+async def test_a_killed_child_is_named_with_its_signal() -> None:
+    """kill -9 from outside: SIGKILL is in the log and another process takes over."""
+    lines = Lines()
+    async with supervised(child("engine", f"import os; print(os.getpid()); {SLEEP}"), lines=lines):
+        first = int(await lines.until("engine", ""))
+        os.kill(first, signal.SIGKILL)
+        await lines.until("dejavec", "engine was ended by SIGKILL")
+        assert int(await lines.until("engine", "", times=2)) != first
+
+
+async def test_a_hung_child_is_killed_and_started_again() -> None:
+    """Alive but failing its checks: ended, SIGTERM ignored or not."""
+    lines = Lines()
+    stubborn = f"import signal; signal.signal(15, signal.SIG_IGN); print('up'); {SLEEP}"
+    async with supervised(child("engine", stubborn, alive=unwell), lines=lines):
+        await lines.until("dejavec", "engine failed 3 checks in a row, so it was killed")
+        await lines.until("engine", "up", times=2)
+
+
+async def test_a_child_that_never_becomes_ready_is_restarted() -> None:
+    """start_timeout_s bounds the wait, and the children after it are started all the same."""
+    lines = Lines()
+    policy = Policy(WatchPolicy(0.2, 0.05, 3), FAST.new_backoff)
+    leash = Leash()
+    supervisor = Supervisor(policy, leash, lines)
+    await supervisor.start([child("engine", SLEEP, ready=unwell), child("gateway", SLEEP)])
+    assert any("engine was not ready after 0.2 s" in line for line in lines.of("dejavec"))
+    assert "gateway is up" in lines.of("dejavec")
+    await supervisor.stop()
+    leash.close()
+
+
+async def test_children_stop_in_reverse_order_each_gone_before_the_next() -> None:
+    """The gateway drains while engine and Redis still answer."""
+    lines = Lines()
+    farewell = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.2), print('bye'), sys.exit()));"
+    names = ("redis", "engine", "gateway")
+    async with supervised(*(child(name, f"{farewell} print('up'); {SLEEP}") for name in names), lines=lines):
+        for name in names:
+            await lines.until(name, "up")
+    told = [(who, line) for who, line in lines.said if "bye" in line or "stopping" in line]
+    assert told == [step for name in reversed(names) for step in (("dejavec", f"stopping {name}"), (name, "bye"))]
+
+
+async def test_a_child_that_ignores_the_request_is_killed() -> None:
+    """Stopping ends after stop_timeout_s."""
+    lines = Lines()
+    stubborn = f"import signal, os; signal.signal(15, signal.SIG_IGN); print(os.getpid()); {SLEEP}"
+    async with supervised(child("engine", stubborn, stop_timeout_s=0.2), lines=lines):
+        process_id = int(await lines.until("engine", ""))
+    assert await gone(process_id)
+
+
+async def test_what_a_dead_child_leaves_behind_is_ended() -> None:
+    """Workers of a killed gateway do not keep its port."""
+    lines = Lines()
+    code = f"""
+import subprocess, sys, os
+worker = subprocess.Popen([sys.executable, "-c", "{SLEEP}"])
+print(worker.pid); os.kill(os.getpid(), 9)"""
+    async with supervised(child("gateway", code), lines=lines):
+        worker = int(await lines.until("gateway", ""))
+        await lines.until("dejavec", "ended by SIGKILL")
+        assert await gone(worker)
+
+
+async def test_a_refused_configuration_ends_the_start() -> None:
+    """Exit status 2 will not get better: the start fails instead of trying for ever."""
+    with pytest.raises(StartRefused, match="engine"):
+        async with supervised(child("engine", "raise SystemExit(2)", ready=unwell), lines=Lines()):
+            pass
+
+
+async def test_a_program_that_does_not_exist_is_said() -> None:
+    """Not a trace: a line, and another try later."""
+    lines = Lines()
+    spec = ChildSpec("redis", ("/nowhere/redis-server",), ready=well, alive=well)
+    async with supervised(spec, lines=lines):
+        await lines.until("dejavec", "redis could not be started", times=2)
+
+
+async def test_long_and_broken_lines_are_passed_on() -> None:
+    """A line longer than the buffer, bytes that are no UTF-8, a last line without its end."""
+    lines = Lines()
+    code = "import sys; w = sys.stdout.buffer.write; w(b'x' * 200_000 + b'\\n'); w(b'\\xff\\n'); w(b'end')"
+    async with supervised(child("engine", code), lines=lines):
+        await lines.until("engine", "end")
+    said = lines.of("engine")
+    assert sum(map(len, said)) >= 200_004
+    assert "\ufffd" in said
+
+
+async def test_kill_ends_everything_at_once() -> None:
+    """The second Ctrl-C: no drain."""
+    lines = Lines()
+    slow = f"import signal; signal.signal(15, signal.SIG_IGN); print('up'); {SLEEP}"
+    async with supervised(child("engine", slow, stop_timeout_s=60), lines=lines) as supervisor:
+        await lines.until("engine", "up")
+        stopping = asyncio.create_task(supervisor.stop())
+        await asyncio.sleep(0.1)
+        supervisor.kill()
+        async with asyncio.timeout(5):
+            await stopping
+
+
+async def test_killed_redis_comes_back_with_its_data(tmp_path: Path) -> None:
+    """kill -9 of the embedded Redis under the supervisor: same port, same data."""
+    try:
+        instance = configure(tmp_path, locate())
+    except NotAvailable as reason:
+        pytest.skip(str(reason))
+    import redis
+
+    lines = Lines()
+    async with supervised(redis_child(instance, SupervisorSettings(watch_interval_s=0.2)), lines=lines):
+        with redis.Redis.from_url(instance.url) as client:
+            client.set("kept", "value")
+            client.execute_command("WAITAOF", 1, 0, 2000)
+            os.kill(client.info("server")["process_id"], signal.SIGKILL)
+        await lines.until("dejavec", "redis was ended by SIGKILL")
+        await lines.until("dejavec", "redis is up", times=2)
+        with redis.Redis.from_url(instance.url) as client:
+            assert client.get("kept") == b"value"
+    assert not answers(instance)
+
+
+def test_output_goes_to_terminal_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line once on the terminal with its process's name, once in that process's file."""
+    output = Output(tmp_path / "logs", sys.stdout)
+    output("engine", "ready to serve")
+    output.close()
+    assert "engine   │ ready to serve" in capsys.readouterr().out
+    assert "ready to serve" in (tmp_path / "logs" / "engine.log").read_text()
