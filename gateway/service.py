@@ -136,7 +136,7 @@ class EmbeddingService:
                     self._place(item, vector, "exact", result)
                 stages.mark("exact")
 
-            missing = [item for item in items if item.vector is None]
+            missing = [item for item in items if item.vector is None and not self._just_computed(item, request, result)]
             if missing:
                 computed = await self._compute(model, request, missing)
                 for item in missing:
@@ -190,6 +190,13 @@ class EmbeddingService:
                 raise _too_long(item.positions[0], model.info.max_tokens)
             item.encoded = one
             item.digest = scope.digest_of_ids(one.input_ids)
+
+    def _just_computed(self, item: _Item, request: EmbedRequest, result: EmbedResult) -> bool:
+        """Look at L0 once more: another request may have finished this text while Redis was asked."""
+        entry = self._local.get(item.local_digest) if request.control.reads else None
+        if entry is not None:
+            self._place(item, entry.vector, "local", result)
+        return entry is not None
 
     async def _compute(self, model: Model, request: EmbedRequest, missing: list[_Item]) -> dict[bytes, bytes]:
         """Vectors of the missing items by digest, each computed once however many requests ask for it now."""

@@ -78,7 +78,7 @@ class GatewaySettings(Configuration):
     api_keys: dict[str, ApiKey] = Field(
         default_factory=dict,
         repr=False,
-        description="API keys, each with `namespace` and optional `requests_per_minute`, `tokens_per_minute`; none: open to all",
+        description="API keys, each with `namespace`, `requests_per_minute`, `tokens_per_minute`; none: open to all",
     )
     admin_token: SecretStr | None = Field(None, description="Bearer token of /admin; unset, /admin is closed")
     cors_origins: list[str] = Field(default_factory=list, description="Origins browsers may call from; none by default")

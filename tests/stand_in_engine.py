@@ -1,0 +1,108 @@
+"""A stand-in for the engine in gateway tests: the real wire, a tiny tokenizer, and vectors that are a hash of the ids.
+
+Real inference is tested in tests/e2e. Here a test needs an engine it can switch off, slow down and count.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from aiohttp import web
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from engine import protocol
+from engine.protocol import EngineInfo, Float32Array
+
+DIMENSIONS = 8
+MAX_TOKENS = 16
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """Splits on whitespace; each word is a token by its letters; [CLS] and [SEP] around."""
+    words = {word: 100 + position for position, word in enumerate("a b c d e f g h one two three query : x".split())}
+    vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, **words}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return tokenizer
+
+
+def vector_of(input_ids: list[int]) -> Float32Array:
+    """The unit vector this engine gives for token ids."""
+    raw = np.random.default_rng(input_ids).standard_normal(DIMENSIONS).astype(np.float32)
+    return (raw / np.linalg.norm(raw)).astype(np.float32)
+
+
+@dataclass
+class StandInEngine:
+    """What it has computed, and how it should misbehave."""
+
+    fingerprint: str = "f" * 32
+    computed: list[tuple[int, ...]] = field(default_factory=list)
+    lanes: list[protocol.Lane] = field(default_factory=list)
+    cancelled: int = 0
+    ready: bool = True
+    gate: asyncio.Event | None = None  # when set, answers wait for it
+    refusal: tuple[int, str, dict[str, str]] | None = None  # status, error type, headers
+    spoil: bytes | None = None  # answered instead of vectors
+    url: str = ""
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo(
+            model="tiny",
+            fingerprint=self.fingerprint,
+            kernel_class="int8-exact",
+            dimensions=DIMENSIONS,
+            max_tokens=MAX_TOKENS,
+            max_request_items=2048,
+            max_request_tokens=2048 * MAX_TOKENS,
+            prompts={"query": "query : ", "document": ""},
+        )
+
+    async def vectors(self, request: web.Request) -> web.Response:
+        batch = protocol.decode_request(await request.read())
+        self.lanes.append(batch.lane)
+        if self.gate is not None:
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        headers = {protocol.FINGERPRINT_HEADER: self.fingerprint}
+        if request.headers.get(protocol.FINGERPRINT_HEADER) != self.fingerprint:
+            return web.Response(status=409, body=protocol.error_body("another model", "fingerprint_mismatch"))
+        if self.refusal is not None:
+            status, kind, more = self.refusal
+            return web.Response(status=status, body=protocol.error_body("refused", kind), headers=more)
+        texts = [ids.tolist() for ids in np.split(batch.input_ids, np.cumsum(batch.lengths)[:-1])]
+        self.computed += [tuple(ids) for ids in texts]
+        body = protocol.encode_response(np.stack([vector_of(ids) for ids in texts]))
+        return web.Response(body=self.spoil or body, headers=headers)
+
+    async def state(self, request: web.Request) -> web.Response:
+        if request.path == protocol.INFO_PATH:
+            return web.Response(body=self.info.to_json())
+        if request.path == protocol.TOKENIZER_PATH:
+            return web.Response(body=tiny_tokenizer().to_str().encode())
+        return web.Response(status=200 if self.ready else 503)
+
+    @asynccontextmanager
+    async def running(self, port: int = 0) -> AsyncIterator["StandInEngine"]:
+        """Serve on a free port (or the given one) until the block ends."""
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post(protocol.VECTORS_PATH, self.vectors)
+        app.router.add_get("/{tail:.*}", self.state)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()

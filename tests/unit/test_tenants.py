@@ -1,0 +1,69 @@
+"""API keys, namespaces and rate limits."""
+
+import pytest
+
+from gateway.errors import RateLimited, Unauthorized
+from gateway.settings import ApiKey
+from gateway.tenants import Bucket, Tenant, Tenants, bearer, same_secret
+
+KEYS = {"key-a": ApiKey(namespace="a"), "key-b": ApiKey(namespace="b", requests_per_minute=2)}
+
+
+def test_keys_lead_to_their_namespaces() -> None:
+    """A known key names its namespace; without keys everybody shares one."""
+    tenants = Tenants(KEYS)
+    assert tenants.of(b"Bearer key-a").namespace == "a"
+    assert tenants.of(b"bearer key-b ").namespace == "b"
+    assert tenants.namespaces() == ["a", "b"]
+    assert Tenants({}).of(None).namespace == "default"
+
+
+@pytest.mark.parametrize(
+    "header", [None, b"", b"Bearer", b"Bearer ", b"Basic key-a", b"Bearer key", b"Bearer \xff\xfe"]
+)
+def test_anything_else_is_unauthorized(header: bytes | None) -> None:
+    """No key, another scheme, a part of a key and broken bytes are all refused."""
+    with pytest.raises(Unauthorized):
+        Tenants(KEYS).of(header)
+
+
+def test_request_limit_refuses_with_the_wait() -> None:
+    """The third request within a minute is refused; half a minute later one more passes."""
+    now = [0.0]
+    tenant = Tenant("a", requests=Bucket(2, clock=lambda: now[0]))
+    tenant.admit()
+    tenant.admit()
+    with pytest.raises(RateLimited) as refused:
+        tenant.admit()
+    assert refused.value.retry_after_s == pytest.approx(30)
+    now[0] = 30.0
+    tenant.admit()
+
+
+def test_token_debt_is_paid_before_the_next_request() -> None:
+    """A request's tokens are charged when they are known; until the debt is paid nothing passes."""
+    now = [0.0]
+    tenant = Tenant("a", tokens=Bucket(600, clock=lambda: now[0]))
+    tenant.admit()
+    tenant.charge(1200)
+    with pytest.raises(RateLimited):
+        tenant.admit()
+    now[0] = 60.1
+    tenant.admit()
+
+
+def test_a_share_below_one_a_minute_still_lets_requests_pass() -> None:
+    """With more workers than requests a minute, each worker still admits one in time."""
+    now = [0.0]
+    bucket = Bucket(0.25, clock=lambda: now[0])
+    assert bucket.wait_s() == 0
+    bucket.take(1)
+    assert bucket.wait_s() == pytest.approx(240)
+
+
+def test_bearer_and_secret_comparison() -> None:
+    """Tokens are cut from their scheme and compared whole."""
+    assert bearer(b"Bearer  x ") == "x"
+    assert same_secret("token", "token")
+    assert not same_secret("toke", "token")
+    assert not same_secret(None, "token")
