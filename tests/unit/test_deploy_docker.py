@@ -1,0 +1,67 @@
+"""The container files name things that exist. Whether they run is not tested here: that needs a Docker engine."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.config import settings_classes
+from deploy.install import ROOT
+
+DOCKERFILE = (ROOT / "deploy" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+SETTINGS = {f"DEJAVEC_{name.upper()}" for _, cls in settings_classes() for name in cls.model_fields}
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    found: dict[str, dict[str, Any]] = compose["services"]
+    return found
+
+
+def stages() -> dict[str, str]:
+    """Each stage's name and text."""
+    parts = re.split(r"^FROM \S+ AS (\w+)\n", DOCKERFILE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_compose_has_the_three_services(services: dict[str, dict[str, Any]]) -> None:
+    """Gateway, engine, Redis; only the gateway has a port, on this machine alone."""
+    assert set(services) == {"gateway", "engine", "redis"}
+    assert {name for name, service in services.items() if "ports" in service} == {"gateway"}
+    assert all(port.startswith("127.0.0.1:") for port in services["gateway"]["ports"])
+
+
+def test_compose_builds_stages_that_exist(services: dict[str, dict[str, Any]]) -> None:
+    """Each build target is a stage of the Dockerfile it names."""
+    for service in services.values():
+        if build := service.get("build"):
+            assert (ROOT / build["dockerfile"]).is_file()
+            assert build["target"] in stages()
+
+
+def test_variables_are_settings(services: dict[str, dict[str, Any]]) -> None:
+    """Every DEJAVEC_ variable in a container is one that a process reads."""
+    named = {name for service in services.values() for name in service.get("environment", {})}
+    named |= set(re.findall(r"\b(DEJAVEC_\w+)=", DOCKERFILE))
+    assert named <= SETTINGS
+
+
+def test_images_do_not_run_as_root_and_say_whether_they_are_well() -> None:
+    """Each final stage comes from `runtime`, whose last word on the user is a number that is not 0."""
+    assert re.findall(r"^USER (\S+)", stages()["runtime"], re.MULTILINE)[-1] not in {"0", "root"}
+    for name in ("gateway", "engine"):
+        assert f"FROM runtime AS {name}" in DOCKERFILE
+        assert "USER" not in stages()[name]
+        assert "HEALTHCHECK" in stages()[name]
+
+
+def test_what_is_copied_exists_and_is_let_through() -> None:
+    """Sources of COPY are in the repository and not kept out by .dockerignore."""
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    sources = {source for line in copies for source in line.split()}
+    assert sources
+    assert sources <= let_through
+    assert [source for source in sources if not (ROOT / source).exists()] == []
