@@ -127,8 +127,9 @@ class Batcher:
 
         `deadline_s` is the time the caller will still wait; without it the settings decide. Cancel the future
         to withdraw the request. Raises QueueFull and Draining at once; the future may end with
-        DeadlineExceeded, EngineFailed or Draining.
+        DeadlineExceeded, EngineFailed or Draining. Every text has at least one token.
         """
+        assert all(map(len, texts)), "a text without tokens"
         tokens = sum(map(len, texts))
         self._admit(tokens)
         if deadline_s is None:
@@ -245,10 +246,12 @@ class Batcher:
         """A worker's batch ended: keep the worker busy first, then answer."""
         worker.busy_since_s = None
         self._idle.append(worker)
-        self._dispatch()
-        self._measure(outcome)
-        for place, row in enumerate(outcome.rows):
-            self._return(row, outcome, place)
+        try:
+            self._dispatch()
+        finally:
+            for place, row in enumerate(outcome.rows):
+                self._return(row, outcome, place)
+            self._measure(outcome)
 
     def _return(self, row: Row[Ticket], outcome: Outcome[Ticket], place: int) -> None:
         ticket = row.owner

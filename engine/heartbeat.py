@@ -1,12 +1,14 @@
 """Whether the model still answers: a real inference at intervals, and an end to a process whose run has hung.
 
-A thread stuck inside a graph cannot be stopped from Python. So when a run outlives `hang_s`, its waiters and
-all others get `EngineFailed`, `/ready` turns 503, and the process exits with EXIT_HUNG (70): its supervisor
-starts a fresh one, which is the only cure. Knows nothing of HTTP or ONNX.
+A thread stuck inside a graph cannot be stopped from Python, and a device in a sticky error stays in it. So when
+a run outlives `hang_s`, or no test inference has passed for that long, all waiters get `EngineFailed`, `/ready`
+turns 503, and the process exits with EXIT_HUNG (70): its supervisor starts a fresh one, which is the only cure.
+Knows nothing of HTTP or ONNX.
 """
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -42,11 +44,13 @@ class Heartbeat:
         self._hang_s = hang_s
         self._exit_process = exit_process
         self._expected: Float32Array | None = None
+        self._opened_s = math.inf
         self._passed_s: float | None = None  # time.monotonic()
         self._draining = False
 
     async def run(self) -> None:
         """Beat and watch until cancelled."""
+        self._opened_s = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat_forever(), name="heartbeat")
             tasks.create_task(self._watch_forever(), name="hang-watch")
@@ -59,8 +63,8 @@ class Heartbeat:
         """Why the engine is not ready, or None when it is."""
         if self._draining:
             return "the engine is shutting down"
-        if self._hung():
-            return f"a run has not ended for {self._hang_s:g} s"
+        if (hung := self._hung()) is not None:
+            return hung
         if self._passed_s is None:
             return "no test inference has passed yet"
         age_s = time.monotonic() - self._passed_s
@@ -89,12 +93,18 @@ class Heartbeat:
             await asyncio.sleep(self._interval_s)
 
     async def _watch_forever(self) -> None:
-        while not self._hung():  # noqa: ASYNC110  nobody could set an event: the thread is stuck
+        while (hung := self._hung()) is None:  # noqa: ASYNC110  nobody could set an event: the thread is stuck
             await asyncio.sleep(min(self._interval_s, self._hang_s) / 4)
-        logger.critical("a run has not ended for %g s: the process exits to be restarted", self._hang_s)
+        logger.critical("%s: the process exits to be restarted", hung)
         self._batcher.abort(EngineFailed("the model's run has hung; the engine restarts"))
         await asyncio.sleep(EXIT_GRACE_S)
         self._exit_process(EXIT_HUNG)
 
-    def _hung(self) -> bool:
-        return self._batcher.longest_run_s(time.monotonic()) > self._hang_s
+    def _hung(self) -> str | None:
+        now_s = time.monotonic()
+        if self._batcher.longest_run_s(now_s) > self._hang_s:
+            return f"a run has not ended for {self._hang_s:g} s"
+        limit_s = max(self._hang_s, 2 * INTERVALS_UNTIL_UNREADY * self._interval_s)
+        if now_s - (self._passed_s or self._opened_s) > limit_s:
+            return f"no test inference has passed for {limit_s:g} s"
+        return None

@@ -13,15 +13,18 @@ MAX_CHARACTERS = 4000
 
 
 class KeyValueFormatter(logging.Formatter):
-    """`time=... level=... logger=... msg="..."`, cut at MAX_CHARACTERS; tracebacks below."""
+    """`time=... level=... logger=... msg="..."`, cut at MAX_CHARACTERS; a traceback follows, bounded likewise."""
 
     converter = staticmethod(time.gmtime)
 
     def __init__(self) -> None:
-        super().__init__(
-            'time=%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s msg="%(message)s"',
-            "%Y-%m-%dT%H:%M:%S",
-        )
+        super().__init__("%(message)s", "%Y-%m-%dT%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        """The record's line, without what follows it."""
+        moment = f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03d}Z"
+        message = record.message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'time={moment} level={record.levelname.lower()} logger={record.name} msg="{message}"'
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""

@@ -21,9 +21,7 @@ class EngineMetrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._queue_rows = Gauge(
-            "embedding_batch_queue_size", "Texts that wait for the model.", registry=registry
-        )
+        self._queue_rows = Gauge("embedding_batch_queue_size", "Texts that wait for the model.", registry=registry)
         self._duration = Histogram(
             "embedding_duration_seconds",
             "From a request's arrival to its vectors, for requests that succeeded.",
@@ -45,9 +43,7 @@ class EngineMetrics:
             "Share of padding in all tokens computed since start.",
             registry=registry,
         )
-        self._batch_rows = Histogram(
-            prefix + "batch_rows", "Texts in a run.", buckets=_ROWS, registry=registry
-        )
+        self._batch_rows = Histogram(prefix + "batch_rows", "Texts in a run.", buckets=_ROWS, registry=registry)
         self._run = Histogram(prefix + "run_seconds", "Time of a run.", buckets=_SECONDS, registry=registry)
         self._queue_time = Histogram(
             prefix + "queue_seconds",

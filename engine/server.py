@@ -5,7 +5,9 @@ Starlette.
 """
 
 import asyncio
+import contextlib
 import logging
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -63,7 +65,14 @@ def run(settings: EngineSettings) -> None:
         logger.error("%s", error)
         sys.exit(EXIT_CONFIGURATION)
     logger.info("address=http://%s:%d", settings.engine_host, settings.engine_port)
-    DrainingServer(app, server_config(app, settings)).run()
+    signal.signal(signal.SIGTERM, _exit_cleanly)
+    with contextlib.suppress(KeyboardInterrupt):
+        DrainingServer(app, server_config(app, settings)).run()
+
+
+def _exit_cleanly(_: int, __: object) -> None:
+    """uvicorn repeats the signal that ended it once it has drained; by then 0 is the truth."""
+    sys.exit(0)
 
 
 def server_config(app: EngineApp, settings: EngineSettings) -> uvicorn.Config:
@@ -77,6 +86,7 @@ def server_config(app: EngineApp, settings: EngineSettings) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,  # nothing here asks who the caller is
         log_config=None,
         server_header=False,
         date_header=False,

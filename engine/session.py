@@ -23,6 +23,7 @@ from engine.worker import Run
 logger = logging.getLogger(__name__)
 
 KERNEL_PROBE_FILE = "kernel_probe.onnx"
+HEARTBEAT_IDS = (1, 8, 15, 22, 29, 36, 43, 50)  # any will do
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")  # CUDA has no kernel for MatMulInteger
@@ -99,8 +100,8 @@ def measure_run_cost(model: Model, repeats: int = 7) -> RunCost:
 
 
 def heartbeat_text(length: int, vocab_size: int) -> Int32Array:
-    """int32[length] token ids that any vocabulary has."""
-    return (np.arange(length, dtype=np.int32) * 7 + 1) % np.int32(vocab_size)
+    """int32[length] token ids that the vocabulary has."""
+    return np.resize(np.array(HEARTBEAT_IDS, np.int32), length) % np.int32(vocab_size)
 
 
 def _time(run: Run, texts: Sequence[Int32Array]) -> float:

@@ -140,7 +140,10 @@ class VectorsEndpoint:
         if not isinstance(message, dict) or len(message.keys() & {"texts", "input_ids"}) != 1:
             raise InvalidMessage('send {"texts": [...]} or {"input_ids": [[...]]}')
         if "texts" in message:
-            return await self._engine.tokenize(_texts(message["texts"]))
+            rows = await self._engine.tokenize(_texts(message["texts"]))
+            if not all(map(len, rows)):
+                raise InvalidMessage("a text has no tokens at all")
+            return rows
         rows = [_token_ids(row) for row in _list(message["input_ids"], "input_ids")]
         self._check_tokens(np.concatenate(rows), max(map(len, rows)))
         return rows
