@@ -102,22 +102,20 @@ async def _serve(server: uvicorn.Server, started: threading.Event) -> None:
 
 
 def _mean_graph() -> onnx.ModelProto:
-    """input_ids, attention_mask int64[B, S] -> embeddings float32[B, DIMENSIONS]."""
+    """A graph with the inputs of `engine.feeds` -> embeddings float32[B, DIMENSIONS]."""
     table = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSIONS)).astype(np.float32)
+    shapes = {"input_ids": "T", "position_ids": "T", "rows": "BS", "slots": "T", "attention_mask": "BS"}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, list(shape)) for name, shape in shapes.items()]
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["tokens"]),
+        helper.make_node("Gather", ["tokens", "rows"], ["padded"]),
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["mask", "one"], ["row"]),
-        helper.make_node("MatMul", ["row", "tokens"], ["sum"]),
+        helper.make_node("MatMul", ["row", "padded"], ["sum"]),
         helper.make_node("Squeeze", ["sum", "one"], ["pooled"]),
         helper.make_node("LpNormalization", ["pooled"], ["embeddings"], axis=1, p=2),
     ]
-    shape = ["B", "S"]
-    graph = helper.make_graph(
-        nodes,
-        "mean",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in ("input_ids", "attention_mask")],
-        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["B", DIMENSIONS])],
-        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "one")],
-    )
+    outputs = [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["B", DIMENSIONS])]
+    constants = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "one")]
+    graph = helper.make_graph(nodes, "mean", inputs, outputs, constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
