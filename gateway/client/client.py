@@ -7,6 +7,7 @@ answer, from either URL, must declare the same one.
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -33,6 +34,17 @@ from gateway.client.wire import (
 
 T = TypeVar("T")
 DEFAULT_BREAKER = BreakerPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What one request asks, whichever URL it goes to."""
+
+    texts: Sequence[str]
+    model: str | None
+    dimensions: int | None
+    prompt_name: str | None
+    headers: dict[str, str]
 
 
 class AsyncClient:
@@ -125,7 +137,8 @@ class AsyncClient:
 
         More than 2,048 texts become several requests, a few at a time, each with its own deadline; the first
         that fails cancels the rest. cache_control: "no-store", "no-cache" or "exact-only"; min_fidelity: the
-        least cosine similarity to the true vector at which a semantic hit is welcome. Raises ClientError.
+        least cosine similarity to the true vector at which a semantic hit is welcome. Raises ClientError;
+        ValueError for no texts.
         """
         if isinstance(texts, str) or not texts:
             raise ValueError("embed() takes a list of at least one text")
@@ -134,8 +147,7 @@ class AsyncClient:
 
         async def embed_part(part: Sequence[str]) -> EmbedResult:
             async with slots:
-                body = embeddings_body(part, model, dimensions, prompt_name)
-                return await self._embed_part(body, headers, len(part), dimensions)
+                return await self._embed_part(_Question(part, model, dimensions, prompt_name, headers))
 
         return joined(await _all_or_first_failure([embed_part(part) for part in split(texts)]))
 
@@ -159,27 +171,36 @@ class AsyncClient:
         deadline = Deadline(self._clock, self._policy.deadline_s)
         await self._failover.verify_fallback(fallback, partial(self._info, deadline))
 
-    async def _embed_part(
-        self, body: bytes, headers: dict[str, str], count: int, dimensions: int | None
-    ) -> EmbedResult:
+    async def _embed_part(self, question: _Question) -> EmbedResult:
         async def attempt(deadline: Deadline) -> EmbedResult:
-            async def ask(endpoint: Endpoint) -> EmbedResult:
-                return await endpoint.call(
-                    self._open_session(),
-                    EMBEDDINGS_PATH,
-                    partial(decode_embeddings, count=count, dimensions=dimensions),
-                    policy=self._policy,
-                    deadline=deadline,
-                    body=body,
-                    headers=headers,
-                )
-
+            ask = partial(self._ask, question, deadline)
             return await self._failover.embed(ask, partial(self._info, deadline))
 
         return await with_retries(self._policy, attempt, clock=self._clock, sleep=self._sleep, on_retry=self._on_retry)
 
+    async def _ask(self, question: _Question, deadline: Deadline, endpoint: Endpoint) -> EmbedResult:
+        """One request to one URL, naming the model as that URL does when the caller named none."""
+        model = question.model or endpoint.model or await self._learn_model(deadline, endpoint)
+        return await endpoint.call(
+            self._open_session(),
+            EMBEDDINGS_PATH,
+            partial(decode_embeddings, count=len(question.texts), dimensions=question.dimensions),
+            policy=self._policy,
+            deadline=deadline,
+            body=embeddings_body(question.texts, model, question.dimensions, question.prompt_name),
+            headers=question.headers,
+        )
+
+    async def _learn_model(self, deadline: Deadline, endpoint: Endpoint) -> str:
+        info = await self._info(deadline, endpoint)
+        if endpoint is self._failover.primary:  # so that the fallback can be compared before the first answer
+            self._failover.require_same_model(endpoint, info.fingerprint)
+        return info.model
+
     async def _info(self, deadline: Deadline, endpoint: Endpoint) -> GatewayInfo:
-        return await endpoint.call(self._open_session(), INFO_PATH, decode_info, policy=self._policy, deadline=deadline)
+        info = await endpoint.call(self._open_session(), INFO_PATH, decode_info, policy=self._policy, deadline=deadline)
+        endpoint.model = info.model
+        return info
 
     def _endpoints(self) -> list[Endpoint]:
         fallback = self._failover.fallback

@@ -37,6 +37,7 @@ class Endpoint:
         self.url = base_url(url)
         self.breaker = CircuitBreaker(self.url, breaker, UNWELL, clock)
         self.faults = FaultSwitch()
+        self.model: str | None = None  # the model's name as this URL gives it, once asked
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def call(

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from gateway.client.errors import InvalidReply
+from gateway.client.errors import InvalidReply, Unavailable
 from gateway.client.transport import REQUEST_ID_HEADER, Reply
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 INFO_PATH = "/info"
 MAX_REQUEST_TEXTS = 2048  # OpenAI's limit on inputs in one request, and the gateway's
+MAX_REQUEST_BYTES = 8 << 20  # of text in one request; a gateway takes bodies of 32 MiB unless set otherwise
 
 FINGERPRINT_HEADER = "x-dejavec-fingerprint"
 CACHE_HEADER = "x-cache"
@@ -59,13 +60,23 @@ class GatewayInfo:
     max_tokens: int
 
 
-def split(texts: Sequence[str], size: int = MAX_REQUEST_TEXTS) -> list[Sequence[str]]:
-    """The texts in order, in pieces of at most `size`."""
-    return [texts[start : start + size] for start in range(0, len(texts), size)]
+def split(
+    texts: Sequence[str], max_texts: int = MAX_REQUEST_TEXTS, max_bytes: int = MAX_REQUEST_BYTES
+) -> list[Sequence[str]]:
+    """The texts in order, in pieces of at most `max_texts` and `max_bytes` of UTF-8; a longer text is a piece alone."""
+    pieces: list[Sequence[str]] = []
+    start = filled_bytes = 0
+    for index, text in enumerate(texts):
+        text_bytes = len(text.encode(errors="replace"))
+        if index > start and (index - start == max_texts or filled_bytes + text_bytes > max_bytes):
+            pieces.append(texts[start:index])
+            start, filled_bytes = index, 0
+        filled_bytes += text_bytes
+    return [*pieces, texts[start:]] if start < len(texts) else pieces
 
 
-def embeddings_body(texts: Sequence[str], model: str | None, dimensions: int | None, prompt_name: str | None) -> bytes:
-    """The body of one request; fields that are None are left to the gateway's defaults."""
+def embeddings_body(texts: Sequence[str], model: str, dimensions: int | None, prompt_name: str | None) -> bytes:
+    """The body of one request; fields that are None are left to the gateway's defaults. Raises ValueError."""
     fields = {
         "input": list(texts),
         "encoding_format": "base64",
@@ -73,7 +84,10 @@ def embeddings_body(texts: Sequence[str], model: str | None, dimensions: int | N
         "dimensions": dimensions,
         "prompt_name": prompt_name,
     }
-    return orjson.dumps({name: value for name, value in fields.items() if value is not None})
+    try:
+        return orjson.dumps({name: value for name, value in fields.items() if value is not None})
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"the texts cannot be sent as JSON: {error}") from None
 
 
 def control_headers(cache_control: str | None, min_fidelity: float | None) -> dict[str, str]:
@@ -107,16 +121,18 @@ def decode_embeddings(reply: Reply, count: int, dimensions: int | None) -> Embed
 
 
 def decode_info(reply: Reply) -> GatewayInfo:
-    """The gateway's information from a reply of status 200. Raises InvalidReply."""
+    """The gateway's information from a reply of status 200. Raises InvalidReply; Unavailable while it has no model."""
     try:
         entries = orjson.loads(reply.body)
+        if entries["fingerprint"] is None:
+            raise Unavailable(503, f"{reply.url}: no engine: {entries.get('engine', 'no reason given')}")
         return GatewayInfo(
             model=str(entries["model"]),
             fingerprint=str(entries["fingerprint"]),
             dimensions=int(entries["dimensions"]),
             max_tokens=int(entries["max_tokens"]),
         )
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidReply(f"{reply.url}: not a gateway's information: {error!r}") from None
 
 

@@ -137,7 +137,7 @@ def test_other_dimensions_than_asked_for_are_refused():
 
 def test_only_what_was_given_is_sent():
     """Options left out are left to the gateway; headers only for what was asked."""
-    assert orjson.loads(embeddings_body(["a"], None, None, None)) == {"input": ["a"], "encoding_format": "base64"}
+    assert orjson.loads(embeddings_body(["a"], "m", None, None)) == {"input": ["a"], "encoding_format": "base64", "model": "m"}
     full = orjson.loads(embeddings_body(["a"], "m", 8, "query"))
     assert (full["model"], full["dimensions"], full["prompt_name"]) == ("m", 8, "query")
     assert control_headers(None, None) == {}

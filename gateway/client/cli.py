@@ -1,0 +1,151 @@
+"""`dejavec ingest`: the options, what is printed, and what the exit status means."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from engine.configuration import load
+from gateway.client.endpoint import base_url
+from gateway.client.errors import (
+    CircuitOpen,
+    ClientError,
+    FingerprintMismatch,
+    RateLimited,
+    TransportError,
+    Unavailable,
+)
+from gateway.client.ingest import EmbedOptions, Plan
+from gateway.client.ingest import ingest as ingest_plan
+from gateway.client.journal import CannotResume, Journal
+from gateway.client.lines import LineFormat
+from gateway.client.output import Paths
+from gateway.client.progress import IngestProgress, tier_shares
+from gateway.client.settings import ClientSettings
+
+FILE_FAULT = 1
+CANNOT_RESUME = 3
+NO_ANSWER = 4
+REFUSED = 5
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+EMBED_OPTIONS = ("model", "dimensions", "prompt_name", "cache_control", "min_fidelity")
+PASSING: tuple[type[ClientError], ...] = (TransportError, RateLimited, Unavailable, CircuitOpen)
+
+EPILOG = """\b
+Writes NAME.npy (float32, one row a text, in the order of the lines), NAME.ids.jsonl (the id and line of each row),
+NAME.bad.jsonl (lines set aside, with the reason) and NAME.ingest.json (the record, and where to resume).
+
+\b
+Exit status: 0 complete, bad lines included; 1 a file could not be read or written; 2 wrong usage or settings;
+3 what is there is of another input, model or options: --start-over replaces it; 4 the gateway did not answer in
+time; 5 the gateway refused; 130 Ctrl-C; 143 SIGTERM. After 1, 4, 5, 130, 143 and a kill, run it again to continue.
+"""
+
+
+@click.command("ingest", epilog=EPILOG)
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="NAME.npy to write.")
+@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--fallback-url", help="A second gateway of the same model (setting client_fallback_url).")
+@click.option("--text-field", default="text", show_default=True, help="Field of each line that holds the text.")
+@click.option(
+    "--id-field", default="id", show_default=True, help="Field that holds the id; without it, the line number."
+)
+@click.option("--model", help="Model to ask for; by default the one the gateway serves.")
+@click.option("--dimensions", type=click.IntRange(min=1), help="Leading dimensions to keep.")
+@click.option("--prompt-name", help="The checkpoint's prompt to put in front, such as document.")
+@click.option("--cache-control", type=click.Choice(["no-store", "no-cache", "exact-only"]), help="Caches to leave out.")
+@click.option(
+    "--min-fidelity", type=click.FloatRange(0, 1), help="Least similarity of a semantic hit to the true vector."
+)
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1, 2048), help="Texts in one request.")
+@click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 256), help="Most requests at once.")
+@click.option("--max-line-bytes", default=1 << 20, show_default=True, type=click.IntRange(min=1), help="Longest line.")
+@click.option("--patience", default=300.0, show_default=True, help="Seconds to go on asking for one request.")
+@click.option("--start-over", is_flag=True, help="Replace what an earlier run has written.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.pass_context
+def ingest(ctx: click.Context, /, quiet: bool, **options: Any) -> None:
+    """Embed a JSONL file of any size through the gateway, into one .npy file. Run it again to resume."""
+    console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+    plan = _plan(**options)
+    with IngestProgress(console, plan.source.stat().st_size) as progress:
+        status, message = _run(plan, progress)
+    if status:
+        click.echo(message, err=True)
+    else:
+        console.print(message)
+    ctx.exit(status)
+
+
+def _plan(
+    *,
+    url: str | None,
+    fallback_url: str | None,
+    text_field: str,
+    id_field: str,
+    max_line_bytes: int,
+    out: Path,
+    **rest: Any,
+) -> Plan:
+    """The options and settings as a plan. Raises click.UsageError, ConfigurationError."""
+    settings = load(ClientSettings, client_url=url, client_fallback_url=fallback_url)
+    key = settings.client_api_key
+    try:
+        Paths(out)
+        for address in filter(None, (settings.client_url, settings.client_fallback_url)):
+            base_url(address)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return Plan(
+        out=out,
+        url=settings.client_url,
+        fallback_url=settings.client_fallback_url,
+        api_key=key.get_secret_value() if key else None,
+        form=LineFormat(text_field, id_field, max_line_bytes),
+        embed=EmbedOptions(**{name: rest.pop(name) for name in EMBED_OPTIONS}),
+        **rest,
+    )
+
+
+def _run(plan: Plan, progress: IngestProgress) -> tuple[int, str]:
+    """Ingest; the exit status, and what to say at the end."""
+    resume = "Run the same command again to continue."
+    try:
+        journal = asyncio.run(_until_told(plan, progress))
+    except KeyboardInterrupt:
+        return INTERRUPTED, f"Interrupted with {progress.rows:,} vectors written. {resume}"
+    except asyncio.CancelledError:
+        return TERMINATED, f"Terminated with {progress.rows:,} vectors written. {resume}"
+    except (CannotResume, FingerprintMismatch) as error:
+        return CANNOT_RESUME, f"Error: {error}.\nUse another --out, or --start-over to replace {plan.out}."
+    except PASSING as error:
+        return NO_ANSWER, f"Error: {error}.\n{progress.rows:,} vectors are written. {resume}"
+    except ClientError as error:
+        return REFUSED, f"Error: {error}.\n{progress.rows:,} vectors are written. {resume}"
+    except OSError as error:
+        return FILE_FAULT, f"Error: {error}.\n{progress.rows:,} vectors are written. {resume}"
+    return 0, _summary(plan, journal)
+
+
+async def _until_told(plan: Plan, progress: IngestProgress) -> Journal:
+    """Ingest until done, or until SIGTERM cancels it; asyncio does the same for Ctrl-C."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await ingest_plan(plan, progress)
+
+
+def _summary(plan: Plan, journal: Journal) -> str:
+    counts = journal.counts
+    lines = [f"{plan.out}: {counts.rows:,} vectors of {journal.origin.dimensions} dimensions, {counts.tokens:,} tokens"]
+    if counts.tiers:
+        lines.append(f"served by: {tier_shares(counts.tiers)}")
+    if counts.bad_lines:
+        lines.append(f"{counts.bad_lines:,} bad lines set aside in {Paths(plan.out).bad}")
+    return "\n".join(lines)

@@ -1,0 +1,191 @@
+"""The files of an ingestion, and the commits that make them survive a kill.
+
+    NAME.npy            float32[n, dimensions]; NAME.npy.partial until it is complete
+    NAME.ids.jsonl      row i: {"id": ..., "line": ...} of vector i
+    NAME.bad.jsonl      {"line": ..., "reason": ...} of each line set aside
+    NAME.ingest.json    the journal
+
+Data is appended, made durable, and only then named in the journal, which is replaced whole. So after a crash the files
+hold at least what the journal says, and what they hold beyond it is cut off on resuming: nothing is lost or doubled.
+"""
+
+import fcntl
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+import orjson
+
+from gateway.client.journal import CannotResume, Counts, Journal, Origin, replace_file, sync_folder
+from gateway.client.lines import BadLine, Position, Record
+from gateway.client.wire import Float32Array
+
+HEADER_BYTES = 128  # numpy pads the header so that the number of rows can grow without moving the data
+FLOAT_BYTES = 4
+
+
+class Paths:
+    """Where the files of one output lie, named after its .npy file."""
+
+    def __init__(self, out: Path) -> None:
+        if out.suffix != ".npy":
+            raise ValueError(f"{out} does not end in .npy")
+        self.vectors = out
+        self.partial = out.with_name(out.name + ".partial")
+        self.ids = out.with_name(out.stem + ".ids.jsonl")
+        self.bad = out.with_name(out.stem + ".bad.jsonl")
+        self.journal = out.with_name(out.stem + ".ingest.json")
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, the journal first, so that a crash in between leaves nothing to resume."""
+        for path in (self.journal, self.vectors, self.ids, self.bad):
+            path.unlink(missing_ok=True)
+        if self.partial.exists():
+            os.truncate(self.partial, 0)  # not removed: its lock is what keeps a second run out
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of consecutive lines: those with vectors, those set aside, both in order; the next start at `end`.
+
+    vectors: float32[n, dimensions] for n records; tiers: n.
+    """
+
+    records: Sequence[Record]
+    vectors: Float32Array
+    tiers: Sequence[str]
+    tokens: int
+    bad: Sequence[BadLine]
+    end: Position
+
+
+class Output:
+    """An output being written. Use as a context manager; one event loop or thread, and one process, held by a lock."""
+
+    def __init__(self, paths: Paths, origin: Origin, *, start_over: bool = False) -> None:
+        self._paths = paths
+        self._origin = origin
+        self._start_over = start_over
+        self._stack = ExitStack()
+        self._last_commit = Journal(origin, Position(), Counts(), ids_bytes=0, bad_bytes=0)
+        self.journal = self._last_commit  # what the next commit will say
+
+    def __enter__(self) -> Self:
+        """Start, resume, or find it complete. Raises CannotResume, OSError."""
+        with self._stack:
+            found = None if self._start_over else self._found()
+            if found is not None and found.complete:
+                self._last_commit = self.journal = found
+                return self
+            self._lock()
+            if self._start_over:
+                self._paths.clear()
+            self._last_commit = self.journal = found or self.journal
+            if found is None:
+                replace_file(self._paths.journal, self.journal.to_json())  # before any data, so data is never orphaned
+            self._open_files()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def append(self, answer: Answer) -> None:
+        """Add what became of the next lines; nothing of it is safe before `commit`. Raises ValueError, OSError."""
+        if answer.vectors.shape != (len(answer.records), self._origin.dimensions):
+            raise ValueError(f"vectors of shape {answer.vectors.shape} for {len(answer.records)} rows")
+        ids = b"".join(orjson.dumps({"id": r.id, "line": r.line}) + b"\n" for r in answer.records)
+        faults = b"".join(orjson.dumps({"line": b.line, "reason": b.reason}) + b"\n" for b in answer.bad)
+        self._vectors.write(np.ascontiguousarray(answer.vectors, dtype="<f4").tobytes())
+        self._ids.write(ids)
+        self._bad.write(faults)
+        self.journal = replace(
+            self.journal,
+            position=answer.end,
+            counts=self.journal.counts.plus(answer.tiers, len(answer.bad), answer.tokens),
+            ids_bytes=self.journal.ids_bytes + len(ids),
+            bad_bytes=self.journal.bad_bytes + len(faults),
+        )
+
+    def commit(self) -> None:
+        """Make everything appended durable, then say so in the journal. Blocks for a few fsyncs."""
+        if self.journal == self._last_commit:
+            return
+        self._write_header()
+        for file in (self._vectors, self._ids, self._bad):
+            file.flush()
+            os.fsync(file.fileno())
+        replace_file(self._paths.journal, self.journal.to_json())
+        self._last_commit = self.journal
+
+    def complete(self) -> None:
+        """Commit, give the vectors their final name, and mark the journal complete."""
+        self.commit()
+        self._paths.partial.replace(self._paths.vectors)
+        sync_folder(self._paths.vectors.parent)
+        self.journal = replace(self.journal, complete=True)
+        replace_file(self._paths.journal, self.journal.to_json())
+        self._last_commit = self.journal
+
+    def _found(self) -> Journal | None:
+        """The journal of an earlier run, checked against the files; None when there is no output at all."""
+        paths = self._paths
+        if not paths.journal.exists():
+            for path in (paths.vectors, paths.partial, paths.ids, paths.bad):
+                if path.exists() and (path != paths.partial or path.stat().st_size):
+                    raise CannotResume(f"{path} exists and no journal says how it was made")
+            return None
+        journal = Journal.from_json(paths.journal.read_bytes())
+        journal.require(self._origin)
+        whole = paths.vectors.exists() and paths.vectors.stat().st_size == self._vector_bytes(journal)
+        if journal.complete and not whole:
+            raise CannotResume(f"{paths.vectors} was complete and is gone, or has changed its size")
+        if not journal.complete and whole and not paths.partial.exists():  # killed between the last two steps
+            journal = replace(journal, complete=True)
+            replace_file(paths.journal, journal.to_json())
+        return journal
+
+    def _lock(self) -> None:
+        self._vectors = self._open(self._paths.partial)
+        try:
+            fcntl.flock(self._vectors, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotResume(f"another ingestion is writing {self._paths.partial}") from None
+
+    def _open_files(self) -> None:
+        """Open what is not open yet, and cut every file at the last commit."""
+        self._ids = self._open(self._paths.ids)
+        self._bad = self._open(self._paths.bad)
+        self._cut(self._vectors, self._vector_bytes(self.journal) if self.journal.counts.rows else 0)
+        self._cut(self._ids, self.journal.ids_bytes)
+        self._cut(self._bad, self.journal.bad_bytes)
+        self._write_header()
+
+    def _open(self, path: Path) -> BinaryIO:
+        file = path.open("r+b") if path.exists() else path.open("x+b")
+        return self._stack.enter_context(file)
+
+    def _cut(self, file: BinaryIO, size: int) -> None:
+        held = file.seek(0, os.SEEK_END)
+        if held < size:
+            raise CannotResume(f"{file.name} has {held} bytes where the journal says {size}")
+        file.truncate(size)
+        file.seek(size)
+
+    def _write_header(self) -> None:
+        """The .npy header for the rows there are now; the file is a whole array at every commit."""
+        shape = (self.journal.counts.rows, self._origin.dimensions)
+        self._vectors.seek(0)
+        np.lib.format.write_array_header_1_0(self._vectors, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        assert self._vectors.tell() == HEADER_BYTES
+        self._vectors.seek(0, os.SEEK_END)
+
+    def _vector_bytes(self, journal: Journal) -> int:
+        return HEADER_BYTES + journal.counts.rows * self._origin.dimensions * FLOAT_BYTES

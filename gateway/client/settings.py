@@ -1,0 +1,15 @@
+"""The settings of commands that talk to a gateway from outside. Only the command line reads them, not the library."""
+
+from pydantic import Field, SecretStr
+
+from engine.configuration import Configuration
+
+
+class ClientSettings(Configuration):
+    """Where the gateway is, and who asks."""
+
+    client_url: str = Field("http://127.0.0.1:8080", description="Gateway that client commands talk to")
+    client_fallback_url: str | None = Field(
+        None, description="Second gateway, asked when the first is unwell and only if it serves the same fingerprint"
+    )
+    client_api_key: SecretStr | None = Field(None, description="API key that client commands send")
