@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtest.client import RequestFailed
-from loadtest.display import show
+from loadtest.display import show, wide_console
 from loadtest.html import render
 from loadtest.open_loop import precise_loop
 from loadtest.report import Report, Settings
@@ -175,7 +175,7 @@ def loadtest(
     )
     test = LoadTest(settings, planned, api_key, timeout_s, verify_share, fidelity)
     report = _measure(test)
-    show(report, Console())
+    show(report, wide_console())
     if json_file is not None:
         json_file.write_bytes(report.to_json())
     if html_file is not None:

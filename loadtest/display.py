@@ -11,6 +11,14 @@ from loadtest.report import Report
 from loadtest.tiers import HITS, MISS
 from loadtest.verify import Verification
 
+PIPE_WIDTH = 120
+
+
+def wide_console() -> Console:
+    """The terminal's own console; in a pipe or a file one wide enough for our tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
 
 def show(report: Report, console: Console) -> None:
     """Print the whole report."""

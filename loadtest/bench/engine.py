@@ -142,7 +142,7 @@ def throughput(sources: Sources) -> Result:
         f"Uncached: {len(lengths):,} distinct texts of {min(lengths)} to {max(lengths)} tokens; singles at {many} "
         f"connections, requests of {BATCH} at {few}"
     )
-    return Result(title, bench.machine(), outcomes, RATIOS, shares=shares)
+    return Result(title, bench.machine, outcomes, RATIOS, shares=shares)
 
 
 def idle(sources: Sources) -> Result:
@@ -154,7 +154,7 @@ def idle(sources: Sources) -> Result:
         Contender(GATEWAY_IDLE, gateway_load(sources, 1, 1)),
     ]
     outcomes = alternate(contenders, bench.rounds, bench.console)
-    return Result("Idle: one text at a time", bench.machine(), outcomes, differences=IDLE)
+    return Result("Idle: one text at a time", bench.machine, outcomes, differences=IDLE)
 
 
 def graph_load(sources: Sources, input_ids: list[list[int]], batch: int) -> Callable[[], Measurement]:

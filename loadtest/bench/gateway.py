@@ -76,7 +76,7 @@ def gateway(bench: Bench, *, l0_url: str | None, exact_url: str | None, redis_ur
         ]
         outcomes = alternate(contenders, bench.rounds, bench.console)
     title = f"Cached single texts, {bench.connections} connections, {len(texts):,} distinct texts"
-    return [Result(title, bench.machine(), outcomes, RATIOS)]
+    return [Result(title, bench.machine, outcomes, RATIOS)]
 
 
 def start_gateways(stack: Stack, bench: Bench, redis_url: str) -> Gateways:

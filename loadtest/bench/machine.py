@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 INT8_FLAGS = {"avx512_vnni", "avx_vnni", "asimddp"}
+NOISY_LOAD = 0.5
 PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "redis", "onnxruntime")
 
 
@@ -20,18 +21,25 @@ class Machine:
     server_core: int | None
     generator_core: int | None
     generator: str
+    load_before: float  # processes that wanted a core in the minute before: noise in every figure
     python: str
     packages: dict[str, str]
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether others were using the machine, so that only the ratios mean something, and they vaguely."""
+        return self.load_before > NOISY_LOAD
 
     def __str__(self) -> str:
         pins = "nothing pinned"
         if self.server_core is not None or self.generator_core is not None:
             pins = f"servers on core {_core(self.server_core)}, generator on core {_core(self.generator_core)}"
         int8 = "with" if self.int8_dot_products else "without"
+        busy = f"; NOT QUIET: load {self.load_before:g} before the start" if self.is_noisy else ""
         packages = ", ".join(f"{name} {number}" for name, number in self.packages.items())
         return (
-            f"{self.cpu}, {self.cores} cores usable, {int8} INT8 dot products; {pins}; generator: {self.generator}\n"
-            f"Python {self.python}, {packages}"
+            f"{self.cpu}, {self.cores} cores usable, {int8} INT8 dot products; {pins}; "
+            f"generator: {self.generator}{busy}\nPython {self.python}, {packages}"
         )
 
 
@@ -46,6 +54,7 @@ def describe(server_core: int | None, generator_core: int | None, generator: str
         server_core=server_core,
         generator_core=generator_core,
         generator=generator,
+        load_before=round(os.getloadavg()[0], 2),
         python=platform.python_version(),
         packages={name: number for name in PACKAGES if (number := _version(name))},
     )

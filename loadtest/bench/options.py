@@ -13,6 +13,7 @@ from loadtest.bench.load import Load, wrk_installed
 from loadtest.bench.machine import Machine, describe
 from loadtest.bench.processes import BenchmarkError
 from loadtest.bench.rounds import Result, results_json, show
+from loadtest.display import wide_console
 from loadtest.texts import TextsError, read_texts
 
 DEFAULT_BUNDLE = Path(".dejavec/models/all-MiniLM-L6-v2-int8")
@@ -33,16 +34,13 @@ class Bench:
     bundle: Path
     generator: str
     json_file: Path | None
+    machine: Machine
     console: Console
 
     @property
     def load(self) -> Load:
         """How every contender is driven."""
         return Load(self.seconds, self.generator_core, use_wrk=self.generator == "wrk")
-
-    def machine(self) -> Machine:
-        """What this runs on."""
-        return describe(self.core, self.generator_core, self.generator)
 
     def texts(self) -> list[str]:
         """The first `count` distinct texts. Raises TextsError."""
@@ -95,8 +93,10 @@ def common_options(run: Callable[..., Sequence[Result]]) -> Callable[..., None]:
     @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all rounds.")
     @functools.wraps(run)
     def command(**options: Any) -> None:
-        names = Bench.__dataclass_fields__.keys() - {"console"}
-        bench = Bench(**{name: options.pop(name) for name in names}, console=Console())
+        names = Bench.__dataclass_fields__.keys() - {"machine", "console"}
+        common = {name: options.pop(name) for name in names}
+        machine = describe(common["core"], common["generator_core"], common["generator"])
+        bench = Bench(**common, machine=machine, console=wide_console())
         if bench.generator == "wrk" and not wrk_installed():
             raise click.ClickException("wrk is not installed: leave --generator out")
         try:

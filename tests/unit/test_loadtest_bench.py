@@ -1,0 +1,216 @@
+"""What benchmarks send, how they compare rounds, and how they mind their children."""
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from engine.feeds import feeds
+from engine.protocol import Lane, decode_request
+from loadtest.bench.__main__ import bench
+from loadtest.bench.bare_apps import echo, route
+from loadtest.bench.engine import PaddingMeter
+from loadtest.bench.gateway import RATIOS
+from loadtest.bench.generator import Measurement
+from loadtest.bench.graph import packed, padded, padding_share
+from loadtest.bench.machine import describe
+from loadtest.bench.processes import BenchmarkError, Child, free_port, pinned, run_pinned
+from loadtest.bench.rounds import (
+    Contender,
+    Difference,
+    Ratio,
+    Result,
+    alternate,
+    results_json,
+    show,
+)
+from loadtest.bench.stack import check_bundle
+from loadtest.bench.wire import batches, embeddings_body, http_request, vectors_body, whole
+
+IDS = [[101, 7, 102], [101, 102], [101, 8, 9, 10, 102]]
+
+
+def test_engine_requests_are_the_engines_protocol() -> None:
+    """The engine reads back the token ids; a lone text is interactive, several are bulk."""
+    batch = decode_request(vectors_body(IDS))
+    assert batch.lengths.tolist() == [3, 2, 5]
+    assert batch.input_ids.tolist() == [token for ids in IDS for token in ids]
+    assert batch.lane is Lane.BULK
+    assert decode_request(vectors_body(IDS[:1])).lane is Lane.INTERACTIVE
+
+
+def test_graph_gets_what_the_engine_would_feed_it() -> None:
+    """The bare graph runs on the very arrays that the engine makes, types included."""
+    ours, theirs = packed(IDS), feeds([np.array(ids, np.int32) for ids in IDS])
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype
+        assert ours[name].tolist() == array.tolist()
+
+
+def test_padded_graphs_get_ids_and_mask() -> None:
+    """The usual form of graph gets a rectangle and says where the tokens are."""
+    feed = padded(IDS)
+    assert feed["input_ids"].tolist()[1] == [101, 102, 0, 0, 0]
+    assert feed["attention_mask"].sum(axis=1).tolist() == [3, 2, 5]
+
+
+def test_padding_share_by_hand() -> None:
+    """Lengths 3, 2, 5 in twos compute 6 + 5 tokens for 10."""
+    assert padding_share([3, 2, 5], 2) == pytest.approx(1 - 10 / 11)
+    assert padding_share([4, 4], 2) == 0
+
+
+def test_batches_and_whole_requests() -> None:
+    """Batches may end short; whole requests never do, whatever the number of texts."""
+    assert batches([1, 2, 3], 2) == [[1, 2], [3]]
+    assert whole([1, 2, 3], 2) == [[1, 2]]
+    assert whole([1, 2, 3, 4], 2) == [[1, 2], [3, 4]]
+    assert whole([1], 3) == [[1, 1, 1]]
+
+
+def test_http_request_bytes() -> None:
+    """A request is complete: host, length, extra headers, body."""
+    request = http_request("http://a:9", "/p", b"xyz", headers={"x-cache-control": "no-cache"})
+    head, body = request.split(b"\r\n\r\n")
+    assert body == b"xyz"
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"POST /p HTTP/1.1"
+    assert {b"host: a:9", b"content-length: 3", b"x-cache-control: no-cache"} <= set(lines)
+
+
+def test_lone_texts_go_as_strings() -> None:
+    """One text is a string, several are a list, as clients send them."""
+    assert orjson.loads(embeddings_body("m", ["a"]))["input"] == "a"
+    assert orjson.loads(embeddings_body("m", ["a", "b"]))["input"] == ["a", "b"]
+
+
+def a_result(order: list[str] | None = None) -> Result:
+    """Two contenders, the second half as fast, both slower in the second round."""
+    speeds = iter([1.0, 1.0, 0.5, 0.5])
+
+    def contender(name: str, rate: float, p50_ms: float, tier: str) -> Contender:
+        def measure() -> Measurement:
+            if order is not None:
+                order.append(name)
+            return Measurement(rate * next(speeds), p50_ms, 2 * p50_ms, tiers={tier: 5})
+
+        return Contender(name, measure)
+
+    contenders = [contender("slow", 100, 3.0, "exact"), contender("fast", 200, 1.0, "local")]
+    outcomes = alternate(contenders, 2, quiet())
+    return Result(
+        "a [title]",
+        describe(0, 1, "own"),
+        outcomes,
+        ratios=[Ratio("slow / fast", "slow", "fast", 0.6), Ratio("fast / slow", "fast", "slow", 2)],
+        differences=[Difference("slow - fast", "slow", "fast", 1.0)],
+        shares={"padding": 0.25},
+    )
+
+
+def quiet() -> Console:
+    """A console that keeps what is printed."""
+    return Console(file=io.StringIO(), width=160)
+
+
+def test_rounds_alternate_and_ratios_pair_them() -> None:
+    """Contenders take turns, and a drift between rounds leaves the ratio alone."""
+    order: list[str] = []
+    result = a_result(order)
+    assert order == ["slow", "fast", "slow", "fast"]
+    ratio = result.ratio(result.ratios[0])
+    assert (ratio.median, ratio.low, ratio.high) == (0.5, 0.5, 0.5)
+    assert result.difference(result.differences[0]).median == 2.0
+
+
+def test_contenders_of_batches_count_texts() -> None:
+    """A request of 32 counts as 32 texts a second."""
+    outcomes = alternate([Contender("x", lambda: Measurement(2.0, 1.0, 1.0), 32)], 1, quiet())
+    assert outcomes["x"].rates == [64.0]
+
+
+def test_print_and_json() -> None:
+    """Both show machine, contenders, ratios with verdicts, differences and shares."""
+    console = quiet()
+    show(a_result(), console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for expected in ("a [title]", "servers on core 0", "slow / fast", "≥ 0.6", "missed", "reached", "25.0%"):
+        assert expected in text
+    payload = orjson.loads(results_json([a_result()]))[0]
+    assert payload["ratios"]["slow / fast"]["median"] == 0.5
+    assert payload["differences_ms"]["slow - fast"]["median"] == 2.0
+    assert payload["contenders"]["fast"]["rounds"][0]["tiers"] == {"local": 5}
+
+
+def test_failures_and_saturation_are_shown() -> None:
+    """A contender that failed requests, or was limited by the generator, says so beside its figure."""
+    bad = Measurement(1.0, 1.0, 1.0, failed={"503": 4}, busy=0.97)
+    outcome = alternate([Contender("x", lambda: bad)], 1, quiet())["x"]
+    assert "4 failed (503)" in outcome.remarks
+    assert "generator saturated" in outcome.remarks
+
+
+def test_aims_of_the_gateway() -> None:
+    """The ratios promised for cached requests are the ones compared."""
+    assert [ratio.aim for ratio in RATIOS] == [0.6, 0.7, 0.45, 0.30]
+
+
+def test_padding_meter() -> None:
+    """Each contender's padding is what the engine computed during its own rounds."""
+    meter = PaddingMeter("unused", {"a": (80.0, 100.0), "nothing": (0.0, 0.0)})
+    assert meter.shares() == {"padding, a": pytest.approx(0.2)}
+
+
+def test_children_run_where_they_are_pinned() -> None:
+    """A pinned child sees one core, and the parent keeps its own."""
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    script = "import os; print(*os.sched_getaffinity(0))"
+    assert run_pinned((sys.executable, "-c", script), b"", core, 30).split() == [str(core).encode()]
+    assert os.sched_getaffinity(0) == before
+
+
+def test_unknown_core_is_named() -> None:
+    """A core that is not there is one line."""
+    with pytest.raises(BenchmarkError, match="core 4000 cannot be used"), pinned(4000):
+        pass
+
+
+def test_child_that_ends_is_told_with_its_last_lines(tmp_path: Path) -> None:
+    """A server that dies at start is shown with what it said."""
+    command = (sys.executable, "-c", "raise SystemExit('no such model')")
+    with Child("server", command, tmp_path) as child, pytest.raises(BenchmarkError, match="no such model"):
+        child.wait_for(f"http://127.0.0.1:{free_port()}/health", 30)
+
+
+def test_missing_bundle_names_the_remedy() -> None:
+    """Without a model the benchmark says how to get one."""
+    with pytest.raises(BenchmarkError, match="make up"):
+        check_bundle(Path("/nowhere"))
+
+
+async def test_bare_apps_answer_as_the_gateway_does() -> None:
+    """Echo and route give one base64 vector in OpenAI's shape."""
+    for app in (echo, route):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://bare") as client:
+            answer = await client.post("/v1/embeddings", content=embeddings_body("m", ["text"]))
+        assert answer.status_code == 200
+        assert len(answer.json()["data"][0]["embedding"]) == 2048
+
+
+@pytest.mark.parametrize("command", ["gateway", "engine"])
+def test_commands_want_both_urls(command: str) -> None:
+    """Half a running stack is refused before anything starts."""
+    option = "--l0-url" if command == "gateway" else "--engine-url"
+    result = CliRunner().invoke(bench, [command, option, "http://127.0.0.1:1"])
+    assert result.exit_code == 2
+    assert "or neither" in result.output
