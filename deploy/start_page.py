@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import redis
-from rich.console import Console, Group
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -39,7 +39,7 @@ def describe_redis(url: str) -> str:
     try:
         with redis.Redis.from_url(url, socket_timeout=ASK_TIMEOUT_S, protocol=2) as client:
             version = client.info("server")["redis_version"]
-            modules = {str(entry[1], "utf-8", "replace") for entry in client.execute_command("MODULE LIST")}
+            modules = {module["name"] for module in client.info("modules").get("modules", ())}
     except (redis.RedisError, OSError) as error:
         return f"does not answer at {address} ({error}); requests go to the engine until it does"
     search = "with RediSearch" if modules & {"search", "searchlight"} else "without RediSearch"
@@ -55,19 +55,17 @@ def without_password(url: str) -> str:
     return parts._replace(netloc=f"{parts.username or ''}:***@{host}", query="").geturl()
 
 
-def render(plan: Plan, found: Found) -> Group:
-    """The page."""
+def show(plan: Plan, found: Found, console: Console | None = None) -> None:
+    """Print the page."""
+    console = console or Console(highlight=False)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _facts(plan, found):
         table.add_row(name, Text(value))
-    return Group(Panel(table, title="dejavec is up", expand=False), *_examples(plan, found))
-
-
-def show(plan: Plan, found: Found) -> None:
-    """Print the page."""
-    Console(highlight=False).print(render(plan, found))
+    console.print(Panel(table, title="dejavec is up", expand=False))
+    for text in _examples(plan, found):
+        console.print(text, soft_wrap=True)  # a line broken by us could not be copied
 
 
 def _facts(plan: Plan, found: Found) -> list[tuple[str, str]]:
@@ -86,19 +84,21 @@ def _facts(plan: Plan, found: Found) -> list[tuple[str, str]]:
 
 def _examples(plan: Plan, found: Found) -> list[Text]:
     model = found.engine.model if found.engine else "all-MiniLM-L6-v2"
-    header = ' -H "Authorization: Bearer $KEY"' if plan.gateway.api_keys else ""
-    key = "..." if plan.gateway.api_keys else "unused"
+    header = "  -H 'authorization: Bearer YOUR-KEY' \\\n" if plan.gateway.api_keys else ""
+    key = "YOUR-KEY" if plan.gateway.api_keys else "unused"
     curl = (
-        f"curl -i {plan.gateway_url}/v1/embeddings{header} -H 'content-type: application/json' \\\n"
-        f'  -d \'{{"model": "{model}", "input": "How do I reset my password?"}}\''
+        f"curl -i {plan.gateway_url}/v1/embeddings \\\n{header}"
+        "  -H 'content-type: application/json' \\\n"
+        f"""  -d '{{"model": "{model}", "input": "How do I reset my password?"}}'"""
     )
     python = (
         "from openai import OpenAI\n"
         f'client = OpenAI(base_url="{plan.gateway_url}/v1", api_key="{key}")\n'
-        f'client.embeddings.create(model="{model}", input=["How do I reset my password?"]).data[0].embedding'
+        f'reply = client.embeddings.create(model="{model}", input="Hello")\n'
+        "print(len(reply.data[0].embedding))"
     )
     return [
-        Text("\nAsk twice; the second answer says `x-cache: local`:", style="bold"),
+        Text("\nAsk twice; the second answer comes from the cache and says so (x-cache):", style="bold"),
         Text(f"\n{curl}\n"),
         Text("With the OpenAI client for Python:", style="bold"),
         Text(f"\n{python}\n"),

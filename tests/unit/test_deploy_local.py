@@ -1,17 +1,19 @@
 """Settings become children: what is started, with which environment, and what is refused."""
 
+import io
 import os
 import socket
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from deploy.child import ChildSpec
 from deploy.embedded_redis import Binaries, Instance, NotAvailable, configure, locate
 from deploy.local import Plan, check_ports, engine_child, gateway_child, redis_child
 from deploy.ports import free_port
 from deploy.settings import SupervisorSettings
-from deploy.start_page import Found, render, without_password
+from deploy.start_page import Found, show, without_password
 from engine.configuration import ConfigurationError
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
@@ -143,11 +145,9 @@ def test_passwords_are_not_shown(url: str, shown: str) -> None:
 
 def test_start_page_has_what_to_copy(tmp_path: Path) -> None:
     """Address, documentation, metrics, a curl and a Python example, also before the engine has said who it is."""
-    from rich.console import Console
-
-    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(render(plan(tmp_path), Found(None, "8.2.3 with RediSearch")))
-    console.file.close()
-    text = console.export_text()
+    page = io.StringIO()
+    show(plan(tmp_path), Found(None, "8.2.3 with RediSearch"), Console(width=60, file=page))
+    text = page.getvalue()
+    assert "  -H 'content-type: application/json' \\\n  -d '{" in text
     for piece in ("http://127.0.0.1:8080", "/docs", "/metrics", "curl -i", "OpenAI(base_url=", "8.2.3 with RediSearch"):
         assert piece in text
