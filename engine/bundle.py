@@ -1,9 +1,11 @@
 """The model folder: `bundle.json` beside the graph and the tokenizer. Light imports; nothing of ONNX Runtime.
 
     <bundle>/
-      bundle.json      this module's Bundle, as JSON
-      model.onnx       input_ids int64[B, S], attention_mask int64[B, S] -> embeddings float32[B, dimensions]
-      tokenizer.json   no padding; truncation at max_tokens
+      bundle.json        this module's Bundle, as JSON
+      model.onnx         the arrays of `engine.feeds` (packed tokens) -> embeddings float32[B, dimensions]
+      tokenizer.json     no padding; truncation at max_tokens
+      kernel_probe.onnx  a uint8[rows, 64] (feed 255) -> result int32[rows, 32], expected int32[1, 32]: where they
+                         differ, this CPU's uint8 x int8 product saturates
 
 The fingerprint names everything that decides a vector's bytes. The graph's hash covers the weights, the
 quantisation recipe with its calibrated scales, pooling and normalisation; tokenizer, maximum length and the
@@ -20,6 +22,7 @@ from tokenizers import Tokenizer
 BUNDLE_FILE = "bundle.json"
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+KERNEL_PROBE_FILE = "kernel_probe.onnx"
 FORMAT_VERSION = 1
 
 Pooling = Literal["mean", "cls", "last"]

@@ -1,7 +1,15 @@
 """Ragged token ids of a batch -> the arrays a bundle's graph takes. Pure numpy; nothing of ONNX Runtime.
 
-The graph's inputs are known to this module and to `engine.build` only; whoever runs a graph passes on what
-`feeds` returns, whatever its names.
+The graph computes on packed tokens: the T tokens of B texts one after the other, without padding. Attention and
+pooling alone see the padded form [B, S], S the longest text; two index arrays lead there and back.
+
+    input_ids       int32[T]      all token ids, text after text
+    position_ids    int32[T]      each token's place in its own text
+    rows            int32[B, S]   the packed row of each padded place; padding repeats the text's own first token
+    slots           int32[T]      the padded place b * S + s of each packed token
+    attention_mask  int32[B, S]   1 for a token, 0 for padding
+
+Only this module and `engine.build` know these names: whoever runs a graph passes on what `feeds` returns.
 """
 
 from collections.abc import Sequence
@@ -13,16 +21,22 @@ import numpy.typing as npt
 from engine.protocol import Int32Array
 
 
-def feeds(texts: Sequence[Int32Array], pad_token_id: int = 0) -> dict[str, npt.NDArray[Any]]:
-    """Inputs of the graph for one batch.
+def feeds(texts: Sequence[Int32Array]) -> dict[str, npt.NDArray[Any]]:
+    """The graph's inputs for one batch of n arrays int32[length_i], each with at least one token id.
 
-    texts: n arrays int32[length_i], each with at least one token id.
-    Returns input_ids and attention_mask, both int64[n, longest]. Raises ValueError on an empty batch or text.
+    Raises ValueError on an empty batch and on a text without tokens.
     """
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    lengths = np.fromiter(map(len, texts), dtype=np.int32, count=len(texts))
     if not len(texts) or int(lengths.min()) == 0:
         raise ValueError("a batch needs at least one text, and every text at least one token")
-    attention_mask = np.arange(int(lengths.max())) < lengths[:, None]
-    input_ids = np.full(attention_mask.shape, pad_token_id, dtype=np.int64)
-    input_ids[attention_mask] = np.concatenate(texts)
-    return {"input_ids": input_ids, "attention_mask": attention_mask.astype(np.int64)}
+    starts = np.cumsum(lengths, dtype=np.int32) - lengths
+    places = np.arange(int(lengths.max()), dtype=np.int32)
+    is_token = places < lengths[:, None]
+    padded_positions = np.where(is_token, places, 0)
+    return {
+        "input_ids": np.concatenate(texts).astype(np.int32, copy=False),
+        "position_ids": padded_positions[is_token],
+        "rows": starts[:, None] + padded_positions,
+        "slots": np.flatnonzero(is_token).astype(np.int32),
+        "attention_mask": is_token.astype(np.int32),
+    }

@@ -1,0 +1,15 @@
+"""Checkpoint -> bundle: the graph, its INT8 form, the tokenizer and a report. Knows nothing of serving.
+
+checkpoint.py    finding a checkpoint's files         bert_weights.py  safetensors -> arrays
+choices.py       pooling, length, prompts             bert_graph.py    arrays -> ONNX graph
+calibration.py   texts and activation peaks           linears.py       FP32 and INT8 products
+quantize.py      FP32 -> INT8                         onnx_writer.py   nodes, constants, bytes
+quality.py       cosine, batch-independence           kernel_probe.py  is this CPU's product exact?
+build_bundle.py  the order of it all                  cli.py           `dejavec model`
+"""
+
+from engine.build.bundle_builder import build_bundle
+from engine.build.checkpoint import default_checkpoint
+from engine.build.errors import BuildError
+
+__all__ = ["BuildError", "build_bundle", "default_checkpoint"]

@@ -1,0 +1,157 @@
+"""The BERT encoder as an ONNX graph over packed tokens. Knows the arithmetic; nothing of files or calibration.
+
+The T tokens of B texts lie one after the other; linears, norms and GELU run on them without padding. Attention and
+pooling see the padded form [B, S], reached through `rows` and left through `slots` (see `engine.feeds`).
+
+A text's vector is the same to the byte whatever it is batched with. What that needs, measured on x86-64 with
+AVX-512 (ONNX Runtime 1.31):
+- sums over tokens run in a product of at least two rows: the one-row kernel adds in groups of four, so that a text
+  of 4n + 3 tokens changed with its padding; the general kernel adds one by one, and zeros at the end change nothing
+- no ReduceSum or ReduceL2 over float32: they take another kernel for a batch of one
+- padding repeats a text's own first token, so no other text's values come near its sums
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from engine.build.bert_weights import BertWeights, Layer, LayerNorm
+from engine.build.linears import Linears
+from engine.build.onnx_writer import CONTRIB, GraphWriter
+from engine.bundle import Pooling
+from engine.protocol import Float32Array
+
+GELU_MINIMUM = -0.1701  # of both GELUs, rounded down; ReLU's is 0
+NORM_FLOOR = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The names of the graph's inputs; shapes and meaning in `engine.feeds`."""
+
+    input_ids: str
+    position_ids: str
+    rows: str
+    slots: str
+    attention_mask: str
+
+
+def write_graph(weights: BertWeights, linears: Linears, pooling: Pooling, normalize: bool) -> onnx.ModelProto:
+    """The whole model: `engine.feeds` arrays -> embeddings float32[B, hidden]."""
+    return _BertGraph(weights, linears).write(pooling, normalize)
+
+
+class _BertGraph:
+    """Holds what every node needs while one graph is written."""
+
+    def __init__(self, weights: BertWeights, linears: Linears) -> None:
+        self._weights = weights
+        self._shape = weights.shape
+        self._linears = linears
+        self._graph = GraphWriter("embedding")
+
+    def write(self, pooling: Pooling, normalize: bool) -> onnx.ModelProto:
+        graph = self._graph
+        inputs = Inputs(
+            input_ids=graph.input("input_ids", np.int32, ["tokens"]),
+            position_ids=graph.input("position_ids", np.int32, ["tokens"]),
+            rows=graph.input("rows", np.int32, ["texts", "longest"]),
+            slots=graph.input("slots", np.int32, ["tokens"]),
+            attention_mask=graph.input("attention_mask", np.int32, ["texts", "longest"]),
+        )
+        x = self._embed(inputs)
+        for index, layer in enumerate(self._weights.layers):
+            x = self._layer(x, layer, f"layer.{index}", inputs)
+        vectors = self._pool(x, inputs, pooling)
+        if normalize:
+            vectors = self._unit_length(vectors)
+        graph.output(vectors, "embeddings", np.float32, ["texts", self._shape.hidden])
+        return graph.model()
+
+    def _embed(self, inputs: Inputs) -> str:
+        graph, weights = self._graph, self._weights
+        words = self._linears.look_up(graph, "words", weights.words, inputs.input_ids)
+        positions = graph.op("Gather", graph.constant("positions", weights.positions), inputs.position_ids)
+        return self._norm(graph.op("Add", words, positions), weights.embedding_norm, "embeddings.norm")
+
+    def _layer(self, x: str, layer: Layer, name: str, inputs: Inputs) -> str:
+        context = self._attention(x, layer, name, inputs)
+        out = self._linear(context, f"{name}.out", layer.attention_out.weight, layer.attention_out.bias)
+        x = self._norm(self._graph.op("Add", out, x), layer.attention_norm, f"{name}.attention_norm")
+        wide = self._product(x, f"{name}.up", layer.up.weight)
+        active, lowest = self._activation(wide, f"{name}.up.bias", layer.up.bias)
+        down = self._linear(active, f"{name}.down", layer.down.weight, layer.down.bias, lowest)
+        return self._norm(self._graph.op("Add", down, x), layer.norm, f"{name}.norm")
+
+    def _attention(self, x: str, layer: Layer, name: str, inputs: Inputs) -> str:
+        graph, hidden = self._graph, self._shape.hidden
+        linears = (layer.query, layer.key, layer.value)
+        weight = np.concatenate([linear.weight for linear in linears], axis=1)
+        qkv = self._linear(x, f"{name}.qkv", weight, np.concatenate([linear.bias for linear in linears]))
+        query, key, value = (
+            graph.op("Gather", part, inputs.rows) for part in graph.split(qkv, [hidden, hidden, hidden], axis=1)
+        )
+        context = graph.op(
+            "MultiHeadAttention",
+            query,
+            key,
+            value,
+            "",
+            inputs.attention_mask,
+            domain=CONTRIB,
+            num_heads=self._shape.heads,
+        )
+        return graph.op("Gather", graph.op("Reshape", context, graph.integers(-1, hidden)), inputs.slots)
+
+    def _product(self, x: str, site: str, weight: Float32Array, lowest: float | None = None) -> str:
+        prepared = self._linears.prepare(self._graph, x, site, lowest)
+        return self._linears.multiply(self._graph, prepared, site, weight)
+
+    def _linear(self, x: str, site: str, weight: Float32Array, bias: Float32Array, lowest: float | None = None) -> str:
+        product = self._product(x, site, weight, lowest)
+        return self._graph.op("Add", product, self._graph.constant(f"{site}.bias", bias))
+
+    def _activation(self, x: str, bias_name: str, bias: Float32Array) -> tuple[str, float]:
+        """The activation of x + bias, and a number it never falls below."""
+        graph, kind = self._graph, self._shape.activation
+        constant = graph.constant(bias_name, bias)
+        if kind == "relu":
+            return graph.op("Relu", graph.op("Add", x, constant)), 0.0
+        exact = kind == "gelu" and not self._linears.approximate_gelu
+        return graph.op("BiasGelu" if exact else "FastGelu", x, constant, domain=CONTRIB), GELU_MINIMUM
+
+    def _norm(self, x: str, norm: LayerNorm, name: str) -> str:
+        graph = self._graph
+        gamma, beta = graph.constant(f"{name}.gamma", norm.gamma), graph.constant(f"{name}.beta", norm.beta)
+        return graph.op("LayerNormalization", x, gamma, beta, axis=-1, epsilon=self._shape.epsilon)
+
+    def _pool(self, x: str, inputs: Inputs, pooling: Pooling) -> str:
+        graph = self._graph
+        lengths = graph.op("ReduceSum", inputs.attention_mask, graph.integers(1), keepdims=0)  # int32: exact
+        if pooling == "mean":
+            return graph.op("Div", self._sum_tokens(x, inputs), self._column(lengths))
+        first = graph.op("Gather", inputs.rows, graph.constant("first", np.array(0, dtype=np.int64)), axis=1)
+        if pooling == "cls":
+            return graph.op("Gather", x, first)
+        one = graph.constant("one", np.array(1, dtype=np.int32))
+        return graph.op("Gather", x, graph.op("Add", first, graph.op("Sub", lengths, one)))
+
+    def _sum_tokens(self, x: str, inputs: Inputs) -> str:
+        """Sum of each text's token states, [B, hidden], through a product of two equal rows."""
+        graph = self._graph
+        mask = graph.cast(graph.op("Unsqueeze", inputs.attention_mask, graph.integers(1)), np.float32)
+        twice = graph.op("Concat", mask, mask, axis=1)
+        sums = graph.op("MatMul", twice, graph.op("Gather", x, inputs.rows))
+        return graph.op("Gather", sums, graph.constant("first", np.array(0, dtype=np.int64)), axis=1)
+
+    def _column(self, lengths: str) -> str:
+        return self._graph.op("Unsqueeze", self._graph.cast(lengths, np.float32), self._graph.integers(1))
+
+    def _unit_length(self, vectors: str) -> str:
+        """Divide each row by its L2 norm, the sum of squares taken as a row times a column."""
+        graph = self._graph
+        row = graph.op("Unsqueeze", vectors, graph.integers(1))
+        column = graph.op("Unsqueeze", vectors, graph.integers(2))
+        square = graph.op("Reshape", graph.op("MatMul", row, column), graph.integers(-1, 1))
+        return graph.op("Div", vectors, graph.op("Max", graph.op("Sqrt", square), graph.number(NORM_FLOOR)))

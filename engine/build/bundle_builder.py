@@ -1,0 +1,286 @@
+"""Checkpoint -> bundle, from the first file read to the finished folder. The order of things; not how each is done."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from filelock import FileLock
+from tokenizers import Tokenizer
+
+from engine.build.bert_weights import BertShape, read_shape, read_weights
+from engine.build.calibration import CalibrationTexts, read_texts
+from engine.build.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
+from engine.build.choices import Choices, choose
+from engine.build.errors import CheckpointError
+from engine.build.kernel_probe import write_kernel_probe
+from engine.build.onnx_writer import OPSET
+from engine.build.quality import compare, count_batch_dependent, demand, lengths_to_check
+from engine.build.quantize import ALPHA, Head, write_fp32, write_int8
+from engine.build.running import Run, open_graph
+from engine.bundle import (
+    BUNDLE_FILE,
+    GRAPH_FILE,
+    KERNEL_PROBE_FILE,
+    TOKENIZER_FILE,
+    Bundle,
+    BundleError,
+    Pooling,
+    Precision,
+    check_files,
+    parse_tokenizer,
+    read_bundle,
+    sha256_of,
+)
+from engine.protocol import Int32Array
+
+BUILDER_VERSION = 1  # raise it whenever the same inputs give another graph or tokenizer
+BUILDING_SUFFIX = ".building"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What a user may decide; None leaves it to the checkpoint."""
+
+    calibration_file: Path | None = None
+    pooling: Pooling | None = None
+    prompts: Mapping[str, str] | None = None
+    name: str | None = None
+    precision: Precision = "int8"
+    force: bool = False  # build again what is there, and keep a graph that is under the bar
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Everything known before any weight is read."""
+
+    checkpoint: Checkpoint
+    shape: BertShape
+    choices: Choices
+    texts: CalibrationTexts
+    options: BuildOptions
+
+    @property
+    def name(self) -> str:
+        return self.options.name or self.checkpoint.name
+
+    def inputs(self) -> dict[str, Any]:
+        """What decides the bundle's content: a bundle whose recipe says the same need not be built again."""
+        return {
+            "builder_version": BUILDER_VERSION,
+            "model": self.name,
+            "precision": self.options.precision,
+            "source_sha256": self.checkpoint.weights_sha256,
+            "tokenizer_source_sha256": sha256_of(self.checkpoint.folder / TOKENIZER_FILE),
+            "calibration_sha256": self.texts.sha256 if self.options.precision == "int8" else None,
+            "pooling": self.choices.pooling,
+            "normalize": self.choices.normalize,
+            "max_tokens": self.choices.max_tokens,
+            "prompts": self.choices.prompts,
+            "default_prompt_name": self.choices.default_prompt_name,
+        }
+
+
+def build_bundle(
+    source: str,
+    out: Path,
+    *,
+    calibration_file: Path | None = None,
+    pooling: Pooling | None = None,
+    prompts: Mapping[str, str] | None = None,
+    name: str | None = None,
+    precision: Precision = "int8",
+    force: bool = False,
+    progress: Progress = lambda _: None,
+) -> Bundle:
+    """Build the bundle folder `out` from `source`, a checkpoint folder or a hub id, and return what it is.
+
+    Nothing is done when `out` already is this bundle. `out` appears complete or not at all; several builders of one
+    `out` wait for each other. `progress` is told each step in a few words. Raises BuildError.
+    """
+    options = BuildOptions(calibration_file, pooling, prompts, name, precision, force)
+    if precision == "fp16":
+        raise CheckpointError("fp16 bundles are not built here yet; use int8 or fp32")
+    plan = _plan(source, options)
+    _tell_choices(plan, progress)
+    out = out.expanduser().absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.parent / f".{out.name}.lock"):
+        if not force and (existing := _existing(out, plan)) is not None:
+            progress("the bundle is already there, made from the same inputs")
+            return existing
+        with _replaced_folder(out) as folder:
+            return _build(plan, folder, progress)
+
+
+def _plan(source: str, options: BuildOptions) -> _Plan:
+    checkpoint = open_checkpoint(source)
+    shape = read_shape(checkpoint.config)
+    choices = choose(checkpoint, shape.max_positions, options.pooling, options.prompts)
+    return _Plan(checkpoint, shape, choices, read_texts(options.calibration_file), options)
+
+
+def _tell_choices(plan: _Plan, progress: Progress) -> None:
+    checkpoint, choices = plan.checkpoint, plan.choices
+    progress(f"checkpoint: {checkpoint.model_id} (SHA-256 {checkpoint.weights_sha256[:16]}…)")
+    for name, provenance in choices.provenance.items():
+        progress(f"{name}: {getattr(choices, name)!r}, from {provenance}")
+
+
+def _existing(out: Path, plan: _Plan) -> Bundle | None:
+    """The bundle at `out`, when it is whole and made from the same inputs."""
+    try:
+        bundle = read_bundle(out)
+        check_files(out, bundle)
+    except BundleError:
+        return None
+    return bundle if bundle.recipe.get("inputs") == plan.inputs() else None
+
+
+@contextmanager
+def _replaced_folder(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` that takes its place when the block ends well, and is gone when it does not.
+
+    The caller holds the lock, so a folder of this kind found here is what a killed builder left.
+    """
+    prefix = f".{out.name}."
+    for abandoned in out.parent.glob(f"{prefix}*{BUILDING_SUFFIX}"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=BUILDING_SUFFIX, dir=out.parent))
+    old = folder.with_name(f"{prefix}old{BUILDING_SUFFIX}")
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if out.exists():
+            out.rename(old)
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
+    started_s = time.perf_counter()
+    tokenizer = _write_tokenizer(plan, folder)
+    progress("reading the weights")
+    weights = read_weights(plan.checkpoint.folder / WEIGHTS_FILE, plan.shape)
+    head = Head(plan.choices.pooling, plan.choices.normalize)
+    reference = write_fp32(weights, head)
+    if plan.options.precision == "fp32":
+        graph = reference
+    else:
+        progress(f"calibrating on {len(plan.texts.calibrate)} texts ({plan.texts.n_skipped} lines skipped)")
+        graph = write_int8(weights, head, _encode(tokenizer, plan.texts.calibrate))
+    _write_model(graph, folder / GRAPH_FILE)
+    _write_model(write_kernel_probe(), folder / KERNEL_PROBE_FILE)
+    quality = _measure(plan, graph, reference, tokenizer, progress)
+    if not plan.options.force:
+        demand(quality)
+    bundle = _describe(plan, folder, quality)
+    _write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
+    progress(f"built in {time.perf_counter() - started_s:.1f} s")
+    return bundle
+
+
+def _write_tokenizer(plan: _Plan, folder: Path) -> Tokenizer:
+    """The checkpoint's tokenizer without its padding, cut at the model's own limit whatever the file said."""
+    try:
+        content = (plan.checkpoint.folder / TOKENIZER_FILE).read_bytes()
+        tokenizer = parse_tokenizer(content, plan.choices.max_tokens)
+    except BundleError as error:
+        raise CheckpointError(f"{plan.checkpoint.folder / TOKENIZER_FILE}: {error}") from None
+    if tokenizer.get_vocab_size() > plan.shape.vocab_size:
+        raise CheckpointError(
+            f"{TOKENIZER_FILE} knows {tokenizer.get_vocab_size()} tokens, config.json says {plan.shape.vocab_size}"
+        )
+    _write_file(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
+    return tokenizer
+
+
+def _measure(
+    plan: _Plan, graph: onnx.ModelProto, reference: onnx.ModelProto, tokenizer: Tokenizer, progress: Progress
+) -> dict[str, float]:
+    """Figures for `Bundle.quality`, each told as it is known."""
+    run = open_graph(graph)
+    quality: dict[str, float] = {}
+    if plan.options.precision != "fp32":
+        progress("comparing with FP32")
+        quality |= compare(run, open_graph(reference), _encode(tokenizer, plan.texts.hold_out))
+        progress(
+            f"cosine to FP32 over {len(plan.texts.hold_out)} texts: mean {quality['cosine_mean']:.5f},"
+            f" 1st percentile {quality['cosine_p1']:.5f}, min {quality['cosine_min']:.5f}"
+        )
+    quality |= _batch_dependence(plan, run)
+    progress(
+        f"texts whose vector changes with their batch: {quality['batch_dependent_texts']:.0f}"
+        f" of {quality['batch_checked_texts']:.0f}"
+    )
+    return quality
+
+
+def _batch_dependence(plan: _Plan, run: Run) -> dict[str, float]:
+    max_tokens = plan.choices.max_tokens
+    changed = count_batch_dependent(run, max_tokens, plan.shape.vocab_size)
+    return {"batch_checked_texts": float(len(lengths_to_check(max_tokens))), "batch_dependent_texts": float(changed)}
+
+
+def _describe(plan: _Plan, folder: Path, quality: dict[str, float]) -> Bundle:
+    recipe: dict[str, Any] = {
+        "inputs": plan.inputs(),
+        "opset": OPSET,
+        "onnxruntime": ort.__version__,
+        "revision": plan.checkpoint.revision,
+    }
+    if plan.options.precision == "int8":
+        recipe["smoothquant_alpha"] = ALPHA
+        recipe["calibration"] = {
+            "file": "built-in" if plan.options.calibration_file is None else plan.options.calibration_file.name,
+            "texts": len(plan.texts.calibrate),
+            "lines": plan.texts.n_lines,
+            "skipped_lines": plan.texts.n_skipped,
+        }
+    choices = plan.choices
+    return Bundle(
+        model=plan.name,
+        source=plan.checkpoint.model_id,
+        source_sha256=plan.checkpoint.weights_sha256,
+        tokenizer_sha256=sha256_of(folder / TOKENIZER_FILE),
+        graph_sha256=sha256_of(folder / GRAPH_FILE),
+        precision=plan.options.precision,
+        dimensions=plan.shape.hidden,
+        max_tokens=choices.max_tokens,
+        vocab_size=plan.shape.vocab_size,
+        pooling=choices.pooling,
+        normalize=choices.normalize,
+        prompts=choices.prompts,
+        default_prompt_name=choices.default_prompt_name,
+        recipe=recipe,
+        provenance=choices.provenance,
+        quality=quality,
+    )
+
+
+def _encode(tokenizer: Tokenizer, texts: tuple[str, ...]) -> list[Int32Array]:
+    return [np.array(encoding.ids, dtype=np.int32) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def _write_model(model: onnx.ModelProto, path: Path) -> None:
+    _write_file(path, model.SerializeToString(deterministic=True))
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    """Write and flush to the disk, so that the rename never shows a folder whose files are not there yet."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,105 @@
+"""Calibration texts: read from a file of any size, split for measuring, and turned into activation peaks.
+
+Reading keeps a bounded sample, drawn with a fixed seed, so that the same file always gives the same bundle.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from engine.build.errors import CalibrationError
+from engine.build.running import BATCH_SIZE, Run
+from engine.bundle import sha256_of
+from engine.feeds import feeds
+from engine.protocol import Float32Array, Int32Array
+
+DEFAULT_FILE = Path(__file__).with_name("calibration.txt")
+JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
+SAMPLE_SIZE = 400  # peaks settle well before
+HOLD_OUT_EVERY = 4  # every fourth text measures the finished graph instead of calibrating it
+FEWEST_TO_SPLIT = 16  # with fewer texts the same ones do both
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationTexts:
+    """A sample of a calibration file. `n_skipped` lines were empty or broken."""
+
+    sha256: str
+    calibrate: tuple[str, ...]
+    hold_out: tuple[str, ...]
+    n_lines: int
+    n_skipped: int
+
+
+def read_texts(path: Path | None) -> CalibrationTexts:
+    """Texts of a file with one a line, or JSON Lines with "text" (`.jsonl`, `.ndjson`); None: the built-in file.
+
+    Raises CalibrationError when the file cannot be read or holds no text at all.
+    """
+    path = path or DEFAULT_FILE
+    sample: list[str] = []
+    draw = random.Random(0)  # noqa: S311  # a reproducible sample, no secret
+    n_lines = n_texts = 0
+    for text in _lines(path):
+        n_lines += 1
+        if text is None:
+            continue
+        n_texts += 1
+        if len(sample) < SAMPLE_SIZE:
+            sample.append(text)
+        elif (place := draw.randrange(n_texts)) < SAMPLE_SIZE:
+            sample[place] = text
+    if not sample:
+        raise CalibrationError(f"{path} holds no text: {n_lines} lines, all empty or broken")
+    return _split(sample, sha256_of(path), n_lines, n_lines - n_texts)
+
+
+def _split(sample: list[str], sha256: str, n_lines: int, n_skipped: int) -> CalibrationTexts:
+    if len(sample) < FEWEST_TO_SPLIT:
+        return CalibrationTexts(sha256, tuple(sample), tuple(sample), n_lines, n_skipped)
+    hold_out = tuple(sample[::HOLD_OUT_EVERY])
+    calibrate = tuple(text for index, text in enumerate(sample) if index % HOLD_OUT_EVERY)
+    return CalibrationTexts(sha256, calibrate, hold_out, n_lines, n_skipped)
+
+
+def _lines(path: Path) -> Iterator[str | None]:
+    """Each line's text; None for an empty or broken one."""
+    parse = _parse_json if path.suffix.lower() in JSON_LINES_SUFFIXES else _parse_plain
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                yield parse(line)
+    except OSError as error:
+        raise CalibrationError(f"the calibration file cannot be read: {error}") from None
+
+
+def _parse_plain(line: bytes) -> str | None:
+    try:
+        return line.decode("utf-8").strip() or None
+    except UnicodeDecodeError:
+        return None
+
+
+def _parse_json(line: bytes) -> str | None:
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    text = entry.get("text") if isinstance(entry, dict) else None
+    return (text.strip() or None) if isinstance(text, str) else None
+
+
+def activation_peaks(run: Run, texts: Sequence[Int32Array]) -> dict[str, Float32Array]:
+    """The largest magnitude of each channel, float32[K], at each site of an observed graph, over all `texts`."""
+    peaks: dict[str, Float32Array] = {}
+    ordered = sorted(texts, key=len)
+    for start in range(0, len(ordered), BATCH_SIZE):
+        for output, peak in run(feeds(ordered[start : start + BATCH_SIZE])).items():
+            if output.startswith("peak."):
+                site = output.removeprefix("peak.")
+                peaks[site] = np.maximum(peaks[site], peak) if site in peaks else peak
+    return peaks

