@@ -18,8 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deploy import lock
 from deploy.embedded_redis import NotAvailable, locate
-from deploy.ports import free_port
+from deploy.ports import free_port, refusal
 from tests.integration.engine_under_test import write_tiny_bundle
 
 try:
@@ -187,22 +188,23 @@ def test_a_hung_child_is_restarted(up: Run) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_stops_everything_in_order(tmp_path: Path, number: int) -> None:
     """Gateway, engine, Redis, in this order; exit status 0; no process, no port, no lock stays."""
-    with running(tmp_path, DEJAVEC_GATEWAY_WORKERS="2") as run:
+    with running(tmp_path) as run:
         family = run.children()
-        assert len(family) >= 6  # leash, Redis, engine, gateway and its workers
+        assert len(family) == 4  # leash, Redis, engine, gateway
         assert run.end(number) == 0
         assert all(map(is_gone, family))
     steps = [run.printed.index(f"stopping {name}") for name in ("gateway", "engine", "redis")]
     assert steps == sorted(steps)
     assert "bye bye" in run.printed  # Redis wrote its append-only file out
-    with running(tmp_path) as again:
-        assert again.end(signal.SIGINT) == 0
+    assert refusal(run.port) is None
+    os.close(lock.take(tmp_path / ".dejavec" / "up.lock"))
 
 
 def test_kill_nine_of_the_supervisor_leaves_no_orphans(tmp_path: Path) -> None:
     """The leash ends the whole family, and only then is the folder free for another run."""
     with running(tmp_path, DEJAVEC_GATEWAY_WORKERS="2") as run:
         family = run.children()
+        assert len(family) >= 6  # leash, Redis, engine, gateway and its workers
         run.end(signal.SIGKILL)
         until(lambda: all(map(is_gone, family)), "the end of the family")
 
