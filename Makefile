@@ -30,6 +30,7 @@ format: install-dev  ## format the code and apply safe lint fixes
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 bench: install  ## cached requests a second against a bare echo; uncached ones against the bare graph
+	@test -e .dejavec/models/all-MiniLM-L6-v2-int8/bundle.json || $(BIN)/dejavec model build
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
 lock:  ## pin the newest versions that pyproject.toml allows (needs uv)

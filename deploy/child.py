@@ -39,6 +39,7 @@ class ChildSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
     stop_timeout_s: float = 10.0
+    noise: str | None = None  # lines with this in them are not passed on
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,9 @@ class Child:
             except asyncio.LimitOverrunError:
                 line = await stream.read(MAX_LINE_BYTES)
             except asyncio.IncompleteReadError as end:
-                if end.partial:
-                    say(self.spec.name, end.partial.decode("utf-8", "replace"))
-                return
-            say(self.spec.name, line.decode("utf-8", "replace").rstrip("\r\n"))
+                line = end.partial
+                if not line:
+                    return
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            if self.spec.noise is None or self.spec.noise not in text:
+                say(self.spec.name, text)

@@ -17,15 +17,17 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "gateway": ("gateway.cli", "gateway", "Run", "Serve the HTTP API, with its caches in front of an engine."),
     "engine": ("engine.cli", "engine", "Run", "Serve one model bundle to gateways."),
     "model": ("engine.build.cli", "model", "Model", "Make a model bundle from a checkpoint; look into one."),
+    "ingest": ("gateway.client.cli", "ingest", "Use", "Embed a JSONL file of any size through a gateway, resumably."),
     "config": ("deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."),
     "loadtest": ("loadtest.cli", "loadtest", "Look", "Send load to a gateway; hit rate and latency by tier."),
 }
-READS_SETTINGS = {"up", "gateway", "engine", "model", "config"}
+READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "config"}
 
 EPILOG = """\b
 Quick start:
   dejavec up
-  curl localhost:8080/v1/embeddings -H 'content-type: application/json' -d '{"model":"all-MiniLM-L6-v2","input":"hi"}'
+  curl localhost:8080/v1/embeddings -H 'content-type: application/json' \\
+    -d '{"model": "all-MiniLM-L6-v2", "input": "Hello"}'
 
 Settings come from DEJAVEC_* variables (DEJAVEC_GATEWAY_PORT=9000), then from dejavec.toml in the working
 directory or the file that --config names (gateway_port = 9000), then from defaults. `dejavec config` shows all.

@@ -32,9 +32,15 @@ def settings_classes() -> list[tuple[str, type[Configuration]]]:
     """Each process that has settings, and their class."""
     from deploy.settings import SupervisorSettings
     from engine.settings import EngineSettings
+    from gateway.client.settings import ClientSettings
     from gateway.settings import GatewaySettings
 
-    return [("gateway", GatewaySettings), ("engine", EngineSettings), ("up", SupervisorSettings)]
+    return [
+        ("gateway", GatewaySettings),
+        ("engine", EngineSettings),
+        ("up", SupervisorSettings),
+        ("client", ClientSettings),
+    ]
 
 
 def effective_settings() -> list[Setting]:

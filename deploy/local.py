@@ -23,6 +23,7 @@ from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
 
 STOP_MARGIN_S = 10.0  # over a process's own drain limit, before it is killed
+OVERCOMMIT_WARNING = "Memory overcommit must be enabled"  # needs root, and matters to far larger data
 REDIS_STOP_S = 30.0  # to write the end of its append-only file
 
 # -P: a folder named `cache` or `engine` where the user stands is not ours.
@@ -84,7 +85,9 @@ def check_ports(plan: Plan) -> None:
 def redis_child(instance: Instance, policy: SupervisorSettings) -> ChildSpec:
     """The embedded Redis."""
     probe = _redis_probe(instance, policy.watch_interval_s)
-    return ChildSpec("redis", instance.command, ready=probe, alive=probe, stop_timeout_s=REDIS_STOP_S)
+    return ChildSpec(
+        "redis", instance.command, ready=probe, alive=probe, stop_timeout_s=REDIS_STOP_S, noise=OVERCOMMIT_WARNING
+    )
 
 
 def engine_child(plan: Plan) -> ChildSpec:

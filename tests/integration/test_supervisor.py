@@ -51,7 +51,7 @@ class Lines:
 
     async def until(self, who: str, word: str, times: int = 1) -> str:
         async with asyncio.timeout(15):
-            while len(found := [line for line in self.of(who) if word in line]) < times:  # noqa: ASYNC110
+            while len(found := [line for line in self.of(who) if word in line]) < times:
                 await asyncio.sleep(0.01)
         return found[-1]
 
@@ -175,6 +175,16 @@ async def test_long_and_broken_lines_are_passed_on() -> None:
     said = lines.of("engine")
     assert sum(map(len, said)) >= 200_004
     assert "\ufffd" in said
+
+
+async def test_noise_is_not_passed_on() -> None:
+    """A line that would only frighten is left out; the others are not."""
+    lines = Lines()
+    async with supervised(
+        child("redis", "print('WARNING overcommit'); print('ready')", noise="overcommit"), lines=lines
+    ):
+        await lines.until("redis", "ready")
+    assert not any("overcommit" in line for line in lines.of("redis"))
 
 
 async def test_kill_ends_everything_at_once() -> None:
