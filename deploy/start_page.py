@@ -70,15 +70,16 @@ def show(plan: Plan, found: Found, console: Console | None = None) -> None:
 
 def _facts(plan: Plan, found: Found) -> list[tuple[str, str]]:
     url = plan.gateway_url
-    facts = [("gateway", f"{url}  ({url}/docs, {url}/metrics, {url}/ready)")]
-    if plan.gateway.gateway_workers > 1:
-        facts.append(("workers", str(plan.gateway.gateway_workers)))
-    facts.append(("engine", plan.engine_url))
+    workers = plan.gateway.gateway_workers
+    facts = [
+        ("gateway", url if workers == 1 else f"{url}, {workers} workers"),
+        ("look at", f"{url}/docs  /metrics  /ready  (engine: {plan.engine_url})"),
+    ]
     if info := found.engine:
         facts.append(("model", f"{info.model}, {info.dimensions} dimensions, up to {info.max_tokens} tokens"))
         facts.append(("computed", f"{info.kernel_class} on {info.device}, fingerprint {info.fingerprint[:12]}…"))
     facts.append(("redis", found.redis))
-    facts.append(("data, logs", f"{plan.data_dir}, {plan.data_dir / 'logs'}"))
+    facts.append(("data", f"{plan.data_dir} (logs in {plan.data_dir / 'logs'})"))
     return facts
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from deploy import lock
-from deploy.embedded_redis import NotAvailable, locate
+from deploy.embedded_redis import NotAvailable, RunningRedis, locate
 from deploy.ports import free_port, refusal
 from tests.integration.engine_under_test import write_tiny_bundle
 
@@ -140,7 +140,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def test_it_serves_and_says_where(up: Run) -> None:
     """The page names Redis with RediSearch, the model and the address; the example's request is answered."""
     assert "with RediSearch" in up.printed
-    assert "model       tiny" in up.printed
+    assert "model     tiny" in up.printed
     assert f"curl -i http://127.0.0.1:{up.port}/v1/embeddings" in up.printed
     assert len(up.embed()) == 8
 
@@ -183,6 +183,15 @@ def test_a_hung_child_is_restarted(up: Run) -> None:
     until(lambda: "engine failed 4 checks in a row" in up.printed, "the log line")
     until(lambda: is_gone(victim), "the end of the hung one")
     until(lambda: answers(up), "an answer")
+
+
+def test_your_own_redis_is_used(tmp_path: Path, redis: RunningRedis) -> None:
+    """DEJAVEC_REDIS_URL: no other Redis is started, and its password is not shown."""
+    with running(tmp_path, DEJAVEC_REDIS_URL=redis.url) as run:
+        assert not [child for child in run.children() if "redis-server" in child.cmdline()[0]]
+        assert f"RediSearch at redis://:***@127.0.0.1:{redis.instance.port}" in run.printed
+        assert run.end(signal.SIGTERM) == 0
+    assert redis.instance.password not in run.printed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
