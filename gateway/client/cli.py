@@ -66,7 +66,14 @@ time; 5 the gateway refused; 130 Ctrl-C; 143 SIGTERM. After 1, 4, 5, 130, 143 an
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1, 2048), help="Texts in one request.")
 @click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 256), help="Most requests at once.")
 @click.option("--max-line-bytes", default=1 << 20, show_default=True, type=click.IntRange(min=1), help="Longest line.")
-@click.option("--patience", default=300.0, show_default=True, help="Seconds to go on asking for one request.")
+@click.option(
+    "--patience",
+    "patience_s",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds to go on asking for one request.",
+)
 @click.option("--start-over", is_flag=True, help="Replace what an earlier run has written.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.pass_context

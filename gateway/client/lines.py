@@ -75,7 +75,7 @@ def read_chunks(
             if read_bytes == 0:  # the file is shorter than it was
                 return
             position = Position(position.offset + read_bytes, position.line + 1)
-            match _parse(content, read_bytes, position.line, form):
+            match _parse(content, position.line, form):
                 case Record() as record:
                     records.append(record)
                 case BadLine() as fault:
@@ -95,10 +95,10 @@ def _read_line(file: BinaryIO, limit: int, left: int) -> tuple[int, bytes | None
     return read_bytes, None
 
 
-def _parse(content: bytes | None, read_bytes: int, line: int, form: LineFormat) -> Record | BadLine | None:
+def _parse(content: bytes | None, line: int, form: LineFormat) -> Record | BadLine | None:
     """What a line holds; None for a blank one."""
     if content is None:
-        return BadLine(line, f"too long: {read_bytes} bytes, at most {form.max_line_bytes} are taken")
+        return BadLine(line, f"too long: more than {form.max_line_bytes:,} bytes")
     if line == 1:
         content = content.removeprefix(UTF8_BOM)
     if not content.strip():

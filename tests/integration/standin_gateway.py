@@ -67,15 +67,17 @@ class StandIn:
     def __init__(self, fingerprint: str | None = "f1", dimensions: int = 8, port: int = 0) -> None:
         self.fingerprint = fingerprint
         self.dimensions = dimensions
-        self.misdeeds: deque[Misdeed] = deque()
+        self.misdeeds: deque[Misdeed | None] = deque()  # None: behave
         self.refused_texts: set[str] = set()
+        self.engine_away = False
         self.vectors_short_by = 0
+        self.hang_after: int | None = None  # requests from then on are never answered
+        self.hanging = asyncio.Event()
         self.requests: list[dict] = []
         self.headers: list[dict[str, str]] = []
         self.infos = 0
         self.in_flight = 0
         self.most_in_flight = 0
-        self.answered: asyncio.Event = asyncio.Event()
         self.port = port
 
     @property
@@ -98,6 +100,8 @@ class StandIn:
 
     async def _info(self, request: web.Request) -> web.Response:
         self.infos += 1
+        if self.engine_away:
+            return web.Response(body=orjson.dumps({"fingerprint": None, "engine": "no engine answers"}))
         info = {"model": "stand-in", "fingerprint": self.fingerprint, "dimensions": self.dimensions, "max_tokens": 99}
         return web.Response(body=orjson.dumps(info))
 
@@ -109,15 +113,20 @@ class StandIn:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(0)
-            if self.misdeeds:
-                return await self.misdeeds.popleft()(request)
+            if self.hang_after is not None and len(self.requests) > self.hang_after:
+                self.hanging.set()
+                return await hang(request)
+            misdeed = self.misdeeds.popleft() if self.misdeeds else None
+            if misdeed is not None:
+                return await misdeed(request)
             return self._answer(payload)
         finally:
             self.in_flight -= 1
-            self.answered.set()
 
     def _answer(self, payload: dict) -> web.Response:
         texts = payload["input"]
+        if "model" not in payload:
+            return web.Response(status=400, body=envelope("you must provide `model`", "model"))
         if self.refused_texts & set(texts):
             return web.Response(status=400, body=envelope("this text is not welcome", "input"))
         dimensions = payload.get("dimensions", self.dimensions)

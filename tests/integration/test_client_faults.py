@@ -306,6 +306,14 @@ async def test_a_pinned_fingerprint_holds_from_the_first_answer(gateway, time):
             await client.embed(["a"])
 
 
+async def test_the_fallback_may_answer_first_once_info_has_shown_the_model(gateway, standby, time):
+    """A first URL whose /info answers but whose embeddings fail is enough to know the fingerprint."""
+    gateway.misdeeds.append(status(503))
+    async with client_of(time, gateway.url, fallback_url=standby.url) as client:
+        await client.embed(["a"])
+    assert len(standby.requests) == 1
+
+
 async def test_an_unknown_fingerprint_keeps_the_fallback_out(standby, time):
     """Before any answer there is nothing to compare with: the failure is raised, and says what to set."""
     async with client_of(time, dead_url(), fallback_url=standby.url, retry=RetryPolicy(attempts=1)) as client:
@@ -389,6 +397,28 @@ async def test_info_is_asked_with_retries(gateway, time):
         client.inject_fault("503", calls=1)
         info = await client.info()
     assert (info.model, info.fingerprint, info.dimensions, info.max_tokens) == ("stand-in", "f1", 8, 99)
+
+
+async def test_an_engine_that_is_away_is_waited_for(gateway, time):
+    """A gateway without an engine says so in /info; that passes, and is retried."""
+
+    async def sleep(seconds: float) -> None:
+        gateway.engine_away = False
+
+    gateway.engine_away = True
+    async with AsyncClient(gateway.url, sleep=sleep) as client:
+        assert (await client.info()).fingerprint == "f1"
+
+
+async def test_the_model_is_asked_for_once_and_only_when_not_named(gateway, time):
+    """The contract wants a model's name: without one the client uses what /info gives."""
+    async with client_of(time, gateway.url) as client:
+        await client.embed(["a"], model="named")
+        assert gateway.infos == 0
+        await client.embed(["a"])
+        await client.embed(["a"])
+    assert gateway.infos == 1
+    assert [request["model"] for request in gateway.requests] == ["named", "stand-in", "stand-in"]
 
 
 async def test_the_blocking_client_is_the_same_client(gateway):

@@ -52,6 +52,21 @@ def test_splitting_keeps_every_text_in_order(texts, size):
     assert len(pieces) == math.ceil(len(texts) / size)
 
 
+@given(st.lists(st.text(max_size=20), max_size=30), st.integers(1, 40))
+def test_splitting_keeps_pieces_below_the_bytes_too(texts, max_bytes):
+    """A piece is larger than the limit only when it is one text that is."""
+    pieces = split(texts, 1000, max_bytes)
+    assert [text for piece in pieces for text in piece] == texts
+    assert all(len(piece) == 1 or sum(len(text.encode()) for text in piece) <= max_bytes for piece in pieces)
+
+
+def test_texts_that_are_no_unicode_are_refused():
+    """A lone surrogate cannot be sent; the caller hears it as a ValueError before anything is sent."""
+    with pytest.raises(ValueError, match="cannot be sent"):
+        embeddings_body(["\ud800"], "m", None, None)
+    assert split(["\ud800"]) == [["\ud800"]]
+
+
 @given(TIERS, st.booleans())
 def test_run_lengths_are_read_back(tiers, always_counted):
     """Any sequence of tiers survives its run-length form, with or without counts of one."""
@@ -137,7 +152,8 @@ def test_other_dimensions_than_asked_for_are_refused():
 
 def test_only_what_was_given_is_sent():
     """Options left out are left to the gateway; headers only for what was asked."""
-    assert orjson.loads(embeddings_body(["a"], "m", None, None)) == {"input": ["a"], "encoding_format": "base64", "model": "m"}
+    bare = orjson.loads(embeddings_body(["a"], "m", None, None))
+    assert bare == {"input": ["a"], "encoding_format": "base64", "model": "m"}
     full = orjson.loads(embeddings_body(["a"], "m", 8, "query"))
     assert (full["model"], full["dimensions"], full["prompt_name"]) == ("m", 8, "query")
     assert control_headers(None, None) == {}
