@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from cache.epochs import Epochs
 from cache.exact import ExactTier
@@ -28,7 +29,7 @@ from gateway import routes_admin, routes_embed, routes_openai, routes_state
 from gateway.embedding_call import EmbeddingCalls
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
 from gateway.errors import BY_STATUS, GatewayError, InternalError, Unprocessable
-from gateway.http import Exchange, Front, Reply, RequestIds
+from gateway.http import Exchange, Front, HotPath, Reply, RequestIds
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.names import ModelNames
 from gateway.openapi import describe
@@ -43,8 +44,12 @@ log = logging.getLogger("dejavec.gateway")
 FLUSH_TIMEOUT_S = 5.0
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
-    """The ASGI application of one gateway worker."""
+def create_app(settings: GatewaySettings) -> ASGIApp:
+    """The ASGI application of one gateway worker.
+
+    The two embedding routes are answered before the framework's own middleware and routing, which cost as much as
+    a cached answer; the framework serves everything else, knows these routes for /docs and 405, and owns the lifespan.
+    """
     app = FastAPI(title="dejavec", version=version("dejavec"), lifespan=partial(_lifespan, settings), redoc_url=None)
     tenants = Tenants(settings.api_keys, settings.gateway_workers)
     app.state.tenants = tenants
@@ -56,8 +61,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     async def embed(exchange: Exchange) -> Reply:
         return await routes_embed.embed(app.state.calls, exchange)
 
-    app.router.routes.insert(0, Route("/v1/embeddings", front.route(embeddings), methods=["POST"]))
-    app.router.routes.insert(1, Route("/embed", front.route(embed), methods=["POST"]))
+    hot = {"/v1/embeddings": front.route(embeddings), "/embed": front.route(embed)}
+    app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in hot.items())
     for part in (routes_openai, routes_state, routes_admin):
         app.include_router(part.router)
     describe(app)
@@ -66,19 +71,19 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_body)
     app.add_exception_handler(Exception, _on_fault)
+    whole: ASGIApp = HotPath(app, hot)
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
+        whole = CORSMiddleware(
+            whole,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=["x-cache", "x-cache-items", "x-request-id", "x-truncated", "retry-after"],
         )
-    app.add_middleware(RequestIds)
-    return app
+    return RequestIds(whole)
 
 
-def from_environment() -> FastAPI:
+def from_environment() -> ASGIApp:
     """The application as each worker process makes it: settings from file and environment."""
     settings = load(GatewaySettings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")

@@ -231,6 +231,19 @@ class _DisconnectWatch:
             self._reason = None
 
 
+class HotPath:
+    """Hands POSTs of the given paths straight to their routes, and everything else to the application behind."""
+
+    def __init__(self, app: ASGIApp, routes: dict[str, ASGIApp]) -> None:
+        self._app = app
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        route = self._routes.get(scope["path"]) if is_post else None
+        await (route or self._app)(scope, receive, send)
+
+
 class RequestIds:
     """Outermost middleware: every response carries `x-request-id`, the client's own where it is a sane one."""
 
