@@ -1,0 +1,120 @@
+"""One `dejavec up` with its real processes, for end-to-end tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from deploy.ports import free_port
+from tests.integration.engine_under_test import write_tiny_bundle
+
+UP = "dejavec is up"
+PATIENCE_S = 60.0
+
+
+class Run:
+    """One `dejavec up`, what it has printed, and the processes it has started."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.port, self.engine_port = free_port(), free_port()
+        own = {
+            "DEJAVEC_GATEWAY_PORT": str(self.port),
+            "DEJAVEC_ENGINE_PORT": str(self.engine_port),
+            "DEJAVEC_WATCH_INTERVAL_S": "0.5",
+            "DEJAVEC_WATCH_FAILURES": "4",
+        }
+        if "DEJAVEC_MODEL_BUNDLE" not in settings:
+            own["DEJAVEC_MODEL_BUNDLE"] = str(write_tiny_bundle(folder / "tiny"))
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("DEJAVEC_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.cli", "up"],
+            cwd=folder,
+            env={**kept, **own, **settings, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.printed = ""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def children(self) -> list[psutil.Process]:
+        """All processes below the supervisor."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def child(self, word: str) -> psutil.Process:
+        """The child with this word in its command line."""
+        return next(child for child in self.children() if word in child.cmdline() or word in child.cmdline()[0])
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Until it has printed this."""
+        until(lambda: self.printed.count(text) >= times or self.process.poll() is not None, text)
+        assert self.printed.count(text) >= times, self.printed
+
+    def embed(self) -> list[float]:
+        """One vector from the gateway."""
+        body = json.dumps({"model": "tiny", "input": "a b c"}).encode()
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/embeddings", body, headers)
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            vector: list[float] = json.load(reply)["data"][0]["embedding"]
+            return vector
+
+    def end(self, number: int) -> int:
+        """Send a signal to the supervisor alone and wait for its end; returns its exit status."""
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE_S)
+        if number != signal.SIGKILL:  # otherwise the children hold the pipe open until they are gone
+            self._reader.join(PATIENCE_S)
+        return status
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stdout:
+            for line in stdout:
+                self.printed += line
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.05)
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def answers(run: Run) -> bool:
+    try:
+        return len(run.embed()) > 0
+    except OSError:
+        return False
+
+
+@contextmanager
+def running(folder: Path, **settings: str) -> Iterator[Run]:
+    run = Run(folder, **settings)
+    try:
+        run.wait_for(UP)
+        yield run
+    finally:
+        left = run.children() if run.process.poll() is None else []
+        run.process.kill()
+        run.process.wait()
+        for process in left:
+            until(lambda process=process: is_gone(process), "the leash ends what is left")  # type: ignore[misc]
