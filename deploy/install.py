@@ -127,7 +127,7 @@ def _with_newer_python(arguments: Sequence[str]) -> int:
     """Hand over to a newer Python on the PATH, if there is one."""
     for version in ("3.13", "3.12", "3.11", "3.14"):  # the embedded Redis has no wheels for 3.14 yet
         python = shutil.which(f"python{version}")
-        if python:
+        if python and subprocess.run([python, "--version"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
             os.execv(python, [python, __file__, *arguments])  # noqa: S606
     print(f"dejavec needs Python 3.11 or newer; {sys.executable} is older. Name one: make up PYTHON=...")
     return 1

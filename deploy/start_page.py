@@ -73,7 +73,8 @@ def _facts(plan: Plan, found: Found) -> list[tuple[str, str]]:
     workers = plan.gateway.gateway_workers
     facts = [
         ("gateway", url if workers == 1 else f"{url}, {workers} workers"),
-        ("look at", f"{url}/docs  /metrics  /ready  (engine: {plan.engine_url})"),
+        ("look at", f"{url}/docs  /metrics  /ready"),
+        ("engine", plan.engine_url),
     ]
     if info := found.engine:
         facts.append(("model", f"{info.model}, {info.dimensions} dimensions, up to {info.max_tokens} tokens"))
