@@ -4,6 +4,7 @@ import click
 
 from loadtest.bench.engine import engine
 from loadtest.bench.gateway import gateway
+from loadtest.bench.peers import peers
 
 
 @click.group(invoke_without_command=True)
@@ -19,7 +20,7 @@ def bench(context: click.Context) -> None:
             context.invoke(command)
 
 
-for named in (gateway, engine):
+for named in (gateway, engine, peers):
     bench.add_command(named)
 
 if __name__ == "__main__":

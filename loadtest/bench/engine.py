@@ -7,11 +7,12 @@ The engine is asked by its binary protocol with token ids, the gateway by JSON w
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from loadtest.bench.generator import Measurement
-from loadtest.bench.graph import GraphTask, padding_share, tokenize
+from loadtest.bench.graph import GraphTask, tokenize
 from loadtest.bench.options import Bench, common_options
 from loadtest.bench.rounds import Contender, Difference, Ratio, Result, alternate
 from loadtest.bench.stack import Stack, check_bundle
@@ -48,33 +49,47 @@ IDLE = (
 )
 
 
+class RunCounts(NamedTuple):
+    """What an engine has run: tokens without and with padding, texts, and runs of the model."""
+
+    tokens: float
+    padded_tokens: float
+    texts: float
+    runs: float
+
+
+COUNTERS = ("tokens_total", "padded_tokens_total", "batch_rows_sum", "batch_rows_count")
+NOTHING_RUN = RunCounts(0, 0, 0, 0)
+
+
 @dataclass
-class PaddingMeter:
-    """Reads the engine's counters around rounds, so that each contender's padding is its own."""
+class RunMeter:
+    """Reads the engine's counters around rounds, so that each contender is told how its own runs were filled."""
 
     engine_url: str
-    computed: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> tokens without, with padding
+    counted: dict[str, RunCounts] = field(default_factory=dict)
 
     def around(self, name: str, measure: Callable[[], Measurement]) -> Callable[[], Measurement]:
         """The same round, with what the engine computed meanwhile put on `name`'s account."""
 
         def metered() -> Measurement:
-            tokens, with_padding = token_counters(self.engine_url)
+            before = run_counts(self.engine_url)
             measurement = measure()
-            more_tokens, more_padded = token_counters(self.engine_url)
-            before = self.computed.get(name, (0.0, 0.0))
-            self.computed[name] = (before[0] + more_tokens - tokens, before[1] + more_padded - with_padding)
+            more = [after - start for after, start in zip(run_counts(self.engine_url), before, strict=True)]
+            so_far = self.counted.get(name, NOTHING_RUN)
+            self.counted[name] = RunCounts(*(old + new for old, new in zip(so_far, more, strict=True)))
             return measurement
 
         return metered
 
-    def shares(self) -> dict[str, float]:
-        """Padding's share of what was computed, by contender."""
-        return {
-            f"padding, {name}": 1 - tokens / with_padding
-            for name, (tokens, with_padding) in self.computed.items()
-            if with_padding
-        }
+    def figures(self) -> dict[str, float]:
+        """Padding's share of the computed tokens, and the mean number of texts in a run, by contender."""
+        found = {}
+        for name, counts in self.counted.items():
+            if counts.runs:
+                found[f"padding share, {name}"] = 1 - counts.tokens / counts.padded_tokens
+                found[f"texts in a run, {name}"] = counts.texts / counts.runs
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +135,8 @@ def engine(bench: Bench, *, engine_url: str | None, gateway_url: str | None, bul
 
 
 def throughput(sources: Sources) -> Result:
-    """Texts a second under load, with each contender's padding."""
-    bench, meter = sources.bench, PaddingMeter(sources.engine_url)
+    """Texts a second under load, and how each contender filled the engine's runs."""
+    bench, meter = sources.bench, RunMeter(sources.engine_url)
     by_length = sorted(sources.input_ids, key=len)
     many, few = bench.connections, sources.bulk_connections
     loads = (
@@ -131,25 +146,24 @@ def throughput(sources: Sources) -> Result:
         (GATEWAY_BATCH, BATCH, gateway_load(sources, BATCH, few)),
     )
     contenders = [
-        Contender(GRAPH_ORDER, graph_load(sources, sources.input_ids, BATCH), BATCH),
-        Contender(GRAPH_SORTED, graph_load(sources, by_length, BATCH), BATCH),
+        Contender(GRAPH_ORDER, graph_load(sources, sources.input_ids, BATCH), BATCH, needs_warmup=False),
+        Contender(GRAPH_SORTED, graph_load(sources, by_length, BATCH), BATCH, needs_warmup=False),
         *(Contender(name, meter.around(name, measure), size) for name, size, measure in loads),
     ]
     outcomes = alternate(contenders, bench.rounds, bench.console)
     lengths = [len(ids) for ids in sources.input_ids]
-    shares = {f"padding, {GRAPH_ORDER}": padding_share(lengths, BATCH)} | meter.shares()
     title = (
         f"Uncached: {len(lengths):,} distinct texts of {min(lengths)} to {max(lengths)} tokens; singles at {many} "
         f"connections, requests of {BATCH} at {few}"
     )
-    return Result(title, bench.machine, outcomes, RATIOS, shares=shares)
+    return Result(title, bench.machine, outcomes, RATIOS, figures=meter.figures())
 
 
 def idle(sources: Sources) -> Result:
     """One text at a time on an otherwise idle machine."""
     bench = sources.bench
     contenders = [
-        Contender(GRAPH_SINGLE, graph_load(sources, sources.input_ids, 1)),
+        Contender(GRAPH_SINGLE, graph_load(sources, sources.input_ids, 1), needs_warmup=False),
         Contender(ENGINE_IDLE, engine_load(sources, 1, 1)),
         Contender(GATEWAY_IDLE, gateway_load(sources, 1, 1)),
     ]
@@ -180,12 +194,8 @@ def gateway_load(sources: Sources, size: int, connections: int) -> Callable[[], 
     return lambda: sources.bench.load.measure(url, requests, connections)
 
 
-def token_counters(engine_url: str) -> tuple[float, float]:
-    """Tokens the engine has computed so far, without and with padding. Raises BenchmarkError."""
+def run_counts(engine_url: str) -> RunCounts:
+    """What the engine has run so far, from its metrics; zeros where it does not say. Raises BenchmarkError."""
     content, _ = exchange(engine_url, "/metrics")
-    values = {
-        line.split(" ")[0]: float(line.rsplit(" ", 1)[1])
-        for line in content.decode().splitlines()
-        if line.startswith(("dejavec_engine_tokens_total ", "dejavec_engine_padded_tokens_total "))
-    }
-    return values.get("dejavec_engine_tokens_total", 0.0), values.get("dejavec_engine_padded_tokens_total", 0.0)
+    values = dict(line.rsplit(" ", 1) for line in content.decode().splitlines() if not line.startswith("#"))
+    return RunCounts(*(float(values.get(f"dejavec_engine_{name}", 0)) for name in COUNTERS))

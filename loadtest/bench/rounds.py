@@ -19,11 +19,15 @@ from loadtest.figures import Spread, ratios, spread
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Something measured: its name, and one round of it; `per_request` embeddings make its unit a text."""
+    """Something measured: its name, and one round of it; `per_request` embeddings make its unit a text.
+
+    A server is given a round that does not count (`needs_warmup`): connections, code paths and allocators settle.
+    """
 
     name: str
     measure: Callable[[], Measurement]
     per_request: int = 1
+    needs_warmup: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +81,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One benchmark's outcome: contenders by name, what is compared, and single figures beside (shares)."""
+    """One benchmark's outcome: contenders by name, what is compared, and single figures besides."""
 
     title: str
     machine: Machine
     outcomes: Mapping[str, Outcome]
     ratios: Sequence[Ratio] = ()
     differences: Sequence[Difference] = ()
-    shares: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def ratio(self, ratio: Ratio) -> Spread:
         """A ratio's spread over the rounds."""
@@ -112,12 +116,16 @@ class Result:
             "differences_ms": {
                 d.name: asdict(self.difference(d)) | {"at_most": d.at_most_ms} for d in self.differences
             },
-            "shares": dict(self.shares),
+            "figures": dict(self.figures),
         }
 
 
 def alternate(contenders: Sequence[Contender], rounds: int, console: Console) -> dict[str, Outcome]:
-    """Measure each contender in turn, `rounds` times over."""
+    """Measure each contender in turn, `rounds` times over, after a round that does not count."""
+    for contender in contenders:
+        if contender.needs_warmup:
+            with console.status(f"warming up: {escape(contender.name)}"):
+                contender.measure()
     measured: dict[str, list[Measurement]] = {contender.name: [] for contender in contenders}
     for number in range(rounds):
         for contender in contenders:
@@ -160,12 +168,16 @@ def show_comparisons(result: Result, console: Console) -> None:
         table.add_row(escape(difference.name), *_cells(values, " ms"), aim, _verdict(aim, reached))
     if table.row_count:
         console.print(table)
-    for name, share in result.shares.items():
-        console.print(f"{escape(name)}: {share:.1%}")
+    for name, value in result.figures.items():
+        console.print(f"{escape(name)}: {value:.3g}")
 
 
 def _cells(values: Spread, unit: str) -> tuple[str, str]:
-    return f"{values.median:.3g}{unit}", f"{values.low:.3g} - {values.high:.3g}"
+    return f"{_short(values.median)}{unit}", f"{_short(values.low)} - {_short(values.high)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _verdict(aim: str, reached: bool) -> str:

@@ -16,10 +16,10 @@ from engine.feeds import feeds
 from engine.protocol import Lane, decode_request
 from loadtest.bench.__main__ import bench
 from loadtest.bench.bare_apps import echo, route
-from loadtest.bench.engine import PaddingMeter
+from loadtest.bench.engine import RunCounts, RunMeter
 from loadtest.bench.gateway import RATIOS
 from loadtest.bench.generator import Measurement
-from loadtest.bench.graph import packed, padded, padding_share
+from loadtest.bench.graph import packed, padded
 from loadtest.bench.machine import describe
 from loadtest.bench.processes import BenchmarkError, Child, free_port, pinned, run_pinned
 from loadtest.bench.rounds import (
@@ -62,12 +62,6 @@ def test_padded_graphs_get_ids_and_mask() -> None:
     assert feed["attention_mask"].sum(axis=1).tolist() == [3, 2, 5]
 
 
-def test_padding_share_by_hand() -> None:
-    """Lengths 3, 2, 5 in twos compute 6 + 5 tokens for 10."""
-    assert padding_share([3, 2, 5], 2) == pytest.approx(1 - 10 / 11)
-    assert padding_share([4, 4], 2) == 0
-
-
 def test_batches_and_whole_requests() -> None:
     """Batches may end short; whole requests never do, whatever the number of texts."""
     assert batches([1, 2, 3], 2) == [[1, 2], [3]]
@@ -94,7 +88,7 @@ def test_lone_texts_go_as_strings() -> None:
 
 def a_result(order: list[str] | None = None) -> Result:
     """Two contenders, the second half as fast, both slower in the second round."""
-    speeds = iter([1.0, 1.0, 0.5, 0.5])
+    speeds = iter([9.0, 9.0, 1.0, 1.0, 0.5, 0.5])  # the first round does not count
 
     def contender(name: str, rate: float, p50_ms: float, tier: str) -> Contender:
         def measure() -> Measurement:
@@ -112,7 +106,7 @@ def a_result(order: list[str] | None = None) -> Result:
         outcomes,
         ratios=[Ratio("slow / fast", "slow", "fast", 0.6), Ratio("fast / slow", "fast", "slow", 2)],
         differences=[Difference("slow - fast", "slow", "fast", 1.0)],
-        shares={"padding": 0.25},
+        figures={"padding": 0.25},
     )
 
 
@@ -125,7 +119,7 @@ def test_rounds_alternate_and_ratios_pair_them() -> None:
     """Contenders take turns, and a drift between rounds leaves the ratio alone."""
     order: list[str] = []
     result = a_result(order)
-    assert order == ["slow", "fast", "slow", "fast"]
+    assert order == ["slow", "fast"] * 3
     ratio = result.ratio(result.ratios[0])
     assert (ratio.median, ratio.low, ratio.high) == (0.5, 0.5, 0.5)
     assert result.difference(result.differences[0]).median == 2.0
@@ -143,7 +137,7 @@ def test_print_and_json() -> None:
     show(a_result(), console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    for expected in ("a [title]", "servers on core 0", "slow / fast", "≥ 0.6", "missed", "reached", "25.0%"):
+    for expected in ("a [title]", "servers on core 0", "slow / fast", "≥ 0.6", "missed", "reached", "padding: 0.25"):
         assert expected in text
     payload = orjson.loads(results_json([a_result()]))[0]
     assert payload["ratios"]["slow / fast"]["median"] == 0.5
@@ -164,10 +158,10 @@ def test_aims_of_the_gateway() -> None:
     assert [ratio.aim for ratio in RATIOS] == [0.6, 0.7, 0.45, 0.30]
 
 
-def test_padding_meter() -> None:
-    """Each contender's padding is what the engine computed during its own rounds."""
-    meter = PaddingMeter("unused", {"a": (80.0, 100.0), "nothing": (0.0, 0.0)})
-    assert meter.shares() == {"padding, a": pytest.approx(0.2)}
+def test_run_meter() -> None:
+    """Each contender is told the padding and the filling of its own runs; one that ran nothing is left out."""
+    meter = RunMeter("unused", {"a": RunCounts(80.0, 100.0, 30.0, 2.0), "nothing": RunCounts(0, 0, 0, 0)})
+    assert meter.figures() == {"padding share, a": pytest.approx(0.2), "texts in a run, a": 15.0}
 
 
 def test_children_run_where_they_are_pinned() -> None:
