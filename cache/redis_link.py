@@ -88,3 +88,9 @@ def script(redis: Redis, source: str, keys: list[bytes], arguments: list[Any]) -
     """Run a small Lua script over its keys."""
     result: Awaitable[Any] = redis.eval(source, len(keys), *keys, *arguments)
     return result
+
+
+def command(redis: Redis, *words: Any) -> Awaitable[Any]:
+    """Run a command that redis-py has no typed method for."""
+    result: Awaitable[Any] = redis.execute_command(*words)  # type: ignore[no-untyped-call]
+    return result

@@ -1,0 +1,226 @@
+"""The semantic index: RediSearch over probe vectors, one index per model. Knows schema, health and KNN; no thresholds.
+
+    document   dv1:s:<index id>:<digest hex>   HASH  ns (tag, hex), v (probe, float16), s (token sketch, bytes); TTL
+    index      dv1:si:<index id>:flat | :hnsw  over those documents
+
+A document is named by the digest of its exact entry and expires with it, so a candidate always says which stored
+vector it stands for. RediSearch's traps are handled here and nowhere else: COSINE is a distance in [0, 2]; a query
+or a field of the wrong length fails silently (the index id names the probe's size, and FT.INFO's failures are
+watched); expired documents come back as nil after the top k is chosen; a small index is FLAT (exact), and beyond
+`hnsw_from` documents an HNSW index is built beside it and takes over once it has caught up.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ResponseError
+
+from cache.keys import PREFIX
+from cache.redis_link import RedisAway, RedisLink, command
+
+log = logging.getLogger("dejavec.cache")
+
+DOCUMENT_PREFIX: Final = PREFIX + b"s:"
+INDEX_PREFIX: Final = PREFIX + b"si:"
+EF_RUNTIME: Final = 64  # the default of 10 misses neighbours
+CHECK_INTERVAL_S: Final = 5.0
+MAX_TEXTS_PER_LOOKUP: Final = 256
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A neighbour by probe: whose exact entry it is, how near it is, and a sketch of its tokens."""
+
+    digest: bytes
+    cosine_similarity: float  # of the two probe vectors
+    sketch: bytes
+
+
+class SemanticIndex:
+    """KNN over the probes of one model. `run_checks` must be running for the index to exist and stay sound."""
+
+    def __init__(
+        self, link: RedisLink, index_id: str, dimensions: int, hnsw_from: int = 20_000, timeout_s: float = 0.05
+    ) -> None:
+        self._link = link
+        self._dimensions = dimensions
+        self._documents = DOCUMENT_PREFIX + index_id.encode() + b":"
+        self._names = {kind: INDEX_PREFIX + index_id.encode() + b":" + kind.encode() for kind in ("flat", "hnsw")}
+        self._hnsw_from = hnsw_from
+        self._timeout_s = timeout_s
+        self._active: str | None = None
+        self.documents = 0
+        self.failures = 0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether look-ups are answered at all; a gateway without a usable index answers from the other tiers."""
+        return self._active is not None
+
+    @property
+    def kind(self) -> str:
+        """`flat`, `hnsw`, or `none`."""
+        return self._active or "none"
+
+    async def nearest(self, namespace_tag: str, probes: Float32Array, k: int = 8) -> list[list[Candidate]]:
+        """Up to k candidates for each of float32[n, dimensions] unit probes, nearest first, pipelined.
+
+        Whatever goes wrong (time-out, no index, a damaged reply) is no candidates, never an exception.
+        """
+        nothing: list[list[Candidate]] = [[] for _ in range(len(probes))]
+        if self._active is None or len(probes) > MAX_TEXTS_PER_LOOKUP:
+            return nothing
+        blobs = [row.tobytes() for row in probes.astype("<f2")]
+
+        async def search(redis: Redis) -> list[Any]:
+            async with redis.pipeline(transaction=False) as commands:
+                for blob in blobs:
+                    commands.execute_command(*self._query(namespace_tag, blob, k))
+                replies: list[Any] = await commands.execute(raise_on_error=False)
+                return replies
+
+        try:
+            replies = await self._link.call(search, timeout_s=self._timeout_s)
+        except RedisAway:
+            return nothing
+        if any(isinstance(reply, ResponseError) for reply in replies):
+            self._active = None  # checked and rebuilt in the background; misses until then
+        return [self._parse(reply) for reply in replies]
+
+    def queue_add(
+        self, commands: "Pipeline", digest: bytes, namespace_tag: str, probe: Float32Array, sketch: bytes, ttl_s: int
+    ) -> None:
+        """Add one document to a pipeline, with the life of its exact entry."""
+        key = self._documents + digest.hex().encode()
+        commands.hset(key, mapping={b"ns": namespace_tag, b"v": probe.astype("<f2").tobytes(), b"s": sketch})
+        commands.expire(key, ttl_s)
+
+    async def remove(self, digest: bytes) -> None:
+        """Take a neighbour out. Raises RedisAway."""
+        key = self._documents + digest.hex().encode()
+        await self._link.call(lambda redis: redis.unlink(key))
+
+    async def run_checks(self) -> None:
+        """Create, check and rebuild the index until cancelled."""
+        while True:
+            try:
+                await self.check()
+            except RedisAway:
+                self._active = None
+            await asyncio.sleep(CHECK_INTERVAL_S if self._active else 1.0)
+
+    async def check(self) -> None:
+        """Look at the index once: make it when missing, rebuild it when broken, grow it when large.
+
+        Raises RedisAway.
+        """
+        flat, hnsw = await self._info("flat"), await self._info("hnsw")
+        if flat is None and hnsw is None:
+            await self._create("flat")
+            flat = await self._info("flat")
+        active = "hnsw" if hnsw is not None and (flat is None or _is_complete(hnsw)) else "flat"
+        info = hnsw if active == "hnsw" else flat
+        if info is None:
+            self._active = None
+            return
+        self.documents = int(float(info.get("num_docs", 0)))
+        self.failures = int(float(info.get("hash_indexing_failures", 0)))
+        if not self._is_sound(info):
+            log.warning("the semantic index is broken (%d failures); it is rebuilt", self.failures)
+            self._active = None
+            await self._drop(active)
+            return
+        self._active = active
+        if active == "flat" and hnsw is None and self.documents >= self._hnsw_from:
+            log.info("the semantic index has %d documents; building HNSW beside it", self.documents)
+            await self._create("hnsw")
+        elif active == "hnsw" and flat is not None:
+            await self._drop("flat")
+
+    def _query(self, namespace_tag: str, blob: bytes, k: int) -> tuple[object, ...]:
+        assert self._active is not None
+        runtime = f" EF_RUNTIME {EF_RUNTIME}" if self._active == "hnsw" else ""
+        query = f"(@ns:{{$ns}})=>[KNN {k} @v $v{runtime} AS d]"
+        parameters = ("PARAMS", 4, "ns", namespace_tag, "v", blob)
+        limits = ("SORTBY", "d", "LIMIT", 0, k, "DIALECT", 2, "TIMEOUT", max(1, int(1000 * self._timeout_s)))
+        return "FT.SEARCH", self._names[self._active], query, *parameters, "RETURN", 2, "d", "s", *limits
+
+    def _parse(self, reply: Any) -> list[Candidate]:
+        """Candidates of one RESP2 reply: [total, key, [field, value, ...], key, nil, ...]."""
+        if not isinstance(reply, list):
+            return []
+        found = []
+        for key, fields in zip(reply[1::2], reply[2::2], strict=False):
+            if not isinstance(fields, list) or not key.startswith(self._documents):
+                continue
+            values = dict(zip(fields[::2], fields[1::2], strict=False))
+            try:
+                distance = float(values[b"d"])
+                digest = bytes.fromhex(key[len(self._documents) :].decode("ascii"))
+            except (KeyError, ValueError):
+                continue
+            found.append(Candidate(digest, 1.0 - distance, values.get(b"s", b"")))
+        return found
+
+    def _is_sound(self, info: dict[str, Any]) -> bool:
+        """Schema as ours, and failures not the rule: documents of another size fail silently."""
+        attributes = [dict(_pairs(attribute)) for attribute in info.get("attributes", [])]
+        vector = next((a for a in attributes if a.get("type") == "VECTOR"), {})
+        if int(vector.get("dim", self._dimensions)) != self._dimensions:
+            return False
+        return self.failures <= max(10, self.documents // 10)
+
+    async def _info(self, kind: str) -> dict[str, Any] | None:
+        async def info(redis: Redis) -> dict[str, Any] | None:
+            try:
+                reply = await command(redis, "FT.INFO", self._names[kind])
+            except ResponseError as error:
+                if "unknown command" in str(error).lower():
+                    raise
+                return None
+            return dict(_pairs(reply))
+
+        return await self._link.call(info, timeout_s=1.0)
+
+    async def _create(self, kind: str) -> None:
+        vector = ["TYPE", "FLOAT16", "DIM", self._dimensions, "DISTANCE_METRIC", "COSINE"]
+        words = ["FT.CREATE", self._names[kind], "ON", "HASH", "PREFIX", 1, self._documents]
+        words += ["SCHEMA", "ns", "TAG", "CASESENSITIVE", "v", "VECTOR", kind.upper(), len(vector), *vector]
+
+        async def create(redis: Redis) -> None:
+            try:
+                await command(redis, *words)
+            except ResponseError as error:
+                if "already exists" not in str(error):
+                    raise
+
+        await self._link.call(create, timeout_s=2.0)
+
+    async def _drop(self, kind: str) -> None:
+        async def drop(redis: Redis) -> None:
+            try:
+                await command(redis, "FT.DROPINDEX", self._names[kind])
+            except ResponseError:
+                return  # another gateway was first
+
+        await self._link.call(drop, timeout_s=2.0)
+
+
+def _is_complete(info: dict[str, Any]) -> bool:
+    return float(info.get("percent_indexed", 1)) >= 1.0
+
+
+def _pairs(reply: Sequence[Any]) -> list[tuple[str, Any]]:
+    """A flat RESP2 map as pairs, names as text."""
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in reply[::2]]
+    values = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in reply[1::2]]
+    return list(zip(names, values, strict=False))
