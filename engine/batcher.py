@@ -29,6 +29,7 @@ from engine.worker import Outcome, Run, Worker
 INTERACTIVE_TURNS = 4  # interactive batches in a row while bulk rows wait
 MAX_RETRY_AFTER_S = 600
 DRAIN_POLL_S = 0.01
+DEADLINE_TICK_S = 0.02  # deadlines are kept to this; a timer of its own for each request cost 4 us
 RATE_MEMORY = 0.95  # weight of the past in the measured rate: about the last 20 batches
 
 
@@ -61,10 +62,10 @@ class Ticket:
     future: asyncio.Future[Float32Array]
     lane: Lane
     arrived_s: float
+    deadline_s: float  # on the loop's clock
     vectors: Float32Array
     owed: int  # rows still without a vector
     rows: "list[Row[Ticket]]" = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
     started: bool = False
 
 
@@ -84,6 +85,7 @@ class Batcher:
         self._run_s = 1.0
         self._dispatch_due = False
         self._window: asyncio.TimerHandle | None = None
+        self._sweep: asyncio.TimerHandle | None = None
         self._refusal: EngineError | None = None
 
     def open(self) -> None:
@@ -176,21 +178,27 @@ class Batcher:
         """A ticket whose rows the caller queues before the loop turns."""
         now_s = self._loop.time()
         vectors = np.empty((len(texts), self._dimensions), np.float32)
-        ticket = Ticket(self._loop.create_future(), lane, now_s, vectors, owed=len(texts))
+        ticket = Ticket(self._loop.create_future(), lane, now_s, now_s + deadline_s, vectors, owed=len(texts))
         ticket.rows = [Row(input_ids, ticket, index) for index, input_ids in enumerate(texts)]
-        ticket.timer = self._loop.call_at(now_s + deadline_s, _expire, ticket)
         ticket.future.add_done_callback(partial(self._settle, ticket))
         self._tickets.add(ticket)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(DEADLINE_TICK_S, self._sweep_deadlines)
         self._dispatch_soon()
         return ticket
 
     def _settle(self, ticket: Ticket, _: "asyncio.Future[Float32Array]") -> None:
         """The ticket has ended, in whatever way: forget it and what of it still waits."""
-        if ticket.timer is not None:
-            ticket.timer.cancel()
         self._lanes[ticket.lane].discard(ticket.rows)
         ticket.rows.clear()  # rows and ticket point at each other; no cycle for the collector
         self._tickets.discard(ticket)
+
+    def _sweep_deadlines(self) -> None:
+        """Answer the tickets whose time is over: one timer for all, for as long as there are any."""
+        now_s = self._loop.time()
+        for ticket in [ticket for ticket in self._tickets if ticket.deadline_s <= now_s]:
+            _fail(ticket, DeadlineExceeded("the deadline passed before the vectors were computed"))
+        self._sweep = self._loop.call_later(DEADLINE_TICK_S, self._sweep_deadlines) if self._tickets else None
 
     def _dispatch_soon(self) -> None:
         """Dispatch after this turn of the loop, so that requests read in the same turn run together."""
@@ -279,7 +287,3 @@ class Batcher:
 def _fail(ticket: Ticket, error: EngineError) -> None:
     if not ticket.future.done():
         ticket.future.set_exception(error)
-
-
-def _expire(ticket: Ticket) -> None:
-    _fail(ticket, DeadlineExceeded("the deadline passed before the vectors were computed"))

@@ -13,7 +13,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from engine.bundle import GRAPH_FILE, TOKENIZER_FILE, Bundle, BundleError, Precision, check_files, read_bundle
+from engine.bundle import (
+    GRAPH_FILE,
+    KERNEL_PROBE_FILE,
+    TOKENIZER_FILE,
+    Bundle,
+    BundleError,
+    Precision,
+    check_files,
+    read_bundle,
+)
 from engine.feeds import feeds
 from engine.protocol import Float32Array, Int32Array
 from engine.settings import Device
@@ -22,7 +31,6 @@ from engine.worker import Run
 
 logger = logging.getLogger(__name__)
 
-KERNEL_PROBE_FILE = "kernel_probe.onnx"
 HEARTBEAT_IDS = (1, 8, 15, 22, 29, 36, 43, 50)  # any will do
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"

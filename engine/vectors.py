@@ -4,6 +4,7 @@ Knows HTTP and the message formats; what happens between them is the batcher's.
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from typing import Any
@@ -125,12 +126,10 @@ class VectorsEndpoint:
             batch = decode_request(body)
         except ProtocolError as error:
             raise InvalidMessage(str(error)) from None
-        self._check_tokens(batch.input_ids, int(batch.lengths.max()))
-        if len(batch.lengths) == 1:
-            return [batch.input_ids], batch.lane
-        ends = np.cumsum(batch.lengths).tolist()
-        starts = [0, *ends[:-1]]
-        return [batch.input_ids[start:end] for start, end in zip(starts, ends, strict=True)], batch.lane
+        lengths = batch.lengths.tolist()
+        self._check_tokens(batch.input_ids, max(lengths))
+        ends = itertools.accumulate(lengths)
+        return [batch.input_ids[end - n : end] for n, end in zip(lengths, ends, strict=True)], batch.lane
 
     async def _decode_json(self, body: bytes) -> list[Int32Array]:
         try:

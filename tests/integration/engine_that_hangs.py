@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine_under_test import ONE_CORE, tiny_model
+from tests.integration.engine_under_test import ONE_CORE, tiny_model
 
 from engine import server
 from engine.protocol import Float32Array, Int32Array

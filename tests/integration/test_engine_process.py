@@ -17,7 +17,7 @@ from engine.protocol import CONTENT_TYPE, decode_response, encode_request
 from engine.server import EXIT_CONFIGURATION
 
 PATIENCE_S = 30.0
-HERE = Path(__file__).parent
+REPOSITORY = Path(__file__).parents[2]
 
 
 def free_port() -> int:
@@ -48,8 +48,16 @@ def post(url: str, first: int) -> httpx.Response:
 @contextmanager
 def engine_process(folder: Path, hang_s: float, sleep_s: float) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = free_port()
-    command = [sys.executable, HERE / "engine_that_hangs.py", folder, str(port), str(hang_s), str(sleep_s)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=HERE.parent.parent)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.integration.engine_that_hangs",
+        folder,
+        str(port),
+        str(hang_s),
+        str(sleep_s),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=REPOSITORY)
     url = f"http://127.0.0.1:{port}"
     try:
         until(lambda: ready(url))

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from engine_under_test import DIMENSIONS, MAX_TOKENS, engine_of, served, tiny_model
 
 from engine.protocol import (
     CONTENT_TYPE,
@@ -28,6 +27,7 @@ from engine.protocol import (
 )
 from engine.serving import Engine
 from engine.session import HEARTBEAT_IDS
+from tests.integration.engine_under_test import DIMENSIONS, MAX_TOKENS, engine_of, served, tiny_model
 
 PATIENCE_S = 30.0
 BINARY = {"content-type": CONTENT_TYPE}

@@ -76,7 +76,7 @@ def text(first: int, length: int = 1) -> Int32Array:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110  any state may be waited for
+        while not condition():
             await asyncio.sleep(0.001)
 
 
