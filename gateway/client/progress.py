@@ -96,7 +96,7 @@ class IngestProgress:
 
 
 def tier_shares(tiers: Mapping[str, int]) -> str:
-    """The share of rows each cache tier served, the largest first: `exact 62 %, miss 38 %`."""
+    """The share of rows each cache tier served, the largest first: `exact 61.9%, miss 38.1%`."""
     total = sum(tiers.values())
     ordered = sorted(tiers.items(), key=lambda item: -item[1])
-    return ", ".join(f"{tier} {count / total:.0%}" for tier, count in ordered)
+    return ", ".join(f"{tier} {count / total:.1%}" for tier, count in ordered)

@@ -6,6 +6,7 @@ together better than any fixed schedule
 header asks for. The loop itself is tenacity's. Knows the errors; nothing of HTTP.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -90,8 +91,12 @@ async def with_retries(
     sleep: Sleep,
     on_retry: OnRetry | None = None,
 ) -> T:
-    """Run `attempt` until it succeeds, fails for good, or the policy is used up; raises the last failure."""
+    """Run `attempt` until it succeeds, fails for good, or the policy is used up; raises the last failure.
+
+    A circuit that opens in between is no failure of its own: what opened it is raised.
+    """
     deadline = Deadline(clock, policy.deadline_s)
+    failures: deque[ClientError] = deque(maxlen=1)  # the last that was retried
     backoff = tenacity.wait_random_exponential(multiplier=policy.backoff_base_s, max=policy.backoff_cap_s)
 
     def wait_s(state: tenacity.RetryCallState) -> float:
@@ -104,7 +109,10 @@ async def with_retries(
 
     def tell(state: tenacity.RetryCallState) -> None:
         failure = _failure(state)
-        if on_retry is not None and isinstance(failure, ClientError):
+        assert isinstance(failure, ClientError)
+        if not isinstance(failure, CircuitOpen):
+            failures.append(failure)
+        if on_retry is not None:
             on_retry(failure, state.upcoming_sleep)
 
     retrying = tenacity.AsyncRetrying(
@@ -115,7 +123,12 @@ async def with_retries(
         before_sleep=tell,
         reraise=True,
     )
-    return await retrying(attempt, deadline)
+    try:
+        return await retrying(attempt, deadline)
+    except CircuitOpen as circuit:
+        if failures:
+            raise failures[-1] from circuit
+        raise
 
 
 def _failure(state: tenacity.RetryCallState) -> BaseException | None:

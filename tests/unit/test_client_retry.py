@@ -151,6 +151,14 @@ async def test_each_retry_is_told():
     assert [(type(error), wait) for error, wait in told] == [(ConnectFailed, time.waits[0])]
 
 
+@pytest.mark.parametrize("wait_for_circuit", [True, False])
+async def test_a_circuit_that_opens_in_between_does_not_hide_the_failure(wait_for_circuit):
+    """The error raised is what opened the circuit, not that it is open."""
+    errors = [ConnectFailed("nobody"), *[CircuitOpen("a", "x", 9.0)] * 9]
+    with pytest.raises(ConnectFailed, match="nobody"):
+        await run(Attempts(*errors), Time(), wait_for_circuit=wait_for_circuit, attempts=4)
+
+
 async def test_an_open_circuit_is_waited_out_when_asked():
     """With wait_for_circuit, CircuitOpen's own wait is honoured like a Retry-After."""
     time = Time()
