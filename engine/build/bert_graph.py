@@ -11,6 +11,7 @@ AVX-512 (ONNX Runtime 1.31):
 - padding repeats a text's own first token, so no other text's values come near its sums
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from engine.protocol import Float32Array
 
 GELU_MINIMUM = -0.1701  # of both GELUs, rounded down; ReLU's is 0
 NORM_FLOOR = 1e-12
+MASKED = -1e9  # added to a score; its weight underflows to exactly 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,18 @@ class Inputs:
     rows: str
     slots: str
     attention_mask: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPlaces:
+    """Where attention heads lie; index arrays for Gather on rows of one head each.
+
+    padded: int32[B, heads, S], packed rows; packed: int32[T, heads], padded rows; mask: float32[B, 1, 1, S].
+    """
+
+    padded: str
+    packed: str
+    mask: str
 
 
 def write_graph(weights: BertWeights, linears: Linears, pooling: Pooling, normalize: bool) -> onnx.ModelProto:
@@ -60,9 +74,10 @@ class _BertGraph:
             slots=graph.input("slots", np.int32, ["tokens"]),
             attention_mask=graph.input("attention_mask", np.int32, ["texts", "longest"]),
         )
+        places = self._head_places(inputs)
         x = self._embed(inputs)
         for index, layer in enumerate(self._weights.layers):
-            x = self._layer(x, layer, f"layer.{index}", inputs)
+            x = self._layer(x, layer, f"layer.{index}", places)
         vectors = self._pool(x, inputs, pooling)
         if normalize:
             vectors = self._unit_length(vectors)
@@ -75,8 +90,8 @@ class _BertGraph:
         positions = graph.op("Gather", graph.constant("positions", weights.positions), inputs.position_ids)
         return self._norm(graph.op("Add", words, positions), weights.embedding_norm, "embeddings.norm")
 
-    def _layer(self, x: str, layer: Layer, name: str, inputs: Inputs) -> str:
-        context = self._attention(x, layer, name, inputs)
+    def _layer(self, x: str, layer: Layer, name: str, places: HeadPlaces) -> str:
+        context = self._attention(x, layer, name, places)
         out = self._linear(context, f"{name}.out", layer.attention_out.weight, layer.attention_out.bias)
         x = self._norm(self._graph.op("Add", out, x), layer.attention_norm, f"{name}.attention_norm")
         wide = self._product(x, f"{name}.up", layer.up.weight)
@@ -84,33 +99,53 @@ class _BertGraph:
         down = self._linear(active, f"{name}.down", layer.down.weight, layer.down.bias, lowest)
         return self._norm(self._graph.op("Add", down, x), layer.norm, f"{name}.norm")
 
-    def _attention(self, x: str, layer: Layer, name: str, inputs: Inputs) -> str:
-        graph, hidden = self._graph, self._shape.hidden
-        linears = (layer.query, layer.key, layer.value)
-        weight = np.concatenate([linear.weight for linear in linears], axis=1)
-        qkv = self._linear(x, f"{name}.qkv", weight, np.concatenate([linear.bias for linear in linears]))
-        query, key, value = (
-            graph.op("Gather", part, inputs.rows) for part in graph.split(qkv, [hidden, hidden, hidden], axis=1)
-        )
-        context = graph.op(
-            "MultiHeadAttention",
-            query,
-            key,
-            value,
-            "",
-            inputs.attention_mask,
-            domain=CONTRIB,
-            num_heads=self._shape.heads,
-        )
-        return graph.op("Gather", graph.op("Reshape", context, graph.integers(-1, hidden)), inputs.slots)
+    def _attention(self, x: str, layer: Layer, name: str, places: HeadPlaces) -> str:
+        """Scaled dot products over the padded heads, float32[B, heads, S, head_size] each; back to packed tokens."""
+        graph, shape = self._graph, self._shape
+        prepared = self._linears.prepare(graph, x, f"{name}.qkv")
+        query = self._linears.multiply(graph, prepared, f"{name}.qkv", "query", layer.query.weight)
+        query = self._add(query, f"{name}.query.bias", layer.query.bias)
+        key = self._linears.multiply(graph, prepared, f"{name}.qkv", "key", layer.key.weight)
+        value = self._linears.multiply(graph, prepared, f"{name}.qkv", "value", layer.value.weight)
+        query, key, value = (self._heads(packed, places) for packed in (query, key, value))
+        alpha = 1 / math.sqrt(shape.head_size)
+        scores = graph.op("FusedMatMul", query, key, domain=CONTRIB, transB=1, alpha=alpha)
+        weights = graph.op("Softmax", graph.op("Add", scores, places.mask), axis=-1)
+        context = graph.op("MatMul", weights, value)
+        rows = graph.op("Reshape", context, graph.integers(-1, shape.head_size))
+        return graph.op("Reshape", graph.op("Gather", rows, places.packed), graph.integers(-1, shape.hidden))
+
+    def _heads(self, packed: str, places: HeadPlaces) -> str:
+        """[T, hidden] -> [B, heads, S, head_size] in one Gather, which pads and transposes at the price of a copy."""
+        graph = self._graph
+        rows = graph.op("Reshape", packed, graph.integers(-1, self._shape.head_size))
+        return graph.op("Gather", rows, places.padded)
+
+    def _head_places(self, inputs: Inputs) -> HeadPlaces:
+        """The heads of token t are rows t * heads + n of the packed matrix, (b * heads + n) * S + s of the padded."""
+        graph, heads = self._graph, self._shape.heads
+        count = graph.constant("heads", np.array(heads, dtype=np.int32))
+        each = graph.constant("each_head", np.arange(heads, dtype=np.int32))
+        first = graph.op("Mul", graph.op("Unsqueeze", inputs.rows, graph.integers(1)), count)
+        padded = graph.op("Add", first, graph.op("Reshape", each, graph.integers(heads, 1)))
+        longest = graph.cast(graph.op("Shape", inputs.rows, start=1, end=2), np.int32)
+        text = graph.op("Div", inputs.slots, longest)
+        others = graph.constant("other_heads", np.array(heads - 1, dtype=np.int32))
+        start = graph.op("Add", inputs.slots, graph.op("Mul", text, graph.op("Mul", longest, others)))
+        packed = graph.op("Add", graph.op("Unsqueeze", start, graph.integers(1)), graph.op("Mul", each, longest))
+        is_padding = graph.op("Equal", inputs.attention_mask, graph.constant("zero", np.array(0, dtype=np.int32)))
+        mask = graph.op("Where", is_padding, graph.number(MASKED), graph.number(0.0))
+        return HeadPlaces(padded, packed, graph.op("Unsqueeze", mask, graph.integers(1, 2)))
 
     def _product(self, x: str, site: str, weight: Float32Array, lowest: float | None = None) -> str:
         prepared = self._linears.prepare(self._graph, x, site, lowest)
-        return self._linears.multiply(self._graph, prepared, site, weight)
+        return self._linears.multiply(self._graph, prepared, site, "weight", weight)
 
     def _linear(self, x: str, site: str, weight: Float32Array, bias: Float32Array, lowest: float | None = None) -> str:
-        product = self._product(x, site, weight, lowest)
-        return self._graph.op("Add", product, self._graph.constant(f"{site}.bias", bias))
+        return self._add(self._product(x, site, weight, lowest), f"{site}.bias", bias)
+
+    def _add(self, x: str, name: str, bias: Float32Array) -> str:
+        return self._graph.op("Add", x, self._graph.constant(name, bias))
 
     def _activation(self, x: str, bias_name: str, bias: Float32Array) -> tuple[str, float]:
         """The activation of x + bias, and a number it never falls below."""

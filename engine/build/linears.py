@@ -46,8 +46,8 @@ class Linears(Protocol):
         """Make `x`, float32[T, K], ready. `lowest`: no element is ever below it; None where that is not known."""
         ...
 
-    def multiply(self, graph: GraphWriter, x: Prepared, site: str, weight: Float32Array) -> str:
-        """The product float32[T, N] with `weight`, float32[K, N]."""
+    def multiply(self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array) -> str:
+        """The product float32[T, N] with `weight`, float32[K, N], called `name` at this site."""
         ...
 
     def look_up(self, graph: GraphWriter, name: str, table: Float32Array, indices: str) -> str:
@@ -70,9 +70,9 @@ class Fp32Linears:
             graph.output(peak, f"peak.{site}", np.float32, ["channels"])
         return Prepared(x)
 
-    def multiply(self, graph: GraphWriter, x: Prepared, site: str, weight: Float32Array) -> str:
+    def multiply(self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array) -> str:
         """One MatMul."""
-        return graph.op("MatMul", x.value, graph.constant(f"{site}.weight", weight))
+        return graph.op("MatMul", x.value, graph.constant(f"{site}.{name}", weight))
 
     def look_up(self, graph: GraphWriter, name: str, table: Float32Array, indices: str) -> str:
         """One Gather."""
@@ -84,8 +84,10 @@ class Int8Linears:
 
     approximate_gelu = True
 
-    def __init__(self, smoothing: Mapping[str, Float32Array]) -> None:
+    def __init__(self, smoothing: Mapping[str, Float32Array], per_token: str = "input_ids") -> None:
         self._smoothing = smoothing
+        self._per_token = per_token  # any value in the graph with the shape [T]
+        self._zeros: dict[int, str] = {}
 
     def prepare(self, graph: GraphWriter, x: str, site: str, lowest: float | None = None) -> Prepared:
         """Smooth `x` where the site asks for it, and quantise each row with its own scale."""
@@ -94,24 +96,28 @@ class Int8Linears:
             assert lowest is None, "smoothing would move the bound"
             x = graph.op("Mul", x, graph.constant(f"{site}.inverse_smoothing", (1 / s).astype(np.float32)))
         zero_point, largest = (ZERO_POINT, LARGEST) if lowest is None else (BOUNDED_ZERO_POINT, BOUNDED_LARGEST)
-        peak = _row_peak(graph, x, lowest)
-        row_scale = graph.op("Mul", peak, graph.number(1 / largest))
-        flat = graph.op("Reshape", row_scale, graph.integers(-1))
-        zero = graph.constant(f"zero_point_{zero_point}", np.array([zero_point], dtype=np.uint8))
-        zeros = graph.op("Expand", zero, graph.op("Shape", flat))
-        return Prepared(graph.op("QuantizeLinear", x, flat, zeros, axis=0), row_scale, zero_point)
+        scale = graph.op("Mul", _row_peak(graph, x, lowest), graph.number(1 / largest))
+        quantized = graph.op("QuantizeLinear", x, scale, self._zero_points(graph, zero_point), axis=0)
+        return Prepared(quantized, graph.op("Unsqueeze", scale, graph.integers(1)), zero_point)
 
-    def multiply(self, graph: GraphWriter, x: Prepared, site: str, weight: Float32Array) -> str:
+    def _zero_points(self, graph: GraphWriter, zero_point: int) -> str:
+        """uint8[T], the same for all rows; written once for the graph."""
+        if zero_point not in self._zeros:
+            one = graph.constant(f"zero_points_{zero_point}", np.array([zero_point], dtype=np.uint8))
+            self._zeros[zero_point] = graph.op("Expand", one, graph.op("Shape", self._per_token))
+        return self._zeros[zero_point]
+
+    def multiply(self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array) -> str:
         """MatMulIntegerToFloat with the channel scales, then the row scales."""
         s = self._smoothing.get(site)
         quantized, channel_scale = quantize_channels(weight if s is None else weight * s[:, None])
         product = graph.op(
             "MatMulIntegerToFloat",
             x.value,
-            graph.constant(f"{site}.weight", quantized),
+            graph.constant(f"{site}.{name}", quantized),
             graph.number(1.0),
-            graph.constant(f"{site}.channel_scale", channel_scale),
-            graph.constant(f"zero_point_{x.zero_point}_scalar", np.array(x.zero_point, dtype=np.uint8)),
+            graph.constant(f"{site}.{name}.channel_scale", channel_scale),
+            graph.constant(f"zero_point_{x.zero_point}", np.array(x.zero_point, dtype=np.uint8)),
             domain=CONTRIB,
         )
         return graph.op("Mul", product, x.row_scale)
@@ -125,12 +131,12 @@ class Int8Linears:
 
 
 def _row_peak(graph: GraphWriter, x: str, lowest: float | None) -> str:
-    """The largest magnitude of each row, [T, 1]; with a bound, the scale must reach down to it as well."""
-    top = graph.op("ReduceMax", x, graph.integers(1), keepdims=1)
+    """The largest magnitude of each row, [T]; with a bound, the scale must reach down to it as well."""
+    top = graph.op("ReduceMax", x, graph.integers(1), keepdims=0)
     if lowest is not None:
-        return graph.op("Max", top, graph.number(-lowest * BOUNDED_LARGEST / BOUNDED_ZERO_POINT))
-    bottom = graph.op("ReduceMin", x, graph.integers(1), keepdims=1)
-    return graph.op("Max", top, graph.op("Neg", bottom), graph.number(TINY))
+        return graph.op("Max", top, graph.number(max(-lowest * BOUNDED_LARGEST / BOUNDED_ZERO_POINT, TINY)))
+    bottom = graph.op("ReduceMin", x, graph.integers(1), keepdims=0)
+    return graph.op("Add", graph.op("Max", top, graph.op("Neg", bottom)), graph.number(TINY))
 
 
 def quantize_channels(weight: Float32Array) -> tuple[Int8Array, Float32Array]:
