@@ -18,7 +18,7 @@ from deploy.probes import Probe
 
 MAX_LINE_BYTES = 64 * 1024
 START_CHECK_S = 0.1
-EXIT_CHECK_S = 0.05
+EXIT_CHECK_S = 0.1
 LAST_WORDS_S = 2.0
 
 Say = Callable[[str, str], None]  # (who, line)

@@ -113,13 +113,6 @@ class Supervisor:
             self._kept.append((kept, asyncio.create_task(kept.run())))
             await self._until_ready_or_ended(kept)
 
-    async def until_ready(self) -> None:
-        """Return when every child is ready. Raises StartRefused."""
-        for kept, _ in self._kept:
-            while not kept.ready.is_set():
-                await self._until_ready_or_ended(kept)
-                await _wait_at_most(kept.ready, 0.2)
-
     async def stop(self) -> None:
         """Stop the children, the last one started first, each gone before the next is told."""
         for kept, task in reversed(self._kept):

@@ -95,7 +95,6 @@ async def _bring_up(plan: Plan, supervisor: Supervisor, say: Output) -> None:
     embedded, redis_url, without_redis = _choose_redis(plan, say)
     engine = [engine_child(plan)] if plan.has_own_engine else []
     await supervisor.start([*embedded, *engine, gateway_child(plan, redis_url)])
-    await supervisor.until_ready()
     await _until_serving(plan, say)
     start_page.show(plan, await start_page.ask(plan, redis_url, without_redis))
 
