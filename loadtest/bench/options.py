@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 
 from loadtest.bench.load import Load, wrk_installed
@@ -16,6 +17,7 @@ from loadtest.bench.rounds import Result, results_json, show
 from loadtest.display import wide_console
 from loadtest.texts import TextsError, read_texts
 
+SEED = 0
 DEFAULT_BUNDLE = Path(".dejavec/models/all-MiniLM-L6-v2-int8")
 
 
@@ -43,8 +45,13 @@ class Bench:
         return Load(self.seconds, self.generator_core, use_wrk=self.generator == "wrk")
 
     def texts(self) -> list[str]:
-        """The first `count` distinct texts. Raises TextsError."""
-        return list(dict.fromkeys(read_texts(self.texts_file, self.field)))[: self.count]
+        """At most `count` distinct texts in a seeded order, so that any stretch of them is like the whole.
+
+        Raises TextsError.
+        """
+        distinct = list(dict.fromkeys(read_texts(self.texts_file, self.field)))
+        order = np.random.default_rng(SEED).permutation(len(distinct))
+        return [distinct[place] for place in order[: self.count]]
 
     def finish(self, results: Sequence[Result]) -> None:
         """Print results, and write them when a file was named."""

@@ -21,6 +21,7 @@ from loadtest.bench.gateway import RATIOS
 from loadtest.bench.generator import Measurement
 from loadtest.bench.graph import packed, padded
 from loadtest.bench.machine import describe
+from loadtest.bench.options import Bench
 from loadtest.bench.processes import BenchmarkError, Child, free_port, pinned, run_pinned
 from loadtest.bench.rounds import (
     Contender,
@@ -208,3 +209,32 @@ def test_commands_want_both_urls(command: str) -> None:
     result = CliRunner().invoke(bench, [command, option, "http://127.0.0.1:1"])
     assert result.exit_code == 2
     assert "or neither" in result.output
+
+
+def test_benchmarks_take_the_same_sample_each_time(tmp_path: Path) -> None:
+    """Texts are distinct, in a seeded order that is not the file's, and cut to the count."""
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(f"text {number % 40}" for number in range(100)))
+    first, second = (a_bench(path, count=30).texts() for _ in range(2))
+    assert first == second
+    assert len(set(first)) == 30
+    assert first != sorted(first, key=lambda text: int(text.split()[1]))
+
+
+def a_bench(texts_file: Path, count: int) -> Bench:
+    """The options of a benchmark."""
+    return Bench(
+        core=None,
+        generator_core=None,
+        rounds=1,
+        seconds=0.2,
+        connections=1,
+        texts_file=texts_file,
+        field="text",
+        count=count,
+        bundle=Path("unused"),
+        generator="own",
+        json_file=None,
+        machine=describe(None, None, "own"),
+        console=quiet(),
+    )
