@@ -1,0 +1,124 @@
+"""How many violations a namespace may still serve, and how closely its hits are checked. Pure; no I/O.
+
+A purse: every hit pays in `alpha`, every violation that a check finds takes out 1 / (the probability it was checked
+with), which is what it stands for on average. An empty purse trips the breaker. The purse holds no more than
+
+    limit = min(max_balance, start_balance + growth * alpha * hits)
+
+so a long clean past cannot be saved up and spent at once, and hits are checked with the probability
+
+    pi = min(1, max(floor, caution / balance))
+
+chosen before anything is known of the hit, and never on load. A check costs engine time, not the client's.
+
+Bound. What the checks take out is an unbiased count of the violations served, so at the trip the expected violations
+since the purse held B are at most (B + 1 / pi) / (1 - alpha / q) when each hit violates with probability q.
+`violations_before_trip` computes the quantile of their number exactly, to the grid.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+GRID = 0.05  # balances are rounded up to it when the bound is computed
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
+    """`verify_floor`: the least share of hits checked. The rest is explained at the top."""
+
+    alpha: float = 0.05
+    start_balance: float = 4.0
+    growth: float = 0.5
+    max_balance: float = 40.0
+    caution: float = 4.0
+    verify_floor: float = 0.1
+
+    def limit(self, hits: int) -> float:
+        """The most the purse may hold after so many hits."""
+        return min(self.max_balance, self.start_balance + self.growth * self.alpha * hits)
+
+    def verify_probability(self, balance: float) -> float:
+        """The probability with which the next hit is checked."""
+        return min(1.0, max(self.verify_floor, self.caution / max(balance, 1e-9)))
+
+
+@dataclass(slots=True)
+class ViolationBudget:
+    """The purse of one namespace under one certificate."""
+
+    settings: BudgetSettings
+    balance: float
+    hits: int = 0
+    verified: int = 0
+    violations: int = 0
+
+    @classmethod
+    def start(cls, settings: BudgetSettings) -> "ViolationBudget":
+        """A fresh purse."""
+        return cls(settings, settings.start_balance)
+
+    @property
+    def verify_probability(self) -> float:
+        """The probability with which the next hit is checked."""
+        return self.settings.verify_probability(self.balance)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the breaker trips."""
+        return self.balance <= 0
+
+    def add_hit(self) -> None:
+        """A vector was reused."""
+        self.hits += 1
+        self.balance = min(self.settings.limit(self.hits), self.balance + self.settings.alpha)
+
+    def add_check(self, is_violation: bool, probability: float) -> None:
+        """A hit that had been drawn with `probability` was compared with the engine's vector."""
+        self.verified += 1
+        if is_violation:
+            self.violations += 1
+            self.balance -= 1 / max(probability, self.settings.verify_floor)
+
+    def to_state(self) -> list[float]:
+        """Numbers that `from_state` reads; the settings are not part of them."""
+        return [self.balance, self.hits, self.verified, self.violations]
+
+    @classmethod
+    def from_state(cls, settings: BudgetSettings, state: list[Any]) -> "ViolationBudget":
+        """The purse that `to_state` wrote. Raises ValueError or TypeError on anything else."""
+        balance, hits, verified, violations = state
+        return cls(settings, float(balance), int(hits), int(verified), int(violations))
+
+
+def violations_before_trip(settings: BudgetSettings, balance: float, share: float = 1.0, delta: float = 0.05) -> int:
+    """How many violations are served before the trip, not exceeded with probability 1 - delta.
+
+    From the moment every hit violates with probability `share` (above alpha), the purse holding `balance`.
+    Propagates the distribution of the balance hit by hit over a grid, rounded up, the purse's limit at its widest.
+    Raises ValueError when `share` is not above alpha: such a purse may never be spent.
+    """
+    if not settings.alpha < share <= 1:
+        raise ValueError("the bound exists for shares of violations above alpha")
+    cells = math.ceil(settings.max_balance / GRID)
+    mass = [0.0] * (cells + 1)
+    mass[min(cells, math.ceil(balance / GRID))] = 1.0
+    tripped, hits = 0.0, 0
+    while 1 - tripped > delta:
+        hits += 1
+        after = [0.0] * (cells + 1)
+        for cell in range(1, cells + 1):
+            if mass[cell] < 1e-12:
+                continue
+            value = cell * GRID
+            checked = settings.verify_probability(value)
+            paid = min(settings.max_balance, value + settings.alpha)
+            left = math.ceil(round((paid - 1 / checked) / GRID, 6))
+            found = share * checked
+            after[min(cells, math.ceil(round(paid / GRID, 6)))] += mass[cell] * (1 - found)
+            if left <= 0:
+                tripped += mass[cell] * found
+            else:
+                after[left] += mass[cell] * found
+        mass = after
+    return math.ceil(hits * share)

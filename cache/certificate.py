@@ -1,0 +1,184 @@
+"""Proof that reuse stays within its bound: a betting test, valid at whatever moment one looks. Pure; no I/O.
+
+The claim at a level tau: of the requests with z >= tau, at most the share `alpha` would be served a vector below
+the fidelity. A test starts with capital 1 and bets on every label of such a request:
+
+    capital *= 1 + c * (alpha - violation) * weight,    0 <= c < 1 / (1 - alpha)
+
+If the claim is false the capital is a supermartingale, so that it ever reaches 1 / beta has a probability of at most
+beta (Ville's inequality; Waudby-Smith and Ramdas, 2023, "Estimating means of bounded random variables by betting",
+section 4). Several bets run side by side with a share of the capital each; c = (alpha - p) / (alpha (1 - alpha)) is
+the best one if the true share is p. A clean label multiplies the boldest bet by up to 1 / (1 - alpha), so alpha 5 %
+needs about 70 clean labels and alpha 1 % about 350 (`clean_labels_needed`).
+
+Levels are tested from strict to loose, in a fixed order, each with the whole beta: a level counts only when all
+stricter ones are proven, so the first false claim is the only one that can be proven wrongly (fixed sequence;
+Maurer, Hothorn and Lehmacher, 1995).
+
+A label's weight is what makes labels drawn with unequal probabilities comparable: the smallest probability with
+which any request was labelled at that moment, divided by this request's own.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# Guessed shares of violations, as parts of alpha, and how the starting capital is spread over them.
+GUESSES = ((0.01, 0.60), (0.2, 0.20), (0.45, 0.12), (0.7, 0.08))
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateSettings:
+    """What is promised: at most `alpha` violations among hits, with confidence 1 - `beta`."""
+
+    alpha: float = 0.05
+    beta: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not (0 < self.alpha < 0.5 and 0 < self.beta < 0.5):
+            raise ValueError("alpha and beta must lie between 0 and 0.5")
+
+
+@dataclass(slots=True)
+class BettingTest:
+    """One level's test of "at most alpha violations". `log_capital` holds one figure a guess."""
+
+    alpha: float
+    log_capital: list[float] = field(default_factory=lambda: [math.log(share) for _, share in GUESSES])
+    best_log: float = 0.0  # the largest total so far: what has been proven stays proven
+    labels: int = 0
+    violations: int = 0
+
+    def add(self, is_violation: bool, weight: float) -> None:
+        """Bet on one label. `weight` in (0, 1]."""
+        payoff = (self.alpha - is_violation) * weight
+        for index, (guess, _) in enumerate(GUESSES):
+            stake = (1 - guess) / (1 - self.alpha)  # (alpha - guess * alpha) / (alpha * (1 - alpha))
+            self.log_capital[index] += math.log1p(stake * payoff)
+        self.labels += 1
+        self.violations += is_violation
+        self.best_log = max(self.best_log, self.log_total)
+
+    @property
+    def log_total(self) -> float:
+        """Logarithm of the capital now."""
+        top = max(self.log_capital)
+        return top + math.log(sum(math.exp(value - top) for value in self.log_capital))
+
+    def is_proven(self, beta: float) -> bool:
+        """Whether the capital has ever reached 1 / beta."""
+        return self.best_log >= -math.log(beta)
+
+
+@dataclass(slots=True)
+class Certificate:
+    """The tests of one calibrator's levels, strict (high) to loose (low), and the confidence they may use up."""
+
+    levels: list[float]
+    beta: float
+    tests: list[BettingTest]
+
+    @classmethod
+    def start(cls, levels: Sequence[float], alpha: float, beta: float) -> "Certificate":
+        """Fresh tests. Raises ValueError unless `levels` fall strictly."""
+        if not levels or any(a <= b for a, b in zip(levels, levels[1:], strict=False)):
+            raise ValueError("levels must fall from strict to loose, each lower than the one before")
+        return cls(list(levels), beta, [BettingTest(alpha) for _ in levels])
+
+    def add(self, z: float, is_violation: bool, weight: float = 1.0) -> None:
+        """Count one label for every level its z clears. Raises ValueError on a weight outside (0, 1]."""
+        if not 0 < weight <= 1:
+            raise ValueError(f"a label's weight lies in (0, 1], not {weight}")
+        for level, test in zip(self.levels, self.tests, strict=True):
+            if z >= level:
+                test.add(is_violation, weight)
+
+    @property
+    def proven(self) -> int:
+        """How many levels are proven without a gap, from the strictest on."""
+        for count, test in enumerate(self.tests):
+            if not test.is_proven(self.beta):
+                return count
+        return len(self.tests)
+
+    @property
+    def tau(self) -> float | None:
+        """The loosest proven level; None while nothing is proven."""
+        proven = self.proven
+        return self.levels[proven - 1] if proven else None
+
+    def summary(self) -> dict[str, Any]:
+        """What headers, metrics and explain show of it."""
+        proven = self.proven
+        test = self.tests[max(proven - 1, 0)]
+        return {
+            "tau": self.tau,
+            "alpha": test.alpha,
+            "confidence": 1 - self.beta,
+            "proven_levels": proven,
+            "levels": len(self.levels),
+            "labels": test.labels,
+            "violations": test.violations,
+            "upper_bound": upper_bound(test.violations, test.labels, self.beta),
+        }
+
+    def to_state(self) -> dict[str, Any]:
+        """A JSON object that `from_state` reads."""
+        return {
+            "levels": self.levels,
+            "beta": self.beta,
+            "alpha": self.tests[0].alpha,
+            "tests": [[*test.log_capital, test.best_log, test.labels, test.violations] for test in self.tests],
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Certificate":
+        """The certificate that `to_state` wrote. Raises ValueError, KeyError or TypeError on anything else."""
+        certificate = cls.start(state["levels"], float(state["alpha"]), float(state["beta"]))
+        for test, (*capital, best, labels, violations) in zip(certificate.tests, state["tests"], strict=True):
+            if len(capital) != len(GUESSES):
+                raise ValueError("a certificate of another version")
+            test.log_capital = [float(value) for value in capital]
+            test.best_log, test.labels, test.violations = float(best), int(labels), int(violations)
+        return certificate
+
+
+def clean_labels_needed(alpha: float, beta: float) -> int:
+    """How many labels without any violation prove a level."""
+    test = BettingTest(alpha)
+    while not test.is_proven(beta):
+        test.add(False, 1.0)
+    return test.labels
+
+
+def upper_bound(violations: int, labels: int, beta: float) -> float:
+    """Upper end of Clopper and Pearson's interval for a share: for display, where one looks once.
+
+    Found by bisection on the binomial tail P(X <= violations) = beta.
+    """
+    if labels == 0 or violations >= labels:
+        return 1.0
+    low, high = violations / labels, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if binomial_cdf(violations, labels, middle) > beta:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def binomial_cdf(successes: int, trials: int, share: float) -> float:
+    """P(X <= successes) for X binomial(trials, share)."""
+    if share <= 0 or successes >= trials:
+        return 1.0
+    if share >= 1 or successes < 0:
+        return 0.0
+    log_odds = math.log(share) - math.log1p(-share)
+    log_term = trials * math.log1p(-share)
+    total = math.exp(log_term)
+    for k in range(successes):
+        log_term += math.log(trials - k) - math.log(k + 1) + log_odds
+        total += math.exp(log_term)
+    return min(total, 1.0)

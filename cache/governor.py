@@ -1,0 +1,145 @@
+"""Whether a look-up is worth its time in a namespace: seconds in, a share of requests out. Pure; no I/O, no clock.
+
+    gain of a look-up = hit share * (1 - checked share) * engine cost - look-up cost        [seconds]
+
+The engine cost is measured, or a configured price for a dear one. While reuse is not allowed (nothing certified) the
+gain is negative and is the price of learning: look-ups are rationed so that they cost at most `overhead` of what the
+requests cost without them. While reuse is allowed and the gain is positive every request is looked up; where it is
+negative the ration applies again, so that a change is noticed. Switching needs the gain to leave a dead band.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+
+class GovernorState(enum.Enum):
+    """LEARNING: nothing may be served yet; PAYS: every request is looked up; RATIONED: a trickle only."""
+
+    LEARNING = "learning"
+    PAYS = "pays"
+    RATIONED = "rationed"
+
+
+@dataclass(frozen=True, slots=True)
+class GovernorSettings:
+    """`overhead`: what learning may cost, as a share of the engine's time. `memory`: look-ups averaged over.
+
+    `dead_band`: how far, as a share of the look-up's cost, the gain must pass zero to switch.
+    `fewest`: look-ups before a decision. `least_share`: the trickle's floor.
+    """
+
+    overhead: float = 0.02
+    memory: int = 400
+    dead_band: float = 0.1
+    fewest: int = 60
+    least_share: float = 0.002
+    engine_price_s: float | None = None
+
+
+@dataclass(slots=True)
+class Governor:
+    """One namespace's running averages. `random` arguments are drawn by the caller from [0, 1)."""
+
+    settings: GovernorSettings
+    state: GovernorState = GovernorState.LEARNING
+    lookup_s: float = 0.0
+    engine_s: float = 0.0
+    hit_share: float = 0.0
+    checked_share: float = 0.0
+    lookups: int = 0
+    engine_calls: int = 0
+
+    def wants_lookup(self, random: float) -> bool:
+        """Whether this request is looked up."""
+        return random < self.lookup_share
+
+    @property
+    def lookup_share(self) -> float:
+        """The share of requests that are looked up."""
+        if self.state is GovernorState.PAYS:
+            return 1.0
+        if not self.lookups or not self.engine_calls or self.lookup_s <= 0:
+            return self.settings.overhead
+        ration = self.settings.overhead * self.engine_cost_s / self.lookup_s
+        return min(1.0, max(self.settings.least_share, ration))
+
+    @property
+    def engine_cost_s(self) -> float:
+        """What a hit saves: the configured price, else the measured cost."""
+        return self.settings.engine_price_s if self.settings.engine_price_s is not None else self.engine_s
+
+    @property
+    def gain_s(self) -> float:
+        """Seconds a look-up gains on average; negative where it costs more than it saves."""
+        return self.hit_share * (1 - self.checked_share) * self.engine_cost_s - self.lookup_s
+
+    def saw_engine(self, seconds: float) -> None:
+        """The engine computed one text in so many seconds of its own time."""
+        self.engine_calls += 1
+        self.engine_s += (seconds - self.engine_s) / min(self.engine_calls, self.settings.memory)
+
+    def saw_lookup(self, seconds: float, would_hit: bool, checked: float, may_serve: bool) -> None:
+        """One look-up took so long; whether its best candidate cleared tau, and the chance that it is checked."""
+        self.lookups += 1
+        step = 1 / min(self.lookups, self.settings.memory)
+        self.lookup_s += (seconds - self.lookup_s) * step
+        self.hit_share += (would_hit - self.hit_share) * step
+        if would_hit:
+            self.checked_share += (checked - self.checked_share) * min(1.0, 10 * step)
+        self._switch(may_serve)
+
+    def _switch(self, may_serve: bool) -> None:
+        if not may_serve:
+            self.state = GovernorState.LEARNING
+            self.hit_share = 0.0
+            return
+        band = self.settings.dead_band * self.lookup_s
+        if self.state is GovernorState.LEARNING:
+            self.state = GovernorState.RATIONED if self.gain_s < 0 else GovernorState.PAYS
+            return
+        if self.lookups < self.settings.fewest:
+            return
+        if self.state is GovernorState.PAYS and self.gain_s < -band:
+            self.state = GovernorState.RATIONED
+        elif self.state is GovernorState.RATIONED and self.gain_s > band:
+            self.state = GovernorState.PAYS
+
+    @property
+    def reason(self) -> str:
+        """One line for people."""
+        figures = (
+            f"look-up {self.lookup_s * 1e3:.2f} ms, engine {self.engine_cost_s * 1e3:.2f} ms, "
+            f"hits {self.hit_share:.1%}, checked {self.checked_share:.0%}"
+        )
+        if self.state is GovernorState.LEARNING:
+            return f"nothing certified: {self.lookup_share:.1%} of requests are looked up to learn ({figures})"
+        verb = "gains" if self.gain_s >= 0 else "loses"
+        return f"a look-up {verb} {abs(self.gain_s) * 1e3:.2f} ms ({figures}); {self.lookup_share:.1%} are looked up"
+
+    def to_state(self) -> list[Any]:
+        """Values that `from_state` reads; the settings are not part of them."""
+        return [
+            self.state.value,
+            self.lookup_s,
+            self.engine_s,
+            self.hit_share,
+            self.checked_share,
+            self.lookups,
+            self.engine_calls,
+        ]
+
+    @classmethod
+    def from_state(cls, settings: GovernorSettings, state: list[Any]) -> "Governor":
+        """The governor that `to_state` wrote. Raises ValueError or TypeError on anything else."""
+        name, lookup_s, engine_s, hit_share, checked_share, lookups, engine_calls = state
+        return cls(
+            settings,
+            GovernorState(name),
+            float(lookup_s),
+            float(engine_s),
+            float(hit_share),
+            float(checked_share),
+            int(lookups),
+            int(engine_calls),
+        )
