@@ -125,9 +125,9 @@ async def with_retries(
     )
     try:
         return await retrying(attempt, deadline)
-    except CircuitOpen as circuit:
+    except CircuitOpen:
         if failures:
-            raise failures[-1] from circuit
+            raise failures[-1] from failures[-1].__cause__
         raise
 
 

@@ -29,19 +29,22 @@ class Client:
 
     def __init__(self, url: str, **options: Any) -> None:
         self.asynchronous = AsyncClient(url, **options)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="dejavec-client", daemon=True)
+        loop = self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=loop.run_forever, name="dejavec-client", daemon=True)
         self._thread.start()
         self._run(self.asynchronous.__aenter__())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._run(self.asynchronous.__aexit__(None, None, None))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
+            loop.close()
 
     def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> EmbedResult:
         """See `AsyncClient.embed`."""
@@ -52,6 +55,9 @@ class Client:
         return self._run(self.asynchronous.info())
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            call.close()
+            raise RuntimeError("the client is not open; use it in `with Client(...) as client:`")
         future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
             return future.result()

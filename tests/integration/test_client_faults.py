@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from standin_gateway import StandIn, garbage, hang, reset_mid_body, status, vector_of
 
 from gateway.client import (
     AsyncClient,
@@ -31,6 +30,7 @@ from gateway.client import (
     Unauthorized,
     Unavailable,
 )
+from tests.integration.standin_gateway import StandIn, garbage, hang, reset_mid_body, status, vector_of
 
 
 class Time:
@@ -433,6 +433,8 @@ async def test_the_blocking_client_is_the_same_client(gateway):
                 client.embed(["a"])
 
     await asyncio.to_thread(use)
+    with pytest.raises(RuntimeError, match="with Client"):
+        Client(gateway.url).embed(["a"])
 
 
 def test_importing_the_client_imports_no_server():

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from standin_gateway import StandIn, garbage, reset_mid_body, status, vector_of
 
 from gateway.client import FingerprintMismatch, InvalidReply, RequestRefused, Unauthorized, Unavailable
 from gateway.client.ingest import EmbedOptions, Plan, ingest
 from gateway.client.journal import CannotResume
 from gateway.client.lines import LineFormat
 from gateway.client.pacer import Pacer
+from tests.integration.standin_gateway import StandIn, garbage, reset_mid_body, status, vector_of
 
 COMMAND = (
     "import gateway.client.ingest as i; i.COMMIT_EVERY_S = {commit}; from gateway.client.cli import ingest; ingest()"
@@ -133,6 +133,15 @@ async def test_texts_the_gateway_refuses_are_narrowed_down_and_set_aside(gateway
     bad = [orjson.loads(line) for line in (tmp_path / "v.bad.jsonl").read_bytes().splitlines()]
     assert [row["line"] for row in bad] == [11, 41]
     assert all("not welcome" in row["reason"] for row in bad)
+
+
+async def test_a_request_too_large_is_halved(gateway, tmp_path):
+    """413 is the fault of the batch, not of its lines: smaller requests carry them all."""
+    texts = write_lines(tmp_path / "in.jsonl", 32, bad_every=0)
+    gateway.misdeeds.append(status(413))
+    await ingest(plan_of(tmp_path, gateway, batch=32), Quiet())
+    assert np.array_equal(np.load(tmp_path / "v.npy"), [vector_of(text, 8) for text in texts])
+    assert [len(request["input"]) for request in gateway.requests] == [32, 16, 16]
 
 
 async def test_a_refusal_of_the_options_stops_it(gateway, tmp_path):
