@@ -43,10 +43,13 @@ class Inputs:
 class HeadPlaces:
     """Where attention heads lie; index arrays for Gather on rows of one head each.
 
-    padded: int32[B, heads, S], packed rows; packed: int32[T, heads], padded rows; mask: float32[B, 1, 1, S].
+    query, key, value: int32[B, heads, S], rows of packed matrices, of which key and value share one;
+    packed: int32[T, heads], rows of the padded result; mask: float32[B, 1, 1, S], added to the scores.
     """
 
-    padded: str
+    query: str
+    key: str
+    value: str
     packed: str
     mask: str
 
@@ -92,7 +95,7 @@ class _BertGraph:
 
     def _layer(self, x: str, layer: Layer, name: str, places: HeadPlaces) -> str:
         context = self._attention(x, layer, name, places)
-        out = self._linear(context, f"{name}.out", layer.attention_out.weight, layer.attention_out.bias)
+        out = self._linear(context, f"{name}.out", layer.attention_out.weight, _out_bias(layer))
         x = self._norm(self._graph.op("Add", out, x), layer.attention_norm, f"{name}.attention_norm")
         wide = self._product(x, f"{name}.up", layer.up.weight)
         active, lowest = self._activation(wide, f"{name}.up.bias", layer.up.bias)
@@ -100,14 +103,18 @@ class _BertGraph:
         return self._norm(self._graph.op("Add", down, x), layer.norm, f"{name}.norm")
 
     def _attention(self, x: str, layer: Layer, name: str, places: HeadPlaces) -> str:
-        """Scaled dot products over the padded heads, float32[B, heads, S, head_size] each; back to packed tokens."""
-        graph, shape = self._graph, self._shape
-        prepared = self._linears.prepare(graph, x, f"{name}.qkv")
-        query = self._linears.multiply(graph, prepared, f"{name}.qkv", "query", layer.query.weight)
-        query = self._add(query, f"{name}.query.bias", layer.query.bias)
-        key = self._linears.multiply(graph, prepared, f"{name}.qkv", "key", layer.key.weight)
-        value = self._linears.multiply(graph, prepared, f"{name}.qkv", "value", layer.value.weight)
-        query, key, value = (self._heads(packed, places) for packed in (query, key, value))
+        """Scaled dot products over the padded heads, float32[B, heads, S, head_size] each; back to packed tokens.
+
+        The key's bias adds the same to all scores of a row, which softmax takes out again; the value's bias comes
+        through unchanged, because weights add up to 1, and is part of the output's bias.
+        """
+        graph, shape, site = self._graph, self._shape, f"{name}.qkv"
+        prepared = self._linears.prepare(graph, x, site)
+        query = self._linears.multiply(graph, prepared, site, "query", layer.query.weight)
+        query = self._heads(self._add(query, f"{name}.query.bias", layer.query.bias), places.query)
+        key_value = np.concatenate([layer.key.weight, layer.value.weight], axis=1)
+        both = self._linears.multiply(graph, prepared, site, "key_value", key_value)
+        key, value = self._heads(both, places.key), self._heads(both, places.value)
         alpha = 1 / math.sqrt(shape.head_size)
         scores = graph.op("FusedMatMul", query, key, domain=CONTRIB, transB=1, alpha=alpha)
         weights = graph.op("Softmax", graph.op("Add", scores, places.mask), axis=-1)
@@ -115,27 +122,31 @@ class _BertGraph:
         rows = graph.op("Reshape", context, graph.integers(-1, shape.head_size))
         return graph.op("Reshape", graph.op("Gather", rows, places.packed), graph.integers(-1, shape.hidden))
 
-    def _heads(self, packed: str, places: HeadPlaces) -> str:
-        """[T, hidden] -> [B, heads, S, head_size] in one Gather, which pads and transposes at the price of a copy."""
+    def _heads(self, packed: str, places: str) -> str:
+        """[T, n * head_size] -> [B, heads, S, head_size] in one Gather: padded and transposed for one copy."""
         graph = self._graph
-        rows = graph.op("Reshape", packed, graph.integers(-1, self._shape.head_size))
-        return graph.op("Gather", rows, places.padded)
+        return graph.op("Gather", graph.op("Reshape", packed, graph.integers(-1, self._shape.head_size)), places)
 
     def _head_places(self, inputs: Inputs) -> HeadPlaces:
-        """The heads of token t are rows t * heads + n of the packed matrix, (b * heads + n) * S + s of the padded."""
+        """Head n of token t is row t * heads + n of the packed matrix, (b * heads + n) * S + s of the padded one."""
         graph, heads = self._graph, self._shape.heads
-        count = graph.constant("heads", np.array(heads, dtype=np.int32))
         each = graph.constant("each_head", np.arange(heads, dtype=np.int32))
-        first = graph.op("Mul", graph.op("Unsqueeze", inputs.rows, graph.integers(1)), count)
-        padded = graph.op("Add", first, graph.op("Reshape", each, graph.integers(heads, 1)))
+        column = graph.constant("head_column", np.arange(heads, dtype=np.int32)[:, None])
+        rows = graph.op("Unsqueeze", inputs.rows, graph.integers(1))
+        query = graph.op("Add", graph.op("Mul", rows, self._int32("heads", heads)), column)
+        key = graph.op("Add", graph.op("Mul", rows, self._int32("key_value_heads", 2 * heads)), column)
+        value = graph.op("Add", key, self._int32("heads", heads))
         longest = graph.cast(graph.op("Shape", inputs.rows, start=1, end=2), np.int32)
         text = graph.op("Div", inputs.slots, longest)
-        others = graph.constant("other_heads", np.array(heads - 1, dtype=np.int32))
-        start = graph.op("Add", inputs.slots, graph.op("Mul", text, graph.op("Mul", longest, others)))
+        before = graph.op("Mul", graph.op("Mul", text, longest), self._int32("other_heads", heads - 1))
+        start = graph.op("Add", inputs.slots, before)
         packed = graph.op("Add", graph.op("Unsqueeze", start, graph.integers(1)), graph.op("Mul", each, longest))
-        is_padding = graph.op("Equal", inputs.attention_mask, graph.constant("zero", np.array(0, dtype=np.int32)))
+        is_padding = graph.op("Equal", inputs.attention_mask, self._int32("zero", 0))
         mask = graph.op("Where", is_padding, graph.number(MASKED), graph.number(0.0))
-        return HeadPlaces(padded, packed, graph.op("Unsqueeze", mask, graph.integers(1, 2)))
+        return HeadPlaces(query, key, value, packed, graph.op("Unsqueeze", mask, graph.integers(1, 2)))
+
+    def _int32(self, name: str, value: int) -> str:
+        return self._graph.constant(name, np.array(value, dtype=np.int32))
 
     def _product(self, x: str, site: str, weight: Float32Array, lowest: float | None = None) -> str:
         prepared = self._linears.prepare(self._graph, x, site, lowest)
@@ -169,8 +180,7 @@ class _BertGraph:
         first = graph.op("Gather", inputs.rows, graph.constant("first", np.array(0, dtype=np.int64)), axis=1)
         if pooling == "cls":
             return graph.op("Gather", x, first)
-        one = graph.constant("one", np.array(1, dtype=np.int32))
-        return graph.op("Gather", x, graph.op("Add", first, graph.op("Sub", lengths, one)))
+        return graph.op("Gather", x, graph.op("Add", first, graph.op("Sub", lengths, self._int32("one", 1))))
 
     def _sum_tokens(self, x: str, inputs: Inputs) -> str:
         """Sum of each text's token states, [B, hidden], through a product of two equal rows."""
@@ -190,3 +200,9 @@ class _BertGraph:
         column = graph.op("Unsqueeze", vectors, graph.integers(2))
         square = graph.op("Reshape", graph.op("MatMul", row, column), graph.integers(-1, 1))
         return graph.op("Div", vectors, graph.op("Max", graph.op("Sqrt", square), graph.number(NORM_FLOOR)))
+
+
+def _out_bias(layer: Layer) -> Float32Array:
+    """The attention output's bias with the value's in it, float32[hidden]."""
+    through = layer.value.bias.astype(np.float64) @ layer.attention_out.weight.astype(np.float64)
+    return np.asarray(layer.attention_out.bias + through, dtype=np.float32)

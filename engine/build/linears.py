@@ -24,7 +24,7 @@ ZERO_POINT = 128
 LARGEST = 127.0
 BOUNDED_ZERO_POINT = 16
 BOUNDED_LARGEST = 255.0 - BOUNDED_ZERO_POINT
-TINY = 1e-12  # a row or channel of zeros still needs a scale
+TINY = 1e-12  # a channel of zeros still needs a scale
 SMOOTHING_FLOOR = 1e-5
 
 
@@ -84,9 +84,9 @@ class Int8Linears:
 
     approximate_gelu = True
 
-    def __init__(self, smoothing: Mapping[str, Float32Array], per_token: str = "input_ids") -> None:
+    def __init__(self, smoothing: Mapping[str, Float32Array], rows_like: str = "input_ids") -> None:
         self._smoothing = smoothing
-        self._per_token = per_token  # any value in the graph with the shape [T]
+        self._rows_like = rows_like  # any value in the graph with the shape [T]
         self._zeros: dict[int, str] = {}
 
     def prepare(self, graph: GraphWriter, x: str, site: str, lowest: float | None = None) -> Prepared:
@@ -104,7 +104,7 @@ class Int8Linears:
         """uint8[T], the same for all rows; written once for the graph."""
         if zero_point not in self._zeros:
             one = graph.constant(f"zero_points_{zero_point}", np.array([zero_point], dtype=np.uint8))
-            self._zeros[zero_point] = graph.op("Expand", one, graph.op("Shape", self._per_token))
+            self._zeros[zero_point] = graph.op("Expand", one, graph.op("Shape", self._rows_like))
         return self._zeros[zero_point]
 
     def multiply(self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array) -> str:
@@ -131,12 +131,14 @@ class Int8Linears:
 
 
 def _row_peak(graph: GraphWriter, x: str, lowest: float | None) -> str:
-    """The largest magnitude of each row, [T]; with a bound, the scale must reach down to it as well."""
+    """The largest magnitude of each row, [T]; with a bound, the scale must reach down to it as well.
+
+    A row of zeros has the scale 0: whatever it is quantised to, its product is multiplied by 0 again.
+    """
+    if lowest is None:
+        return graph.op("ReduceMax", graph.op("Abs", x), graph.integers(1), keepdims=0)
     top = graph.op("ReduceMax", x, graph.integers(1), keepdims=0)
-    if lowest is not None:
-        return graph.op("Max", top, graph.number(max(-lowest * BOUNDED_LARGEST / BOUNDED_ZERO_POINT, TINY)))
-    bottom = graph.op("ReduceMin", x, graph.integers(1), keepdims=0)
-    return graph.op("Add", graph.op("Max", top, graph.op("Neg", bottom)), graph.number(TINY))
+    return graph.op("Max", top, graph.number(-lowest * BOUNDED_LARGEST / BOUNDED_ZERO_POINT))
 
 
 def quantize_channels(weight: Float32Array) -> tuple[Int8Array, Float32Array]:
