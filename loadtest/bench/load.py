@@ -52,7 +52,7 @@ class Load:
         with tempfile.TemporaryDirectory() as folder:
             script = Path(folder) / "requests.lua"
             script.write_text(_LUA % ",\n".join(map(lua_string, requests)), encoding="ascii")
-            command = ("wrk", "-t1", f"-c{connections}", f"-d{self.seconds:.0f}s", "-s", str(script), url)
+            command = ("wrk", "-t1", f"-c{connections}", f"-d{max(1, round(self.seconds))}s", "-s", str(script), url)
             output = run_pinned(command, b"", self.core, self.seconds + START_S)
         return wrk_measurement(output)
 

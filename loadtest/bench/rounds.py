@@ -4,6 +4,7 @@ A machine's speed drifts, so contenders are measured in turn (A B C, A B C, ...)
 the ratio reported is the median over the rounds, with its range.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -15,6 +16,8 @@ from rich.table import Table
 from loadtest.bench.generator import Measurement
 from loadtest.bench.machine import Machine
 from loadtest.figures import Spread, ratios, spread
+
+SETTLE_S = 0.5  # between rounds, so that what one contender still has to do is not charged to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,9 @@ class Result:
         }
 
 
-def alternate(contenders: Sequence[Contender], rounds: int, console: Console) -> dict[str, Outcome]:
+def alternate(
+    contenders: Sequence[Contender], rounds: int, console: Console, settle_s: float = SETTLE_S
+) -> dict[str, Outcome]:
     """Measure each contender in turn, `rounds` times over, after a round that does not count."""
     for contender in contenders:
         if contender.needs_warmup:
@@ -129,6 +134,7 @@ def alternate(contenders: Sequence[Contender], rounds: int, console: Console) ->
     measured: dict[str, list[Measurement]] = {contender.name: [] for contender in contenders}
     for number in range(rounds):
         for contender in contenders:
+            time.sleep(settle_s)
             with console.status(f"round {number + 1} of {rounds}: {escape(contender.name)}"):
                 measured[contender.name].append(contender.measure())
     return {contender.name: Outcome(contender, measured[contender.name]) for contender in contenders}

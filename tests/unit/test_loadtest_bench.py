@@ -100,7 +100,7 @@ def a_result(order: list[str] | None = None) -> Result:
         return Contender(name, measure)
 
     contenders = [contender("slow", 100, 3.0, "exact"), contender("fast", 200, 1.0, "local")]
-    outcomes = alternate(contenders, 2, quiet())
+    outcomes = alternate(contenders, 2, quiet(), settle_s=0)
     return Result(
         "a [title]",
         describe(0, 1, "own"),
@@ -128,7 +128,7 @@ def test_rounds_alternate_and_ratios_pair_them() -> None:
 
 def test_contenders_of_batches_count_texts() -> None:
     """A request of 32 counts as 32 texts a second."""
-    outcomes = alternate([Contender("x", lambda: Measurement(2.0, 1.0, 1.0), 32)], 1, quiet())
+    outcomes = alternate([Contender("x", lambda: Measurement(2.0, 1.0, 1.0), 32)], 1, quiet(), settle_s=0)
     assert outcomes["x"].rates == [64.0]
 
 
@@ -149,7 +149,7 @@ def test_print_and_json() -> None:
 def test_failures_and_saturation_are_shown() -> None:
     """A contender that failed requests, or was limited by the generator, says so beside its figure."""
     bad = Measurement(1.0, 1.0, 1.0, failed={"503": 4}, busy=0.97)
-    outcome = alternate([Contender("x", lambda: bad)], 1, quiet())["x"]
+    outcome = alternate([Contender("x", lambda: bad)], 1, quiet(), settle_s=0)["x"]
     assert "4 failed (503)" in outcome.remarks
     assert "generator saturated" in outcome.remarks
 
