@@ -17,7 +17,7 @@ import psutil
 from deploy.ports import free_port
 from tests.integration.engine_under_test import write_tiny_bundle
 
-UP = "dejavec is up"
+UP = "Ctrl-C stops everything."  # the last line of the start page
 PATIENCE_S = 60.0
 
 
