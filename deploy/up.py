@@ -151,12 +151,12 @@ def _stop_signals(supervisor: Supervisor, say: Output) -> Iterator[asyncio.Event
     stop = asyncio.Event()
 
     def on_signal(name: str) -> None:
-        if stop.is_set():
-            say(ME, f"{name} again: killing everything")
-            supervisor.kill()
-        else:
+        if not stop.is_set():
             say(ME, f"{name}: stopping (once more to kill)")
             stop.set()
+        elif name != "SIGHUP":  # a closed terminal may send two
+            say(ME, f"{name} again: killing everything")
+            supervisor.kill()
 
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
