@@ -46,15 +46,22 @@ def up(port: int | None, engine_port: int | None, workers: int | None, data_dir:
         load(EngineSettings, engine_port=engine_port),
         load(GatewaySettings, gateway_port=port, gateway_workers=workers),
     )
-    plan.data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        held = lock.take(plan.data_dir / "up.lock")
-    except lock.AlreadyRunning as error:
-        raise click.ClickException(str(error)) from None
+    held = _open_data_dir(plan.data_dir)
     check_ports(plan)
     if plan.has_own_engine:
         provide_bundle(plan)
     sys.exit(asyncio.run(serve(plan, held)))
+
+
+def _open_data_dir(folder: Path) -> int:
+    """Make the data folder and lock it; returns the lock. Raises ConfigurationError, ClickException."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return lock.take(folder / "up.lock")
+    except lock.AlreadyRunning as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise ConfigurationError(f"data_dir: {folder} cannot be used ({error.strerror})") from None
 
 
 def provide_bundle(plan: Plan) -> None:

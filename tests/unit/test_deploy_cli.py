@@ -107,6 +107,13 @@ def test_an_unknown_variable_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> No
     assert "unknown variable DEJAVEC_GATEWAY_PROT; did you mean 'gateway_port'?" in result.output
 
 
+def test_a_data_folder_that_cannot_be_made_is_named() -> None:
+    """`up` stops before it starts anything."""
+    result = dejavec("up", "--data-dir", "/dev/null/data")
+    assert result.exit_code == 2
+    assert "data_dir: /dev/null/data cannot be used" in result.output
+
+
 def test_a_missing_file_is_named() -> None:
     """--config with a file that does not exist."""
     done = subprocess.run(
