@@ -1,9 +1,9 @@
 """The `dejavec` command: quick help, lazy imports, one message for an operator's mistake."""
 
 import importlib.util
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -56,14 +56,18 @@ def test_help_imports_no_subcommand() -> None:
 
 
 def test_help_is_quick() -> None:
-    """The best of five runs of `dejavec --help` takes less than 0.2 s, Python's own start included."""
+    """`dejavec --help` costs less than 0.2 s of one core, Python's own start included; the best of five runs.
 
-    def seconds() -> float:
-        started = time.perf_counter()
+    Processor time, not the clock: the test machine may be busy.
+    """
+
+    def cpu_seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "deploy.cli", "--help"], cwd=ROOT, capture_output=True, check=True)
-        return time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(5)) < HELP_BUDGET_S
+    assert min(cpu_seconds() for _ in range(5)) < HELP_BUDGET_S
 
 
 def test_version() -> None:
