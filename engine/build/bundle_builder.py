@@ -42,7 +42,7 @@ from engine.bundle import (
 )
 from engine.protocol import Int32Array
 
-BUILDER_VERSION = 2  # raise it whenever the same inputs give another graph or tokenizer
+BUILDER_VERSION = 1  # raise it whenever the same inputs give another graph or tokenizer
 BUILDING_SUFFIX = ".building"
 
 Progress = Callable[[str], None]

@@ -1,0 +1,228 @@
+"""From a tiny checkpoint to a finished folder: contents, skipping, replacing, refusing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from engine.build import BuildError, build_bundle, bundle_builder
+from engine.build.cli import model as model_command
+from engine.build.errors import CheckpointError, QualityError, UnsupportedModel
+from engine.build.kernel_probe import write_kernel_probe
+from engine.build.quality import demand, lengths_to_check
+from engine.build.running import open_graph
+from engine.bundle import BundleError, check_files, parse_tokenizer, read_bundle
+from engine.feeds import feeds
+from tests.tiny_bert import ragged, write_checkpoint, write_json
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """A tiny checkpoint's folder."""
+    write_checkpoint(tmp_path / "tiny")
+    return str(tmp_path / "tiny")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where the bundle goes."""
+    return tmp_path / "models" / "tiny-int8"
+
+
+def test_a_bundle_is_whole_and_says_what_it_is(source: str, out: Path) -> None:
+    """Everything a server needs to know is in `bundle.json`, and its files are those it was made with."""
+    bundle = build_bundle(source, out)
+    assert read_bundle(out) == bundle
+    check_files(out, bundle)
+    assert (bundle.model, bundle.precision, bundle.dimensions, bundle.vocab_size) == ("tiny", "int8", 32, 100)
+    assert (bundle.pooling, bundle.normalize, bundle.max_tokens) == ("mean", True, 24)
+    assert bundle.quality["batch_dependent_texts"] == 0
+    assert bundle.quality["cosine_mean"] > 0.995
+    assert bundle.recipe["calibration"]["file"] == "built-in"
+    assert {path.name for path in out.iterdir()} == {
+        "bundle.json",
+        "model.onnx",
+        "tokenizer.json",
+        "kernel_probe.onnx",
+    }
+
+
+def test_the_tokenizer_loses_its_padding_and_its_wrong_limit(source: str, out: Path) -> None:
+    """The checkpoint's file cuts at 8 and pads to 8; the model takes 24."""
+    build_bundle(source, out)
+    content = json.loads((out / "tokenizer.json").read_text())
+    assert content["padding"] is None
+    assert content["truncation"]["max_length"] == 24
+    tokenizer = parse_tokenizer((out / "tokenizer.json").read_bytes(), 24)
+    assert len(tokenizer.encode("w1").ids) == 3
+    assert len(tokenizer.encode("w1 " * 100).ids) == 24
+
+
+def test_the_same_inputs_give_the_same_bytes(source: str, tmp_path: Path) -> None:
+    """A second build elsewhere has the same fingerprint."""
+    first, second = build_bundle(source, tmp_path / "a"), build_bundle(source, tmp_path / "b")
+    assert (tmp_path / "a" / "model.onnx").read_bytes() == (tmp_path / "b" / "model.onnx").read_bytes()
+    assert first.fingerprint("int8-exact") == second.fingerprint("int8-exact")
+
+
+def test_a_bundle_that_is_there_is_not_built_again(source: str, out: Path) -> None:
+    """The same inputs: nothing is touched, and it is said."""
+    build_bundle(source, out)
+    before = (out / "model.onnx").stat().st_mtime_ns
+    steps: list[str] = []
+    build_bundle(source, out, progress=steps.append)
+    assert (out / "model.onnx").stat().st_mtime_ns == before
+    assert "already there" in steps[-1]
+
+
+@pytest.mark.parametrize("change", ["pooling", "calibration", "damage", "force", "builder"])
+def test_a_bundle_from_other_inputs_is_replaced(
+    source: str, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Another choice, other calibration texts, another builder, a damaged graph, or the user's wish."""
+    build_bundle(source, out)
+    before = (out / "model.onnx").stat().st_ino
+    texts = tmp_path / "texts.txt"
+    texts.write_text("w1 w2 w3\nw4 w5\n")
+    if change == "damage":
+        (out / "model.onnx").write_bytes(b"half")
+    if change == "builder":
+        monkeypatch.setattr(bundle_builder, "BUILDER_VERSION", 10**6)
+    build_bundle(
+        source,
+        out,
+        pooling="cls" if change == "pooling" else None,
+        calibration_file=texts if change == "calibration" else None,
+        force=change == "force",
+    )
+    assert (out / "model.onnx").stat().st_ino != before
+    check_files(out, read_bundle(out))
+
+
+def test_a_build_that_fails_leaves_the_old_bundle_and_no_litter(
+    source: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a bundle is never to be seen."""
+    bundle = build_bundle(source, out)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle_builder, "write_kernel_probe", fail)
+    with pytest.raises(OSError, match="No space"):
+        build_bundle(source, out, force=True)
+    check_files(out, bundle)
+    assert [path.name for path in out.parent.iterdir() if path.is_dir()] == [out.name]
+
+
+def test_what_a_killed_build_left_is_removed(source: str, out: Path) -> None:
+    """The next build of the same bundle cleans up."""
+    left = out.parent / f".{out.name}.abc.building"
+    left.mkdir(parents=True)
+    (left / "model.onnx").write_bytes(b"half")
+    build_bundle(source, out)
+    assert not left.exists()
+
+
+def test_fp32_bundles_are_built_by_the_same_graph(source: str, tmp_path: Path) -> None:
+    """INT8 is measured against it; it stands on its own as well."""
+    exact = build_bundle(source, tmp_path / "fp32", precision="fp32")
+    assert exact.precision == "fp32"
+    assert "cosine_mean" not in exact.quality
+    build_bundle(source, tmp_path / "int8")
+    vectors = [
+        open_graph((tmp_path / name / "model.onnx").read_bytes())(feeds(ragged([9])))["embeddings"][0]
+        for name in ("fp32", "int8")
+    ]
+    assert np.dot(*vectors) > 0.99
+
+
+def test_names_prompts_and_precision_are_part_of_the_inputs(source: str, out: Path) -> None:
+    """What is given is what the bundle says."""
+    bundle = build_bundle(source, out, name="mine", prompts={"query": "q: "})
+    assert (bundle.model, bundle.prompts, bundle.provenance["prompts"]) == ("mine", {"query": "q: "}, "given")
+
+
+def test_a_tokenizer_with_too_many_tokens_is_refused(source: str, out: Path) -> None:
+    """Its largest ids would read past the embedding table."""
+    config = json.loads((Path(source) / "config.json").read_text())
+    write_checkpoint(Path(source), vocab_size=50)
+    assert config["vocab_size"] > 50
+    with pytest.raises(CheckpointError, match=r"knows 100 tokens, config\.json says 50"):
+        build_bundle(source, out)
+    assert not out.exists()
+
+
+def test_an_unknown_architecture_leaves_nothing_behind(source: str, out: Path) -> None:
+    """The error comes before anything is written."""
+    write_json(Path(source) / "config.json", {"model_type": "t5"})
+    with pytest.raises(UnsupportedModel, match="'t5'"):
+        build_bundle(source, out)
+    assert not out.parent.exists()
+
+
+def test_a_graph_under_the_bar_is_refused() -> None:
+    """Too far from FP32, or changing with its batch."""
+    fine = {"cosine_mean": 0.999, "cosine_min": 0.99, "batch_dependent_texts": 0.0, "batch_checked_texts": 9.0}
+    demand(fine)
+    with pytest.raises(QualityError, match=r"cosine to FP32 is 0\.9000"):
+        demand(fine | {"cosine_mean": 0.9})
+    with pytest.raises(QualityError, match="1 of 9 texts change"):
+        demand(fine | {"batch_dependent_texts": 1.0})
+
+
+def test_lengths_to_check_stay_inside_the_limit() -> None:
+    """They reach from two tokens to the limit and around each power of two."""
+    lengths = lengths_to_check(256)
+    assert (lengths[0], lengths[-1]) == (2, 256)
+    assert {15, 16, 17, 127, 128, 129, 255} <= set(lengths)
+    assert lengths_to_check(8)[-1] == 8
+
+
+def test_the_kernel_probe_shows_the_exact_product_beside_the_kernels() -> None:
+    """64 times 255 times 127 and its negative; this machine may or may not agree."""
+    outputs = open_graph(write_kernel_probe())({"a": np.full((1, 64), 255, np.uint8)})
+    assert outputs["expected"].tolist() == [[64 * 255 * 127, -64 * 255 * 127] * 16]
+    assert outputs["result"].shape == (1, 32)
+
+
+def test_a_folder_that_is_no_bundle_is_told_apart(tmp_path: Path) -> None:
+    """`read_bundle` names the remedy."""
+    with pytest.raises(BundleError, match="dejavec model build"):
+        read_bundle(tmp_path)
+
+
+def test_the_command_builds_shows_and_explains(source: str, tmp_path: Path) -> None:
+    """`model build` tells every choice and where it came from; `model show` tells it again."""
+    runner, out = CliRunner(), tmp_path / "b"
+    built = runner.invoke(model_command, ["build", source, "--out", str(out), "--prompts", '{"query": "q: "}'])
+    assert built.exit_code == 0, built.output
+    assert "pooling: 'mean', from 1_Pooling/config.json" in built.output
+    assert "prompts: {'query': 'q: '}, from given" in built.output
+    shown = runner.invoke(model_command, ["show", str(out)])
+    assert shown.exit_code == 0
+    assert "cosine_mean" in shown.output
+
+
+def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
+    """A fault that a person can mend has exit status 2 and no trace."""
+    runner = CliRunner()
+    for arguments in (["build", str(tmp_path / "none")], ["show", str(tmp_path)], ["build", "--prompts", "{"]):
+        result = runner.invoke(model_command, arguments)
+        assert result.exit_code == 2, result.output
+        assert "Traceback" not in result.output
+
+
+def test_prompts_may_come_from_a_file(source: str, tmp_path: Path) -> None:
+    """A name of a file is as good as the JSON itself."""
+    write_json(tmp_path / "prompts.json", {"document": "d: "})
+    arguments = ["build", source, "--out", str(tmp_path / "b"), "--prompts", str(tmp_path / "prompts.json")]
+    assert CliRunner().invoke(model_command, arguments).exit_code == 0
+    assert read_bundle(tmp_path / "b").prompts == {"document": "d: "}
+
+
+def test_every_failure_is_a_build_error() -> None:
+    """One class is enough to catch them all."""
+    assert issubclass(CheckpointError, BuildError)

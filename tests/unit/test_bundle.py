@@ -1,0 +1,90 @@
+"""The bundle's description: its fingerprint, its files, its tokenizer."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.bundle import Bundle, BundleError, check_files, parse_tokenizer, read_bundle, sha256_of
+from tests.tiny_bert import write_tokenizer
+
+FIELDS: dict[str, object] = {
+    "model": "tiny",
+    "source": "someone/tiny",
+    "source_sha256": "1" * 64,
+    "tokenizer_sha256": "2" * 64,
+    "graph_sha256": "3" * 64,
+    "precision": "int8",
+    "dimensions": 32,
+    "max_tokens": 24,
+    "vocab_size": 100,
+    "pooling": "mean",
+    "normalize": True,
+    "prompts": {},
+    "default_prompt_name": None,
+    "recipe": {},
+    "provenance": {},
+    "quality": {},
+}
+
+
+def bundle(**changes: object) -> Bundle:
+    """A description with some fields changed."""
+    return Bundle.model_validate(FIELDS | changes)
+
+
+@pytest.mark.parametrize("change", [{"graph_sha256": "4" * 64}, {"tokenizer_sha256": "4" * 64}, {"max_tokens": 23}])
+def test_the_fingerprint_changes_with_whatever_changes_a_vector(change: dict[str, object]) -> None:
+    """Graph, tokenizer, length; and the kernel class it runs with."""
+    assert bundle().fingerprint("int8-exact") != bundle(**change).fingerprint("int8-exact")
+    assert bundle().fingerprint("int8-exact") != bundle().fingerprint("int8-saturating")
+
+
+def test_the_fingerprint_does_not_change_with_names_or_prompts() -> None:
+    """They change token ids or nothing."""
+    other = bundle(model="renamed", prompts={"query": "q: "}, quality={"cosine_mean": 1.0})
+    assert bundle().fingerprint("int8-exact") == other.fingerprint("int8-exact")
+
+
+def test_a_description_is_read_back(tmp_path: Path) -> None:
+    """JSON in, the same out."""
+    (tmp_path / "bundle.json").write_text(bundle().model_dump_json())
+    assert read_bundle(tmp_path) == bundle()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps(FIELDS | {"format_version": 99}), '{"model": "x"'])
+def test_a_description_of_another_kind_is_refused(tmp_path: Path, content: str) -> None:
+    """Whatever is wrong, the remedy is to build it again."""
+    (tmp_path / "bundle.json").write_text(content)
+    with pytest.raises(BundleError, match="build it again"):
+        read_bundle(tmp_path)
+
+
+def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
+    """Their hashes are part of the fingerprint, so they must be what they say."""
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "tokenizer.json").write_bytes(b"tokenizer")
+    hashes = {
+        "graph_sha256": sha256_of(tmp_path / "model.onnx"),
+        "tokenizer_sha256": sha256_of(tmp_path / "tokenizer.json"),
+    }
+    check_files(tmp_path, bundle(**hashes))
+    (tmp_path / "model.onnx").write_bytes(b"another")
+    with pytest.raises(BundleError, match=r"model\.onnx is not the file"):
+        check_files(tmp_path, bundle(**hashes))
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(BundleError, match=r"model\.onnx is missing"):
+        check_files(tmp_path, bundle(**hashes))
+
+
+def test_a_tokenizer_never_pads_and_cuts_where_it_is_told(tmp_path: Path) -> None:
+    """Whatever its file says of padding and truncation."""
+    write_tokenizer(tmp_path / "tokenizer.json")
+    tokenizer = parse_tokenizer((tmp_path / "tokenizer.json").read_bytes(), 24)
+    assert [len(encoding.ids) for encoding in tokenizer.encode_batch(["w1", "w1 w2", "w1 " * 50])] == [3, 4, 24]
+
+
+def test_what_is_not_a_tokenizer_is_refused() -> None:
+    """The parser's own words are kept."""
+    with pytest.raises(BundleError, match=r"not a tokenizer\.json"):
+        parse_tokenizer(b"{}", 24)
