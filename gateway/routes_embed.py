@@ -17,7 +17,7 @@ async def embed(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
 
 async def _embed_inputs(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     body = parse(exchange.body, EmbedInputsBody, Unprocessable)
-    if not body.normalize:
+    if body.normalize is False:
         raise BadRequest("normalize: false is not possible: stored vectors have unit length", param="normalize")
     prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
     result, vectors = await calls.run(exchange, body.inputs, prompt, body.dimensions, body.truncate)

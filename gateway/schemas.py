@@ -6,7 +6,7 @@ names the field. Replies are assembled as bytes, since serialising a vector cost
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
 import orjson
@@ -15,11 +15,18 @@ from pydantic_core import PydanticCustomError
 
 from gateway.errors import BadRequest, GatewayError
 
-TEXT_ONLY_MESSAGE = (
+TEXT_ONLY_MESSAGE: Final = (
     "input holds token ids, which are another model's: send text instead. "
-    "LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False). "
-    "Others: switch off client-side tokenisation (tiktoken), or set token_input_encoding on the gateway"
+    "LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False), the same for AzureOpenAIEmbeddings. "
+    "openai, LlamaIndex, Haystack, LiteLLM: pass strings, not the output of tiktoken. "
+    "Or set token_input_encoding on the gateway, to the encoding the ids are of"
 )
+MAX_INPUTS: Final = 2048  # OpenAI's limits, like the next
+MAX_TOKEN_IDS: Final = 300_000
+# Bodies over this many bytes are looked at before they are validated: pydantic takes about 5 us for each of the
+# unknown fields or list items of a hostile one, which would stop the event loop for seconds.
+LARGE_BODY_BYTES: Final = 16_384
+MAX_FIELDS: Final = 64
 
 
 class TokenIds(list[list[int]]):
@@ -34,13 +41,27 @@ def _parse_inputs(value: Any) -> list[str] | TokenIds | str:
         raise PydanticCustomError("input", "must be a string or a list of strings")
     if not value:
         raise PydanticCustomError("input", "must not be an empty list")
-    if all(isinstance(one, str) for one in value):
-        return [_not_empty(one, f" (item {position})") for position, one in enumerate(value)]
-    if all(_is_token(one) for one in value):
-        return TokenIds([value])
-    if all(isinstance(one, list) and one and all(map(_is_token, one)) for one in value):
-        return TokenIds(value)
+    if not _is_token(value[0]):
+        _at_most(MAX_INPUTS, len(value), "inputs")
+        if all(isinstance(one, str) for one in value):
+            return [_not_empty(one, f" (item {position})") for position, one in enumerate(value)]
+    return _parse_token_ids(value)
+
+
+def _parse_token_ids(value: list[Any]) -> TokenIds:
+    lists = [value] if _is_token(value[0]) else value
+    if all(isinstance(one, list) and one for one in lists):
+        _at_most(MAX_TOKEN_IDS, sum(map(len, lists)), "token ids")
+        if all(all(map(_is_token, one)) for one in lists):
+            return TokenIds(lists)
     raise PydanticCustomError("input", "must hold strings only, or token ids only")
+
+
+def _at_most(most: int, count: int, what: str) -> None:
+    if count > most:
+        raise PydanticCustomError(
+            "input", "holds {count} {what}; send at most {most} at once", {"count": count, "what": what, "most": most}
+        )
 
 
 def _not_empty(text: str, where: str) -> str:
@@ -81,7 +102,7 @@ class EmbeddingsBody(BaseModel):
 
     input: Inputs
     model: str = Field(description="The model's name, an alias, or either with `:query` or `:document`")
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Dimensions | None = Field(None, description="Leading dimensions to keep; re-normalised")
     user: str | None = None
     prompt_name: str | None = Field(None, description="One of the checkpoint's prompts")
@@ -95,7 +116,7 @@ class EmbedInputsBody(BaseModel):
     inputs: Texts
     truncate: bool | None = None
     truncation_direction: Literal["Right", "right"] | None = None
-    normalize: bool = True
+    normalize: bool | None = None
     prompt_name: str | None = None
     dimensions: Dimensions | None = None
 
@@ -163,9 +184,21 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 def parse(body: bytes, shape: type[BodyT], refusal: type[BadRequest] = BadRequest) -> BodyT:
     """A body of this shape. Raises `refusal` naming the first field that is wrong."""
     try:
-        return shape.model_validate_json(body)
+        if len(body) <= LARGE_BODY_BYTES:
+            return shape.model_validate_json(body)
+        return shape.model_validate(_load_large(body, refusal))
     except ValidationError as error:
         raise _refusal_of(error, refusal) from None
+
+
+def _load_large(body: bytes, refusal: type[BadRequest]) -> object:
+    try:
+        entries = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from None
+    if isinstance(entries, dict) and len(entries) > MAX_FIELDS:
+        raise refusal(f"the body has {len(entries)} fields, most of them unknown")
+    return entries
 
 
 def _refusal_of(error: ValidationError, refusal: type[BadRequest]) -> GatewayError:
