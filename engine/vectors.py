@@ -22,6 +22,7 @@ from engine.errors import (
     TokenOutOfVocabulary,
     UnsupportedMediaType,
 )
+from engine.hangups import HangUps
 from engine.protocol import (
     CONTENT_TYPE,
     DEADLINE_HEADER,
@@ -57,6 +58,7 @@ class VectorsEndpoint:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._hang_ups = HangUps()
         self._fingerprint = engine.info.fingerprint.encode()
         self._common = [(_FINGERPRINT, self._fingerprint)]
         self._binary_headers = [*self._common, (b"content-type", _BINARY)]
@@ -159,16 +161,14 @@ class VectorsEndpoint:
     ) -> Float32Array:
         """Wait for the vectors; a caller that hangs up withdraws. Raises ClientGone, EngineError."""
         future = self._engine.batcher.submit(texts, lane, deadline_s)
-        hung_up = asyncio.ensure_future(receive())  # after the body the only thing that can come
-        hung_up.add_done_callback(lambda _: future.cancel())
+        self._hang_ups.watch(future, receive)
         try:
             return await future
         except asyncio.CancelledError:
-            if hung_up.done():
-                raise ClientGone from None
-            raise
-        finally:
-            hung_up.cancel()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the server's own doing, not the caller's
+                raise
+            raise ClientGone from None
 
     def _encode_json(self, vectors: Float32Array) -> bytes:
         answer = {"embeddings": vectors, "fingerprint": self._engine.info.fingerprint}
