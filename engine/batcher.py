@@ -14,7 +14,7 @@ in `INTERACTIVE_TURNS` + 1 starts from them.
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -30,6 +30,7 @@ INTERACTIVE_TURNS = 4  # interactive batches in a row while bulk rows wait
 MAX_RETRY_AFTER_S = 600
 DRAIN_POLL_S = 0.01
 DEADLINE_TICK_S = 0.02  # deadlines are kept to this; a timer of its own for each request cost 4 us
+WORTHWHILE_COST_SHARE = 0.1  # a batch is not split among idle workers when a run's fixed cost would exceed this
 RATE_MEMORY = 0.95  # weight of the past in the measured rate: about the last 20 batches
 
 
@@ -210,10 +211,17 @@ class Batcher:
         """Give idle workers what the policy says may start."""
         self._dispatch_due = False
         while self._idle and self._may_start():
-            batch = self._next_lane().take(self._settings.shape)
+            batch = self._next_lane().take(self._shape())
             live = [row for row in batch if not row.owner.future.done()]
             if live:
                 self._start(live)
+
+    def _shape(self) -> BatchShape:
+        """The next batch's bounds: what waits is shared out among idle workers, down to batches worth a run."""
+        shape = self._settings.shape
+        share = math.ceil(self.queued_tokens / len(self._idle))
+        worth = math.ceil(shape.run_cost_tokens / WORTHWHILE_COST_SHARE)
+        return replace(shape, max_tokens=min(shape.max_tokens, max(share, worth)))
 
     def _start(self, batch: list[Row[Ticket]]) -> None:
         now_s = self._loop.time()

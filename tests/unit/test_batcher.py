@@ -134,6 +134,20 @@ async def test_adaptive_starts_at_once_and_batches_while_busy() -> None:
     assert run.batches == [[0], [1, 2]]
 
 
+async def test_idle_workers_share_what_waits() -> None:
+    """A request that one batch could hold is spread over the workers that have nothing to do."""
+    runs = [FakeRun(), FakeRun()]
+    for run in runs:
+        run.gate.clear()
+    async with batcher_of(*runs, shape=BatchShape(max_rows=128, max_tokens=4096, run_cost_tokens=1)) as batcher:
+        future = batcher.submit([text(i, 5) for i in range(20)])
+        await until(lambda: all(run.batches for run in runs))
+        for run in runs:
+            run.gate.set()
+        assert await answer(future) == list(range(20))
+    assert [[len(batch) for batch in run.batches] for run in runs] == [[10], [10]]
+
+
 async def test_window_collects_until_a_batch_is_full() -> None:
     """In policy `window` nothing runs before the window ends, unless a batch is full."""
     run = FakeRun()
