@@ -97,7 +97,7 @@ class _BertGraph:
         context = self._attention(x, layer, name, places)
         out = self._linear(context, f"{name}.out", layer.attention_out.weight, _out_bias(layer))
         x = self._norm(self._graph.op("Add", out, x), layer.attention_norm, f"{name}.attention_norm")
-        wide = self._product(x, f"{name}.up", layer.up.weight)
+        wide = self._linear(x, f"{name}.up", layer.up.weight, None)
         active, lowest = self._activation(wide, f"{name}.up.bias", layer.up.bias)
         down = self._linear(active, f"{name}.down", layer.down.weight, layer.down.bias, lowest)
         return self._norm(self._graph.op("Add", down, x), layer.norm, f"{name}.norm")
@@ -110,10 +110,10 @@ class _BertGraph:
         """
         graph, shape, site = self._graph, self._shape, f"{name}.qkv"
         prepared = self._linears.prepare(graph, x, site)
-        query = self._linears.multiply(graph, prepared, site, "query", layer.query.weight)
-        query = self._heads(self._add(query, f"{name}.query.bias", layer.query.bias), places.query)
+        query = self._linears.multiply(graph, prepared, site, "query", layer.query.weight, layer.query.bias)
+        query = self._heads(query, places.query)
         key_value = np.concatenate([layer.key.weight, layer.value.weight], axis=1)
-        both = self._linears.multiply(graph, prepared, site, "key_value", key_value)
+        both = self._linears.multiply(graph, prepared, site, "key_value", key_value, None)
         key, value = self._heads(both, places.key), self._heads(both, places.value)
         alpha = 1 / math.sqrt(shape.head_size)
         scores = graph.op("FusedMatMul", query, key, domain=CONTRIB, transB=1, alpha=alpha)
@@ -148,15 +148,11 @@ class _BertGraph:
     def _int32(self, name: str, value: int) -> str:
         return self._graph.constant(name, np.array(value, dtype=np.int32))
 
-    def _product(self, x: str, site: str, weight: Float32Array, lowest: float | None = None) -> str:
+    def _linear(
+        self, x: str, site: str, weight: Float32Array, bias: Float32Array | None, lowest: float | None = None
+    ) -> str:
         prepared = self._linears.prepare(self._graph, x, site, lowest)
-        return self._linears.multiply(self._graph, prepared, site, "weight", weight)
-
-    def _linear(self, x: str, site: str, weight: Float32Array, bias: Float32Array, lowest: float | None = None) -> str:
-        return self._add(self._product(x, site, weight, lowest), f"{site}.bias", bias)
-
-    def _add(self, x: str, name: str, bias: Float32Array) -> str:
-        return self._graph.op("Add", x, self._graph.constant(name, bias))
+        return self._linears.multiply(self._graph, prepared, site, "weight", weight, bias)
 
     def _activation(self, x: str, bias_name: str, bias: Float32Array) -> tuple[str, float]:
         """The activation of x + bias, and a number it never falls below."""

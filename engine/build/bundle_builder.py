@@ -24,7 +24,7 @@ from engine.build.errors import CheckpointError
 from engine.build.kernel_probe import write_kernel_probe
 from engine.build.onnx_writer import OPSET
 from engine.build.quality import compare, count_batch_dependent, demand, lengths_to_check
-from engine.build.quantize import ALPHA, Head, write_fp32, write_int8
+from engine.build.quantize import ALPHA, FIXED_ALPHA, Head, write_fp32, write_int8
 from engine.build.running import Run, open_graph
 from engine.bundle import (
     BUNDLE_FILE,
@@ -42,7 +42,7 @@ from engine.bundle import (
 )
 from engine.protocol import Int32Array
 
-BUILDER_VERSION = 1  # raise it whenever the same inputs give another graph or tokenizer
+BUILDER_VERSION = 2  # raise it whenever the same inputs give another graph or tokenizer
 BUILDING_SUFFIX = ".building"
 
 Progress = Callable[[str], None]
@@ -243,6 +243,7 @@ def _describe(plan: _Plan, folder: Path, quality: dict[str, float]) -> Bundle:
     }
     if plan.options.precision == "int8":
         recipe["smoothquant_alpha"] = ALPHA
+        recipe["fixed_steps_alpha"] = FIXED_ALPHA
         recipe["calibration"] = {
             "file": "built-in" if plan.options.calibration_file is None else plan.options.calibration_file.name,
             "texts": len(plan.texts.calibrate),

@@ -8,6 +8,8 @@ INT8, for an input x of T rows (one per token) and a weight W:
 
 The sum is exact in int32, and `MatMulIntegerToFloat` multiplies by the channel scales while it writes it out.
 An input that never falls below some number (GELU's -0.17) gets a lower zero point and so almost a bit more.
+An input whose range is known well enough can have fixed steps instead, one per channel: no peak to look for, no row
+scale to multiply by, and the bias is added on the way out.
 SmoothQuant (Xiao et al., 2023, eq. 4): x is divided and W multiplied by s[k] = max|x_k|^a / max|W_k|^(1-a).
 """
 
@@ -46,8 +48,10 @@ class Linears(Protocol):
         """Make `x`, float32[T, K], ready. `lowest`: no element is ever below it; None where that is not known."""
         ...
 
-    def multiply(self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array) -> str:
-        """The product float32[T, N] with `weight`, float32[K, N], called `name` at this site."""
+    def multiply(
+        self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array, bias: Float32Array | None
+    ) -> str:
+        """float32[T, N]: the product with `weight`, float32[K, N], called `name` at this site, plus a bias."""
         ...
 
     def look_up(self, graph: GraphWriter, name: str, table: Float32Array, indices: str) -> str:
@@ -70,9 +74,12 @@ class Fp32Linears:
             graph.output(peak, f"peak.{site}", np.float32, ["channels"])
         return Prepared(x)
 
-    def multiply(self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array) -> str:
-        """One MatMul."""
-        return graph.op("MatMul", x.value, graph.constant(f"{site}.{name}", weight))
+    def multiply(
+        self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array, bias: Float32Array | None
+    ) -> str:
+        """MatMul and Add."""
+        product = graph.op("MatMul", x.value, graph.constant(f"{site}.{name}", weight))
+        return _add(graph, product, site, name, bias)
 
     def look_up(self, graph: GraphWriter, name: str, table: Float32Array, indices: str) -> str:
         """One Gather."""
@@ -80,21 +87,31 @@ class Fp32Linears:
 
 
 class Int8Linears:
-    """Per-token, per-channel INT8. `smoothing` gives s, float32[K], for the sites that are smoothed."""
+    """INT8 with per-channel weights. An input is smoothed where `smoothing` has its s, float32[K]; it is quantised
+    with a step per channel, float32[K], where `fixed_steps` has one, and else with a scale per token.
+    """
 
     approximate_gelu = True
 
-    def __init__(self, smoothing: Mapping[str, Float32Array], rows_like: str = "input_ids") -> None:
-        self._smoothing = smoothing
+    def __init__(
+        self,
+        smoothing: Mapping[str, Float32Array],
+        fixed_steps: Mapping[str, Float32Array] | None = None,
+        rows_like: str = "input_ids",
+    ) -> None:
+        self._channel_factors = {**smoothing, **(fixed_steps or {})}
+        self._fixed = frozenset(fixed_steps or ())
         self._rows_like = rows_like  # any value in the graph with the shape [T]
         self._zeros: dict[int, str] = {}
 
     def prepare(self, graph: GraphWriter, x: str, site: str, lowest: float | None = None) -> Prepared:
-        """Smooth `x` where the site asks for it, and quantise each row with its own scale."""
-        s = self._smoothing.get(site)
-        if s is not None:
-            assert lowest is None, "smoothing would move the bound"
-            x = graph.op("Mul", x, graph.constant(f"{site}.inverse_smoothing", (1 / s).astype(np.float32)))
+        """Divide by the channels' factors where the site has them, and quantise."""
+        factor = self._channel_factors.get(site)
+        if factor is not None:
+            assert lowest is None, "the factors would move the bound"
+            x = graph.op("Mul", x, graph.constant(f"{site}.inverse_factor", (1 / factor).astype(np.float32)))
+        if site in self._fixed:
+            return Prepared(graph.op("QuantizeLinear", x, graph.number(1.0), _zero_point(graph, ZERO_POINT)))
         zero_point, largest = (ZERO_POINT, LARGEST) if lowest is None else (BOUNDED_ZERO_POINT, BOUNDED_LARGEST)
         scale = graph.op("Mul", _row_peak(graph, x, lowest), graph.number(1 / largest))
         quantized = graph.op("QuantizeLinear", x, scale, self._zero_points(graph, zero_point), axis=0)
@@ -107,20 +124,26 @@ class Int8Linears:
             self._zeros[zero_point] = graph.op("Expand", one, graph.op("Shape", self._rows_like))
         return self._zeros[zero_point]
 
-    def multiply(self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array) -> str:
-        """MatMulIntegerToFloat with the channel scales, then the row scales."""
-        s = self._smoothing.get(site)
-        quantized, channel_scale = quantize_channels(weight if s is None else weight * s[:, None])
+    def multiply(
+        self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array, bias: Float32Array | None
+    ) -> str:
+        """MatMulIntegerToFloat with the channel scales; then the row scales and the bias, where it cannot add it."""
+        factor = self._channel_factors.get(site)
+        quantized, channel_scale = quantize_channels(weight if factor is None else weight * factor[:, None])
+        fused_bias = bias if site in self._fixed else None
         product = graph.op(
             "MatMulIntegerToFloat",
             x.value,
             graph.constant(f"{site}.{name}", quantized),
             graph.number(1.0),
             graph.constant(f"{site}.{name}.channel_scale", channel_scale),
-            graph.constant(f"zero_point_{x.zero_point}", np.array(x.zero_point, dtype=np.uint8)),
+            _zero_point(graph, x.zero_point),
+            *(() if fused_bias is None else ("", graph.constant(f"{site}.{name}.bias", fused_bias))),
             domain=CONTRIB,
         )
-        return graph.op("Mul", product, x.row_scale)
+        if site in self._fixed:
+            return product
+        return _add(graph, graph.op("Mul", product, x.row_scale), site, name, bias)
 
     def look_up(self, graph: GraphWriter, name: str, table: Float32Array, indices: str) -> str:
         """Gather of int8 rows and of their scales: a quarter of the table's memory."""
@@ -128,6 +151,14 @@ class Int8Linears:
         rows = graph.op("Gather", graph.constant(name, np.ascontiguousarray(quantized.T)), indices)
         scales = graph.op("Gather", graph.constant(f"{name}.row_scale", scale[:, None]), indices)
         return graph.op("Mul", graph.cast(rows, np.float32), scales)
+
+
+def _zero_point(graph: GraphWriter, zero_point: int) -> str:
+    return graph.constant(f"zero_point_{zero_point}", np.array(zero_point, dtype=np.uint8))
+
+
+def _add(graph: GraphWriter, x: str, site: str, name: str, bias: Float32Array | None) -> str:
+    return x if bias is None else graph.op("Add", x, graph.constant(f"{site}.{name}.bias", bias))
 
 
 def _row_peak(graph: GraphWriter, x: str, lowest: float | None) -> str:
@@ -152,3 +183,9 @@ def smoothing_scale(peak: Float32Array, weight: Float32Array, alpha: float) -> F
     weight_peak = np.maximum(np.abs(weight).max(axis=1), SMOOTHING_FLOOR)
     s = np.maximum(peak, SMOOTHING_FLOOR) ** alpha / weight_peak ** (1 - alpha)
     return np.asarray(np.maximum(s, SMOOTHING_FLOOR), dtype=np.float32)
+
+
+def fixed_steps(peak: Float32Array, weight: Float32Array, alpha: float, margin: float) -> Float32Array:
+    """Quantisation steps per channel, float32[K]: smoothed, and `margin` times what calibration has seen fits."""
+    s = smoothing_scale(peak, weight, alpha)
+    return np.asarray(s * (margin * float((peak / s).max()) / LARGEST), dtype=np.float32)

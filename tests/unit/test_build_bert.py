@@ -108,7 +108,7 @@ def test_a_row_of_zeros_stays_zero() -> None:
     x = graph.input("x", np.float32, ["tokens", 8])
     linears = Int8Linears({}, rows_like=graph.op("Gather", x, graph.constant("zero", np.array(0)), axis=1))
     weight = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
-    product = linears.multiply(graph, linears.prepare(graph, x, "site"), "site", "weight", weight)
+    product = linears.multiply(graph, linears.prepare(graph, x, "site"), "site", "weight", weight, None)
     graph.output(product, "y", np.float32, ["tokens", 4])
     given = np.stack([np.zeros(8), np.arange(8)]).astype(np.float32)
     y = open_graph(graph.model())({"x": given})["y"]
