@@ -2,10 +2,11 @@
 
     gain of a look-up = hit share * (1 - checked share) * engine cost - look-up cost        [seconds]
 
-The engine cost is measured, or a configured price for a dear one. While reuse is not allowed (nothing certified) the
-gain is negative and is the price of learning: look-ups are rationed so that they cost at most `overhead` of what the
-requests cost without them. While reuse is allowed and the gain is positive every request is looked up; where it is
-negative the ration applies again, so that a change is noticed. Switching needs the gain to leave a dead band.
+The engine cost is measured, or a configured price for a dear one. While nothing may be served (nothing certified) the
+gain is negative: it is the price of learning. Look-ups and index writes are rationed then, so that they cost at most
+`overhead` of what the requests cost without them. Once reuse is allowed every request is looked up while the gain is
+positive; where it is negative the ration applies again, so that a change is noticed. Switching needs the gain to
+leave a dead band.
 """
 
 import enum
@@ -49,6 +50,7 @@ class Governor:
     checked_share: float = 0.0
     lookups: int = 0
     engine_calls: int = 0
+    index_s: float = 0.0
 
     def wants_lookup(self, random: float) -> bool:
         """Whether this request is looked up."""
@@ -63,6 +65,21 @@ class Governor:
             return self.settings.overhead
         ration = self.settings.overhead * self.engine_cost_s / self.lookup_s
         return min(1.0, max(self.settings.least_share, ration))
+
+    @property
+    def index_share(self) -> float:
+        """The share of computed texts that enter the index: all, unless that costs more than half the overhead.
+
+        To be drawn from the text's hash, so that a text is either in the index for good or never.
+        """
+        if self.state is GovernorState.PAYS or self.index_s <= 0 or not self.engine_calls:
+            return 1.0
+        ration = self.settings.overhead / 2 * self.engine_cost_s / self.index_s
+        return min(1.0, max(self.settings.least_share, ration))
+
+    def saw_index_write(self, seconds: float) -> None:
+        """Putting one text into the index took so long."""
+        self.index_s = seconds if self.index_s == 0 else self.index_s + (seconds - self.index_s) / 50
 
     @property
     def engine_cost_s(self) -> float:
@@ -127,12 +144,13 @@ class Governor:
             self.checked_share,
             self.lookups,
             self.engine_calls,
+            self.index_s,
         ]
 
     @classmethod
     def from_state(cls, settings: GovernorSettings, state: list[Any]) -> "Governor":
         """The governor that `to_state` wrote. Raises ValueError or TypeError on anything else."""
-        name, lookup_s, engine_s, hit_share, checked_share, lookups, engine_calls = state
+        name, lookup_s, engine_s, hit_share, checked_share, lookups, engine_calls, index_s = state
         return cls(
             settings,
             GovernorState(name),
@@ -142,4 +160,5 @@ class Governor:
             float(checked_share),
             int(lookups),
             int(engine_calls),
+            float(index_s),
         )

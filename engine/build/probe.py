@@ -70,14 +70,14 @@ def principal_axes(vectors: Float32Array, dimensions: int) -> Float32Array:
     """The first axes of an uncentred PCA, float32[width, dimensions]."""
     moment = (vectors.T @ vectors).astype(np.float64) / len(vectors)
     _, axes = np.linalg.eigh(moment)
-    return np.ascontiguousarray(axes[:, ::-1][:, :dimensions].astype(np.float32))
+    return np.ascontiguousarray(axes[:, ::-1][:, :dimensions], dtype=np.float32)
 
 
 def weighted_table(vocabulary: Float32Array, projection: Float32Array, special_ids: Iterable[int]) -> Float32Array:
     """Token vectors in the probe's space times log(1 + rank), scaled to a mean length of 1."""
     table = (vocabulary @ projection) * np.log1p(np.arange(len(vocabulary), dtype=np.float32))[:, None]
     table[list(special_ids)] = 0
-    return (table / np.linalg.norm(table, axis=1).mean()).astype(np.float32)
+    return np.asarray(table / np.linalg.norm(table, axis=1).mean(), dtype=np.float32)
 
 
 def quick_probe(vocabulary: Float32Array, special_ids: Iterable[int], dimensions: int = 256) -> ProbeArrays:

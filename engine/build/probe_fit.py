@@ -173,8 +173,7 @@ def neighbour_pairs(vectors: Float32Array, settings: FitSettings, draw: np.rando
         near[np.arange(len(rows)), rows] = -2
         best = np.argpartition(-near, k - 1, axis=1)[:, :k]
         picked = draw.permuted(np.tile(np.arange(k), (len(rows), 1)), axis=1)[:, : settings.pairs_each]
-        for column in picked.T:
-            parts.append(np.stack([rows, best[np.arange(len(rows)), column]], axis=1))
+        parts += [np.stack([rows, best[np.arange(len(rows)), column]], axis=1) for column in picked.T]
     return np.concatenate(parts)
 
 

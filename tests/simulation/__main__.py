@@ -1,0 +1,252 @@
+"""`python -m tests.simulation --data FOLDER`: the semantic tier's tables; see ARCHITECTURE.md, "The semantic tier"."""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cache.budget import BudgetSettings, violations_before_trip
+from cache.certificate import binomial_cdf, upper_bound
+from cache.governor import Governor, GovernorSettings
+from cache.probe import Probe
+from cache.reuse import ReuseSettings
+from cache.threshold import Predictor, choose
+from engine.build.probe import quick_probe, spearman, vocabulary_vectors
+from tests.simulation.attacks import TRICKS, attack_texts
+from tests.simulation.replay import AutoRun, Costs, Outcome, Prepared, hindsight, prepare
+from tests.simulation.streams import SOURCES, Stream, Teacher, embed_cached, load, shuffled
+
+FIDELITIES = (0.95, 0.92, 0.90)
+ALPHAS = (0.01, 0.05)
+ENGINE_S = {"revisions": 0.022}  # a long chunk on one core; other streams are short texts
+SHORT_ENGINE_S = 0.001
+NEIGHBOURS = 16
+WARM = {"banking77": 6000}
+
+
+def main() -> None:
+    """Parse options, run, print, and write everything as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the evaluation data")
+    parser.add_argument("--bundle", type=Path, default=Path(".dejavec/models/all-MiniLM-L6-v2-int8"))
+    parser.add_argument("--probe", type=Path, help="a probe file; default: the quick probe of the bundle")
+    parser.add_argument("--cache", type=Path, default=Path(".dejavec/simulation"), help="where true vectors are kept")
+    parser.add_argument("--streams", nargs="*", default=list(SOURCES))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--neighbours", type=int, default=NEIGHBOURS)
+    parser.add_argument("--out", type=Path, default=Path(".dejavec/simulation/report.json"))
+    options = parser.parse_args()
+    teacher = Teacher(options.bundle)
+    probe = Probe.from_bytes(options.probe.read_bytes()) if options.probe else _quick(teacher, options.cache)
+    bench = Bench(teacher, probe, options.data, options.cache, options.neighbours)
+    report = bench.run(options.streams, options.seeds)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1))
+
+
+def _quick(teacher: Teacher, cache: Path) -> Probe:
+    tokenizer = teacher.tokenizer
+    special = [tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")]
+    path = cache / f"vocabulary-{teacher.hash}.npy"
+    if path.is_file():
+        vocabulary = np.load(path, allow_pickle=False)
+    else:
+        around = ([special[0]], [special[1]])
+        vocabulary = vocabulary_vectors(teacher.embed, tokenizer.get_vocab_size(), around)
+        cache.mkdir(parents=True, exist_ok=True)
+        np.save(path, vocabulary)
+    return Probe.from_bytes(quick_probe(vocabulary, special).to_bytes())
+
+
+class Bench:
+    """Runs and prints the tables."""
+
+    def __init__(self, teacher: Teacher, probe: Probe, data: Path, cache: Path, neighbours: int) -> None:
+        self.teacher, self.probe, self.data, self.cache, self.neighbours = teacher, probe, data, cache, neighbours
+        self.predictor = Predictor.from_meta(probe.meta)
+        self.runs: list[dict[str, object]] = []
+
+    def run(self, names: list[str], seeds: int) -> dict[str, object]:
+        """All tables."""
+        print("probe:", self.probe.meta)
+        streams = {name: load(name, self.data, self.teacher, self.cache) for name in names}
+        ceilings = [row for stream in streams.values() for row in self.ceilings(stream)]
+        for stream in streams.values():
+            self.auto(stream, seeds)
+        self.attacks(max(1, seeds))
+        drifts = self.drift(streams["revisions"] if "revisions" in streams else next(iter(streams.values())), seeds)
+        bad = [run for run in self.runs if run["significantly_above"]]
+        print(f"\n{len(self.runs)} runs; violation share above alpha with 95 % confidence in {len(bad)}: {bad}")
+        return {"probe": self.probe.meta, "ceilings": ceilings, "runs": self.runs, "drift": drifts}
+
+    def ceilings(self, stream: Stream) -> Iterator[dict[str, object]]:
+        """Oracle, hindsight and fixed-threshold figures: every text is looked up among all earlier ones."""
+        prepared = prepare(shuffled(stream, 0), self.probe)
+        first = WARM.get(stream.name) or len(set(prepared.order[: prepared.measured_from].tolist())) or 1
+        z, true, near, near_true = [], [], [], []
+        started = time.perf_counter()
+        for row in range(first, len(prepared.probes)):
+            candidates = prepared.near[row][: self.neighbours]
+            candidates = candidates[candidates >= 0]
+            best = choose(
+                self.predictor, prepared.probes[row], prepared.probes[candidates], prepared.images[candidates]
+            )
+            if best is None:
+                continue
+            z.append(best.z)
+            true.append(float(prepared.vectors[row] @ prepared.vectors[candidates[best.index]]))
+            near.append(float(prepared.probes[row] @ prepared.probes[candidates[0]]))
+            near_true.append(float(prepared.vectors[row] @ prepared.vectors[candidates[0]]))
+        decision_us = (time.perf_counter() - started) / max(len(z), 1) * 1e6
+        zs, trues, nears, near_trues = (np.array(values, dtype=np.float32) for values in (z, true, near, near_true))
+        oracle = _oracle(prepared, first)
+        rank = spearman(prepared.probes, prepared.vectors)
+        print(f"\n{stream.name}: {len(zs)} texts, Spearman {rank:.2f}, decision {decision_us:.0f} us (loop included)")
+        for fidelity in FIDELITIES:
+            fixed = nears >= 0.92
+            row_out: dict[str, object] = {
+                "stream": stream.name,
+                "texts": len(zs),
+                "spearman": rank,
+                "fidelity": fidelity,
+                "oracle": float((oracle >= fidelity).mean()),
+                "ceiling": {alpha: hindsight(zs, trues >= fidelity, alpha) for alpha in ALPHAS},
+                "probe_ceiling": {alpha: hindsight(nears, near_trues >= fidelity, alpha) for alpha in ALPHAS},
+                "static_092": float(fixed.mean()),
+                "static_092_violations": float((near_trues[fixed] < fidelity).mean()) if fixed.any() else 0.0,
+                "decision_us": decision_us,
+            }
+            print("  ", json.dumps(row_out))
+            yield row_out
+
+    def auto(self, stream: Stream, seeds: int) -> None:
+        """`auto` runs in several orders: governor off, and on with this engine and one ten times dearer."""
+        print(f"\n{stream.name}, auto")
+        results: dict[tuple[object, ...], list[Outcome]] = {}
+        engine_s = ENGINE_S.get(stream.name, SHORT_ENGINE_S)
+        for seed in range(seeds):
+            prepared = prepare(shuffled(stream, seed), self.probe)
+            for fidelity in FIDELITIES:
+                for alpha in ALPHAS:
+                    plan: list[tuple[str, float, bool]] = [("off", engine_s, False)]
+                    if alpha == 0.05:
+                        plan += [("on", engine_s, True), ("on, 10x", 10 * engine_s, True)]
+                    for governor, cost, governed in plan:
+                        out = self._run(prepared, fidelity, alpha, seed, cost, governed)
+                        results.setdefault((fidelity, alpha, governor), []).append(out)
+        for key, outs in results.items():
+            fidelity, alpha, governor = key
+            print(f"   phi {fidelity} alpha {alpha} governor {governor}: {_summary(outs)}", flush=True)
+
+    def attacks(self, seeds: int) -> None:
+        """Hostile tenants, and a topic that changes."""
+        for trick in TRICKS:
+            outs = []
+            for seed in range(2 * seeds):
+                texts = attack_texts(trick, seed)
+                ids = self.teacher.tokenize(texts)
+                seen: dict[bytes, int] = {}
+                order = np.array([seen.setdefault(one.tobytes(), len(seen)) for one in ids])
+                distinct = [np.frombuffer(key, dtype=np.int32) for key in seen]
+                name = f"attack {trick} {seed}"
+                vectors = embed_cached(name.replace(" ", "-"), distinct, self.teacher, self.cache)
+                prepared = prepare(Stream(name, order, distinct, vectors), self.probe)
+                outs += [
+                    self._run(prepared, fidelity, 0.05, seed, SHORT_ENGINE_S, governed=False)
+                    for fidelity in (0.92, 0.90)
+                ]
+            print(f"\nattack, {trick}: {_summary(outs)}", flush=True)
+
+    def drift(self, stream: Stream, seeds: int) -> list[dict[str, object]]:
+        """From some hit on every served vector is a violation: how many are served before the trip."""
+        rows: list[dict[str, object]] = []
+        settings = BudgetSettings()
+        for seed in range(seeds):
+            prepared = prepare(shuffled(stream, seed), self.probe)
+            for after in (10, 50, 100):
+                run = self._prepare_run(prepared, 0.90, 0.05, seed, SHORT_ENGINE_S, False, after)
+                out = run.run()
+                if out.hits > after and out.trips:
+                    bound = violations_before_trip(settings, settings.limit(after))
+                    first_trip = out.violations_at_trips[0]
+                    rows.append({"after": after, "violations_at_trip": first_trip, "bound": bound})
+        print(f"\nplanted drift: {rows}")
+        return rows
+
+    def _prepare_run(
+        self,
+        prepared: Prepared,
+        fidelity: float,
+        alpha: float,
+        seed: int,
+        engine_s: float,
+        governed: bool,
+        drift_after: int | None = None,
+    ) -> AutoRun:
+        settings = ReuseSettings(fidelity=fidelity, alpha=alpha, budget=BudgetSettings(alpha=alpha))
+        governor = Governor(GovernorSettings()) if governed else None
+        return AutoRun(
+            prepared, self.predictor, settings, Costs(engine_s), seed, governor, self.neighbours, drift_after
+        )
+
+    def _run(
+        self, prepared: Prepared, fidelity: float, alpha: float, seed: int, engine_s: float, governed: bool
+    ) -> Outcome:
+        out = self._prepare_run(prepared, fidelity, alpha, seed, engine_s, governed).run()
+        above = out.hits > 0 and 1 - binomial_cdf(out.violations - 1, out.hits, alpha) < 0.05
+        self.runs.append(
+            {
+                "stream": prepared.name,
+                "fidelity": fidelity,
+                "alpha": alpha,
+                "seed": seed,
+                "engine_ms": engine_s * 1e3,
+                "governed": governed,
+                "requests": out.requests,
+                "lookups": out.lookups,
+                "hits": out.hits,
+                "violations": out.violations,
+                "trips": out.trips,
+                "net_ms": out.net_ms,
+                "first_hit_labels": out.first_hit_labels,
+                "first_hit_request": out.first_hit_request,
+                "reuse_after_first_hit": out.reuse_after_first_hit,
+                "significantly_above": bool(above),
+            }
+        )
+        return out
+
+
+def _oracle(prepared: Prepared, first: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Each text's largest true cosine with any earlier one."""
+    vectors, parts = prepared.vectors, []
+    for start in range(first, len(vectors), 1024):
+        end = min(len(vectors), start + 1024)
+        near = vectors[start:end] @ vectors[:end].T
+        near[np.arange(end)[None, :] >= np.arange(start, end)[:, None]] = -2
+        parts.append(near.max(axis=1))
+    return np.concatenate(parts)
+
+
+def _summary(outs: list[Outcome]) -> str:
+    hits, violations = sum(out.hits for out in outs), sum(out.violations for out in outs)
+    served = [out for out in outs if out.hits]
+    share = violations / hits if hits else 0.0
+    high = upper_bound(violations, hits, 0.025) if hits else 1.0
+    low = 1 - upper_bound(hits - violations, hits, 0.025) if hits else 0.0
+    labels = sorted(out.first_hit_labels for out in outs if out.first_hit_labels is not None)
+    reuse = float(np.mean([out.reuse_after_first_hit for out in served])) if served else 0.0
+    return (
+        f"runs that served {len(served)}/{len(outs)}, reused {hits / sum(out.requests for out in outs):.2%} "
+        f"(after the first hit {reuse:.1%}), violations {share:.2%} [{low:.2%}, {high:.2%}], "
+        f"labels to the first hit {labels[len(labels) // 2] if labels else '-'}, trips {sum(o.trips for o in outs)}, "
+        f"net {np.mean([out.net_ms for out in outs]):+.3f} ms (worst {min(out.net_ms for out in outs):+.3f}), "
+        f"looked up {sum(o.lookups for o in outs) / sum(o.requests for o in outs):.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
