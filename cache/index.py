@@ -1,6 +1,7 @@
 """The semantic index: RediSearch over probe vectors, one index per model. Knows schema, health and KNN; no thresholds.
 
-    document   dv1:s:<index id>:<digest hex>   HASH  ns (tag, hex), v (probe, float16), s (token sketch, bytes); TTL
+    document   dv1:s:<index id>:<digest hex>   HASH  ns (tag, hex), v (probe), e (engine's vector in the probe's
+                                               space), both float16[dimensions]; TTL
     index      dv1:si:<index id>:flat | :hnsw  over those documents
 
 A document is named by the digest of its exact entry and expires with it, so a candidate always says which stored
@@ -38,11 +39,11 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A neighbour by probe: whose exact entry it is, how near it is, and a sketch of its tokens."""
+    """A neighbour by probe: whose exact entry it is, and its two vectors, float32[dimensions], unit length."""
 
     digest: bytes
-    cosine_similarity: float  # of the two probe vectors
-    sketch: bytes
+    probe: Float32Array
+    projected: Float32Array
 
 
 class SemanticIndex:
@@ -97,11 +98,22 @@ class SemanticIndex:
         return [self._parse(reply) for reply in replies]
 
     def queue_add(
-        self, commands: "Pipeline", digest: bytes, namespace_tag: str, probe: Float32Array, sketch: bytes, ttl_s: int
+        self,
+        commands: Pipeline,
+        digest: bytes,
+        namespace_tag: str,
+        probe: Float32Array,
+        projected: Float32Array,
+        ttl_s: int,
     ) -> None:
         """Add one document to a pipeline, with the life of its exact entry."""
         key = self._documents + digest.hex().encode()
-        commands.hset(key, mapping={b"ns": namespace_tag, b"v": probe.astype("<f2").tobytes(), b"s": sketch})
+        fields: dict[Any, Any] = {
+            "ns": namespace_tag,
+            "v": probe.astype("<f2").tobytes(),
+            "e": projected.astype("<f2").tobytes(),
+        }
+        commands.hset(key, mapping=fields)
         commands.expire(key, ttl_s)
 
     async def remove(self, digest: bytes) -> None:
@@ -152,7 +164,7 @@ class SemanticIndex:
         query = f"(@ns:{{$ns}})=>[KNN {k} @v $v{runtime} AS d]"
         parameters = ("PARAMS", 4, "ns", namespace_tag, "v", blob)
         limits = ("SORTBY", "d", "LIMIT", 0, k, "DIALECT", 2, "TIMEOUT", max(1, int(1000 * self._timeout_s)))
-        return "FT.SEARCH", self._names[self._active], query, *parameters, "RETURN", 2, "d", "s", *limits
+        return "FT.SEARCH", self._names[self._active], query, *parameters, "RETURN", 2, "v", "e", *limits
 
     def _parse(self, reply: Any) -> list[Candidate]:
         """Candidates of one RESP2 reply: [total, key, [field, value, ...], key, nil, ...]."""
@@ -162,14 +174,21 @@ class SemanticIndex:
         for key, fields in zip(reply[1::2], reply[2::2], strict=False):
             if not isinstance(fields, list) or not key.startswith(self._documents):
                 continue
-            values = dict(zip(fields[::2], fields[1::2], strict=False))
-            try:
-                distance = float(values[b"d"])
-                digest = bytes.fromhex(key[len(self._documents) :].decode("ascii"))
-            except (KeyError, ValueError):
-                continue
-            found.append(Candidate(digest, 1.0 - distance, values.get(b"s", b"")))
+            candidate = self._candidate(key, dict(zip(fields[::2], fields[1::2], strict=False)))
+            if candidate is not None:
+                found.append(candidate)
         return found
+
+    def _candidate(self, key: bytes, fields: dict[bytes, bytes]) -> Candidate | None:
+        try:
+            digest = bytes.fromhex(key[len(self._documents) :].decode("ascii"))
+            probe, projected = (np.frombuffer(fields[name], dtype="<f2").astype(np.float32) for name in (b"v", b"e"))
+        except (KeyError, ValueError):
+            return None
+        sizes = {len(probe), len(projected)}
+        if sizes != {self._dimensions} or not (np.isfinite(probe).all() and np.isfinite(projected).all()):
+            return None
+        return Candidate(digest, probe, projected)
 
     def _is_sound(self, info: dict[str, Any]) -> bool:
         """Schema as ours, and failures not the rule: documents of another size fail silently."""

@@ -2,6 +2,8 @@
 
     dv1:x:<32 hex>          exact entry: one stored vector, with TTL
     dv1:epoch:<namespace>   a namespace's epoch ("*" for all of them), no TTL
+    dv1:s:, dv1:si:         semantic documents and their index: see cache.index
+    dv1:l:, dv1:r:, dv1:w:  labels (stream), reuse state, and the lease of its writer, each with a scope's tag
     dv1:secret-check        tells whether all gateways hash with the same secret, no TTL
 
 An entry's digest is a keyed BLAKE2b of fingerprint, namespace, epochs and token ids, so a key neither reveals its
@@ -19,6 +21,9 @@ from typing import Final
 PREFIX: Final = b"dv1:"
 EXACT_PREFIX: Final = PREFIX + b"x:"
 EPOCH_PREFIX: Final = PREFIX + b"epoch:"
+LABELS_PREFIX: Final = PREFIX + b"l:"
+REUSE_PREFIX: Final = PREFIX + b"r:"
+LEASE_PREFIX: Final = PREFIX + b"w:"
 SECRET_CHECK_KEY: Final = PREFIX + b"secret-check"
 ALL_NAMESPACES: Final = "*"
 
@@ -43,13 +48,15 @@ def epoch_key(namespace: str) -> bytes:
 class Scope:
     """Digests for one combination of fingerprint, namespace and epochs; cheap to use, kept per combination."""
 
-    __slots__ = ("_ids", "_text", "namespace")
+    __slots__ = ("_ids", "_text", "namespace", "tag")
 
     def __init__(self, secret: bytes, fingerprint: str, namespace: str, epochs: tuple[str, str]) -> None:
         self.namespace = namespace
         parts = "\n".join((fingerprint, namespace, *epochs)).encode()
         self._ids = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-ids")
         self._text = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-text")
+        tag = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-tag")
+        self.tag = tag.hexdigest()  # names this scope in Redis where a name is needed: the index, the reuse state
 
     def digest_of_ids(self, input_ids: bytes) -> bytes:
         """16 bytes naming these token ids (int32, little-endian) in this scope: the exact tier's digest."""

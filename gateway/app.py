@@ -26,6 +26,7 @@ from cache.local import LocalCache
 from cache.redis_link import RedisLink
 from engine.configuration import load
 from gateway import routes_admin, routes_embed, routes_openai, routes_state
+from gateway.background import keep_running, stop
 from gateway.embedding_call import EmbeddingCalls
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
 from gateway.errors import BY_STATUS, GatewayError, InternalError, Unprocessable
@@ -33,11 +34,13 @@ from gateway.http import Exchange, Front, HotPath, Reply, RequestIds
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.names import ModelNames
 from gateway.openapi import describe
+from gateway.semantic_tiers import semantic_tiers
 from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
 from gateway.state import Gateway
 from gateway.tenants import Tenants
 from gateway.token_input import decoder_for
+from gateway.verifier import Verifier
 
 log = logging.getLogger("dejavec.gateway")
 
@@ -103,33 +106,33 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         exact = _exact_tier(settings, link) if link else None
         epochs = Epochs(link, secret)
         local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
-        app.state.gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants)
-        app.state.calls = EmbeddingCalls(
-            settings,
-            engine,
-            EmbeddingService(
-                engine=engine,
-                local=local,
-                exact=exact,
-                epochs=epochs,
-                secret=secret,
-                cache_dtype=settings.cache_dtype,
-                cache_ttl_s=settings.cache_ttl_seconds,
-                bulk_request_items=settings.bulk_request_items,
-            ),
-            ModelNames(settings.model_aliases),
-            decoder_for(settings.token_input_encoding),
+        tiers = semantic_tiers(settings, link, exact) if link and exact else None
+        verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
+        service = EmbeddingService(
+            engine=engine,
+            local=local,
+            exact=exact,
+            epochs=epochs,
+            secret=secret,
+            cache_dtype=settings.cache_dtype,
+            cache_ttl_s=settings.cache_ttl_seconds,
+            bulk_request_items=settings.bulk_request_items,
+            tiers=tiers,
+            verifier=verifier,
         )
-        loops: list[Callable[[], Awaitable[None]]] = [
-            engine.run_watch,
-            partial(_run_gauges, app.state.gateway),
-        ]
+        gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants, service, tiers)
+        app.state.gateway = gateway
+        names, decode = ModelNames(settings.model_aliases), decoder_for(settings.token_input_encoding)
+        app.state.calls = EmbeddingCalls(settings, engine, service, names, decode)
+        loops: list[Callable[[], Awaitable[None]]] = [engine.run_watch, verifier.run, partial(_run_gauges, gateway)]
         if link and exact:
             stack.push_async_callback(link.aclose)
             for namespace in app.state.tenants.namespaces():
                 await epochs.ensure(namespace)
             loops += [epochs.run_refresh, exact.run_writer]
-        stack.push_async_callback(_stop, [asyncio.create_task(_keep_running(loop)) for loop in loops])
+        if tiers:
+            stack.push_async_callback(tiers.aclose)
+        stack.push_async_callback(stop, [asyncio.create_task(keep_running(loop)) for loop in loops])
         if exact:
             stack.push_async_callback(exact.flush, FLUSH_TIMEOUT_S)
         yield
@@ -149,22 +152,6 @@ def _exact_tier(settings: GatewaySettings, link: RedisLink) -> ExactTier:
         dtype=settings.cache_dtype,
         max_queued_writes=settings.write_back_max_items,
     )
-
-
-async def _keep_running(loop: Callable[[], Awaitable[None]]) -> None:
-    """A background loop that must not end: an unforeseen fault is logged and the loop started again."""
-    while True:
-        try:
-            await loop()
-        except Exception:
-            log.exception("a background loop failed; it is started again")
-            await asyncio.sleep(1)
-
-
-async def _stop(tasks: list["asyncio.Task[None]"]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _run_gauges(gateway: Gateway) -> None:

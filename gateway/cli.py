@@ -38,9 +38,11 @@ def gateway(host: str | None, port: int | None, workers: int | None, engine_url:
     os.environ.update({ENV_PREFIX + name.upper(): str(value) for name, value in overrides.items() if value is not None})
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     _say(settings)
-    with tempfile.TemporaryDirectory(prefix="dejavec-metrics-") as folder:
-        if settings.gateway_workers > 1:
-            os.environ.setdefault(MULTIPROC_VARIABLE, folder)
+    if settings.gateway_workers > 1 and MULTIPROC_VARIABLE not in os.environ:
+        with tempfile.TemporaryDirectory(prefix="dejavec-metrics-") as folder:
+            os.environ[MULTIPROC_VARIABLE] = folder
+            _serve(settings)
+    else:
         _serve(settings)
 
 

@@ -43,7 +43,6 @@ class EmbeddingCalls:
         most = self.engine.model.info.dimensions
         if dimensions is not None and dimensions > most:
             raise BadRequest(f"dimensions must be at most {most}, this model's size", param="dimensions")
-        check_min_fidelity(exchange.headers.get(b"x-min-fidelity"))
         request = EmbedRequest(
             namespace=exchange.tenant.namespace,
             texts=texts,
@@ -51,6 +50,7 @@ class EmbeddingCalls:
             deadline=exchange.deadline,
             control=cache_control(exchange.headers.get(b"x-cache-control")),
             truncate=self.settings.truncate_inputs if truncate is None else truncate,
+            min_fidelity=min_fidelity(exchange.headers.get(b"x-min-fidelity")),
         )
         result = await self.service.embed(request)
         exchange.tenant.charge(result.tokens)
@@ -83,26 +83,32 @@ def cache_control(value: bytes | None) -> CacheControl:
     return control
 
 
-def check_min_fidelity(value: bytes | None) -> None:
-    """Refuse an `x-min-fidelity` that is not a cosine similarity. L0 and the exact tier have fidelity 1, always."""
+def min_fidelity(value: bytes | None) -> float:
+    """The value of `x-min-fidelity`: the least cosine similarity to the true vector. Raises BadRequest."""
     if value is None:
-        return
+        return 0.0
     try:
         fidelity = float(value)
     except ValueError:
         fidelity = -1.0
     if not 0 <= fidelity <= 1:
         raise BadRequest("x-min-fidelity must be a number from 0 to 1", param="x-min-fidelity")
+    return fidelity
 
 
 def result_headers(result: EmbedResult) -> Headers:
-    """`x-cache`, `x-cache-items`, the fingerprint, and where the time went."""
+    """`x-cache`, `x-cache-items`, the fingerprint, how near reused vectors are predicted to be, where the time went."""
     runs = [(tier, len(list(group))) for tier, group in groupby(result.tiers)]
     overall = runs[0][0] if len({tier for tier, _ in runs}) == 1 else "mixed"
     headers = [(b"x-cache", overall.encode()), (FINGERPRINT_NAME, result.model.fingerprint.encode())]
     if len(runs) <= MAX_TIER_RUNS:
         text = ",".join(tier if count == 1 else f"{tier}*{count}" for tier, count in runs)
         headers.append((b"x-cache-items", text.encode()))
+    if result.reused:
+        shown = result.reused[:MAX_TIER_RUNS]
+        similarities = ",".join(f"{one.choice.similarity:.4f}" for one in shown if one.choice is not None)
+        thresholds = ",".join(sorted({f"{one.tau:.4f}" for one in shown if one.tau is not None}))
+        headers += [(b"x-cache-similarity", similarities.encode()), (b"x-cache-threshold", thresholds.encode())]
     if result.truncated:
         headers.append((b"x-truncated", str(result.truncated).encode()))
     if result.stage_s:

@@ -5,6 +5,7 @@ While it is away, requests fail at once with EngineAway instead of each waiting 
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from array import array
@@ -41,10 +42,11 @@ class EncodedText:
 
 
 class Model:
-    """The engine's model as this gateway knows it: its identity and its own tokenizer."""
+    """The engine's model as this gateway knows it: its identity, its own tokenizer, and its probe."""
 
-    def __init__(self, info: protocol.EngineInfo, tokenizer: Tokenizer) -> None:
+    def __init__(self, info: protocol.EngineInfo, tokenizer: Tokenizer, probe: bytes | None) -> None:
         self.info = info
+        self.probe = probe  # the bundle's probe file, for the semantic tier
         self._tokenizer = tokenizer
 
     async def encode(self, texts: Sequence[str]) -> list[EncodedText]:
@@ -124,7 +126,10 @@ class EngineClient:
                 known = self._model.info if self._model else None
                 if info != known:
                     tokenizer = parse_tokenizer(await self._get(protocol.TOKENIZER_PATH), info.max_tokens)
-                    self._model = Model(info, tokenizer)
+                    probe = await self._get(protocol.PROBE_PATH) if info.probe_sha256 else None
+                    if probe is not None and hashlib.sha256(probe).hexdigest() != info.probe_sha256:
+                        raise protocol.ProtocolError("the probe is not the one the engine names")
+                    self._model = Model(info, tokenizer, probe)
                     log.info("engine: %s, fingerprint %s, %s", info.model, info.fingerprint, info.kernel_class)
             except (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError) as error:
                 reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

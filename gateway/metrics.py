@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 LATENCY_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-TIERS = ("local", "exact", "miss")
+TIERS = ("local", "exact", "semantic", "miss")
 
 REQUESTS = Counter("embeddings_requests_total", "Embedding requests, by HTTP status", ["status"])
 LATENCY = Histogram(

@@ -1,15 +1,18 @@
 """The operator's routes, behind `admin_token`. Closed when none is set."""
 
+import asyncio
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES
-from gateway.errors import BadRequest, Forbidden, PurgeUnconfirmed, Unauthorized
+from engine.protocol import Float32Array, Lane
+from gateway.errors import BadRequest, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
 from gateway.state import Gateway
-from gateway.tenants import bearer, same_secret
+from gateway.tenants import DEFAULT_NAMESPACE, bearer, same_secret
 
 
 def _admin_only(request: Request) -> Gateway:
@@ -36,6 +39,16 @@ class PurgeBody(BaseModel):
     all: bool = False
 
 
+class ExplainBody(BaseModel):
+    """The text to explain, in whose namespace, and whether to compute the truth."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(min_length=1, max_length=100_000)
+    namespace: str = Field(DEFAULT_NAMESPACE, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    truth: bool = False
+
+
 @router.get("/stats", summary="What this worker holds and sees")
 async def stats(gateway: Admin) -> dict[str, object]:
     """Figures of this worker; `/metrics` adds all workers up."""
@@ -46,6 +59,28 @@ async def stats(gateway: Admin) -> dict[str, object]:
         "writes_queued": gateway.exact.queued_writes if gateway.exact else 0,
         "namespaces": gateway.tenants.namespaces(),
     }
+
+
+@router.post("/explain", summary="How a text would be answered by meaning, and why")
+async def explain(gateway: Admin, body: ExplainBody) -> dict[str, object]:
+    """Candidates, predicted similarity, margin, tau and its reasons, certificate, governor. Serves and keeps nothing.
+
+    With `truth` the engine computes the text, and the true similarity stands beside the predicted one.
+    """
+    model = gateway.engine.model
+    tier = gateway.tiers.of(model) if gateway.tiers is not None else None
+    if tier is None:
+        raise NotFound("there is no semantic tier: semantic_mode is off, no Redis is set, or the bundle has no probe")
+    scope = await gateway.service.scope_of(model, body.namespace)
+    (encoded,) = await model.encode([body.text])
+    told = await tier.explain(scope.tag, np.frombuffer(encoded.input_ids, dtype=np.int32))
+    best = told["best"]
+    if body.truth and best is not None and gateway.exact is not None:
+        deadline = asyncio.get_running_loop().time() + gateway.settings.request_timeout_s
+        true = (await gateway.engine.vectors(model, [encoded], Lane.BULK, deadline))[0]
+        (stored,) = await gateway.exact.get_many([bytes.fromhex(best["entry"])], model.info.dimensions)
+        best["true_similarity"] = None if stored is None else _cosine(true, np.frombuffer(stored, dtype="<f4"))
+    return told
 
 
 @router.post("/purge", summary="Make a namespace's entries unreachable, in O(1)")
@@ -59,3 +94,8 @@ async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str]:
     except PurgeFailed as error:
         raise PurgeUnconfirmed(str(error), retry_after_s=1) from error
     return {"purged": "all" if body.all else namespace, "epoch": epoch}
+
+
+def _cosine(first: Float32Array, second: Float32Array) -> float:
+    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return round(float(first @ second) / norm, 6) if norm > 0 else 0.0

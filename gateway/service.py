@@ -9,15 +9,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from cache.epochs import Epochs
 from cache.exact import Dtype, ExactTier, as_stored
 from cache.keys import Scope
 from cache.local import LocalCache, LocalEntry
-from engine.protocol import EngineInfo, Lane
+from cache.semantic import Lookup, SemanticTier
+from engine.protocol import EngineInfo, Int32Array, Lane
 from gateway.engine_client import EncodedText, EngineClient, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged
 from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, TIER_COUNTERS, TOKENS, TRUNCATED
+from gateway.semantic_tiers import SemanticTiers
 from gateway.singleflight import SingleFlight
+from gateway.verifier import Check, Verifier
 
 MAX_SCOPES = 4096
 
@@ -52,6 +57,11 @@ class EmbedRequest:
     deadline: float
     control: CacheControl = CacheControl.NORMAL
     truncate: bool = True
+    min_fidelity: float = 0.0
+
+    def allows_reuse(self, fidelity: float) -> bool:
+        """Whether a neighbour's vector of this fidelity may be served."""
+        return self.control is CacheControl.NORMAL and self.min_fidelity <= fidelity
 
 
 @dataclass(slots=True)
@@ -63,6 +73,7 @@ class EmbedResult:
     tiers: list[str]
     tokens: int = 0
     truncated: int = 0
+    reused: list[Lookup] = field(default_factory=list)  # one for each distinct text served by meaning
     stage_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -76,6 +87,13 @@ class _Item:
     encoded: EncodedText | None = None
     digest: bytes = b""
     vector: bytes | None = None
+    lookup: Lookup | None = None  # when it was looked up by meaning
+
+    @property
+    def input_ids(self) -> Int32Array:
+        """int32[n]."""
+        assert self.encoded is not None
+        return np.frombuffer(self.encoded.input_ids, dtype=np.int32)
 
 
 class EmbeddingService:
@@ -91,6 +109,8 @@ class EmbeddingService:
         cache_dtype: Dtype,
         cache_ttl_s: int,
         bulk_request_items: int,
+        tiers: SemanticTiers | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         self._engine = engine
         self._local = local
@@ -100,6 +120,8 @@ class EmbeddingService:
         self._cache_dtype = cache_dtype
         self._cache_ttl_s = cache_ttl_s
         self._bulk_request_items = bulk_request_items
+        self._tiers = tiers
+        self._verifier = verifier
         self._flights: SingleFlight[tuple[bytes, CacheControl], bytes] = SingleFlight()
         self._scopes: dict[tuple[str, str, tuple[str, str]], Scope] = {}
 
@@ -117,6 +139,10 @@ class EmbeddingService:
             return await self._answer(self._engine.model, request)
         except ModelChanged:
             raise EngineAway("the engine changes its model again and again; try later", retry_after_s=2) from None
+
+    async def scope_of(self, model: Model, namespace: str) -> Scope:
+        """The scope of a namespace's keys, for the operator's questions."""
+        return (await self._scope(model, namespace))[0]
 
     async def _answer(self, model: Model, request: EmbedRequest) -> EmbedResult:
         stages = _Stages()
@@ -137,6 +163,12 @@ class EmbeddingService:
                 stages.mark("exact")
 
             missing = [item for item in items if item.vector is None and not self._just_computed(item, request, result)]
+            tier = self._tiers.of(model) if self._tiers is not None and is_shared else None
+            if missing and tier is not None and request.allows_reuse(tier.settings.reuse.fidelity):
+                await self._reuse(tier, model, scope, missing, result)
+                missing = [item for item in missing if item.vector is None]
+                stages.mark("semantic")
+
             if missing:
                 computed = await self._compute(model, request, missing)
                 for item in missing:
@@ -145,6 +177,8 @@ class EmbeddingService:
 
             if request.control.writes:
                 self._keep(items, missing, use_exact)
+                if missing and tier is not None:
+                    self._learn(tier, scope, missing, stages.durations_s["engine"])
         result.stage_s = stages.durations_s
         _count(result)
         return result
@@ -198,6 +232,32 @@ class EmbeddingService:
             self._place(item, entry.vector, "local", result)
         return entry is not None
 
+    async def _reuse(
+        self, tier: SemanticTier, model: Model, scope: Scope, missing: list[_Item], result: EmbedResult
+    ) -> None:
+        """Look the eligible texts up by meaning, and place the neighbours' vectors that may be served."""
+        wanted = [item for item in missing if tier.wants(scope.tag, item.text)]
+        if not wanted:
+            return
+        lookups = await tier.look_up(scope.tag, [item.input_ids for item in wanted])
+        for item, lookup in zip(wanted, lookups, strict=True):
+            item.lookup = lookup
+            if lookup.vector is None:
+                continue
+            self._place(item, lookup.vector, "semantic", result)
+            result.reused.append(lookup)
+            if lookup.is_checked and self._verifier is not None:
+                assert item.encoded is not None
+                self._verifier.submit(Check(model, tier, scope.tag, item.digest, item.encoded, lookup))
+
+    def _learn(self, tier: SemanticTier, scope: Scope, computed: list[_Item], engine_s: float) -> None:
+        """What the engine computed becomes labels and candidates, later, off this request's way."""
+        tier.saw_engine(scope.tag, engine_s / len(computed))
+        for item in computed:
+            assert item.vector is not None
+            if len(item.text) >= tier.settings.min_text_length:
+                tier.learn(scope.tag, item.digest, item.vector, item.lookup, item.input_ids)
+
     async def _compute(self, model: Model, request: EmbedRequest, missing: list[_Item]) -> dict[bytes, bytes]:
         """Vectors of the missing items by digest, each computed once however many requests ask for it now."""
         by_key = {(item.digest, request.control): item for item in missing}
@@ -227,8 +287,10 @@ class EmbeddingService:
         result.truncated += item.encoded.truncated * len(item.positions)
 
     def _keep(self, items: list[_Item], computed: list[_Item], exact: ExactTier | None) -> None:
-        """Write back: L0 now, Redis after the reply, through the exact tier's bounded queue."""
+        """Write back: L0 now, Redis after the reply, through the exact tier's bounded queue. Never a reused vector."""
         for item in items:
+            if item.lookup is not None and item.lookup.vector is not None:
+                continue
             assert item.encoded is not None
             assert item.vector is not None
             entry = LocalEntry(item.vector, item.encoded.tokens, item.encoded.truncated)

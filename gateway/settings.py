@@ -67,6 +67,40 @@ class GatewaySettings(Configuration):
     write_back_max_items: int = Field(
         8192, ge=1, le=1_000_000, description="Vectors waiting to be written; more are dropped"
     )
+    semantic_mode: Literal["off", "observe", "auto", "on"] = Field(
+        "auto",
+        description="Reuse by meaning: off; observe: learn only; auto: when certified and worth it; on: by threshold",
+    )
+    semantic_fidelity: float = Field(
+        0.92,
+        ge=0.8,
+        le=0.99,
+        description="Least cosine similarity of a reused vector to the true one",
+    )
+    certificate_alpha: float = Field(
+        0.05, ge=0.005, le=0.2, description="Largest share of violations among reused vectors that `auto` may have"
+    )
+    certificate_beta: float = Field(0.05, ge=0.001, le=0.2, description="Risk that such a certificate is wrong")
+    similarity_threshold: float = Field(
+        0.92,
+        ge=0,
+        le=1,
+        description="Mode `on`: predicted similarity from which vectors are reused; it moves from here",
+    )
+    threshold_floor: float = Field(0.88, ge=0, le=1, description="Mode `on`: lowest the threshold may go")
+    threshold_ceiling: float = Field(0.98, ge=0, le=1, description="Mode `on`: highest the threshold may go")
+    min_text_length: int = Field(10, ge=1, description="Characters a text needs to be looked up by meaning")
+    verify_share: float = Field(
+        0.1, gt=0, le=1, description="Mode `on`: least share of reused vectors that are checked"
+    )
+    semantic_timeout_ms: int = Field(50, ge=1, le=10_000, description="Longest wait for a KNN look-up")
+    semantic_candidates: int = Field(8, ge=1, le=64, description="Neighbours looked at for each text")
+    hnsw_from: int = Field(
+        20_000, ge=1000, description="Documents from which the semantic index is HNSW instead of flat"
+    )
+    engine_price_ms: float | None = Field(
+        None, ge=0, description="What computing a text is worth, if not the time measured; for paid or remote engines"
+    )
     key_secret: Annotated[SecretStr | None, AfterValidator(_secret)] = Field(
         None,
         description="Secret of the key hashes, 32 to 128 hex digits; the same for all gateways on one Redis",
@@ -106,6 +140,8 @@ class GatewaySettings(Configuration):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.threshold_floor <= self.similarity_threshold <= self.threshold_ceiling:
+            raise ValueError("similarity_threshold must lie between threshold_floor and threshold_ceiling")
         if any(not key for key in self.api_keys):
             raise ValueError("api_keys: an empty key would let everyone in")
         token = self.admin_token.get_secret_value() if self.admin_token else None

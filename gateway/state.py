@@ -7,6 +7,8 @@ from cache.exact import ExactTier
 from cache.local import LocalCache
 from cache.redis_link import RedisLink
 from gateway.engine_client import EngineClient
+from gateway.semantic_tiers import SemanticTiers
+from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenants
 
@@ -22,6 +24,8 @@ class Gateway:
     exact: ExactTier | None
     link: RedisLink | None
     tenants: Tenants
+    service: EmbeddingService
+    tiers: SemanticTiers | None
 
     @property
     def redis_state(self) -> str:

@@ -1,0 +1,103 @@
+"""What all gateways of a scope learn together: a bounded stream of labels, one leased writer, one state. Redis only.
+
+    dv1:l:<tag>   STREAM of events, at most about `MAX_EVENTS`; any gateway appends
+    dv1:w:<tag>   the lease: which gateway folds events into the state now; lost `LEASE_MS` after its last renewal
+    dv1:r:<tag>   the state, JSON without a TTL so that eviction under volatile-* never takes it
+
+The state names the last event it has seen, so a new writer goes on where the old one stopped and no event counts
+twice. A write counts only while the lease is held (checked in the same script). Knows nothing of what events mean.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from redis.asyncio import Redis
+
+from cache.keys import LABELS_PREFIX, LEASE_PREFIX, REUSE_PREFIX
+from cache.redis_link import RedisLink, command, script
+
+LEASE_MS: Final = 5000
+MAX_EVENTS: Final = 5000
+EVENTS_PER_READ: Final = 500
+
+LEASE: Final = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+SAVE: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A stored state and the id of the last event that is in it."""
+
+    last_event: str
+    state: dict[str, Any]
+
+
+class ReuseLog:
+    """Events and state of scopes, by their tags. Every method raises RedisAway."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._writer = secrets.token_hex(8).encode()
+
+    async def append(self, tag: str, events: Sequence[dict[str, Any]]) -> str:
+        """Add events; returns the last one's id."""
+        key = LABELS_PREFIX + tag.encode()
+
+        async def add(redis: Redis) -> list[bytes]:
+            async with redis.pipeline(transaction=False) as commands:
+                for event in events:
+                    commands.xadd(key, {"e": orjson.dumps(event)}, maxlen=MAX_EVENTS, approximate=True)
+                ids: list[bytes] = await commands.execute()
+                return ids
+
+        return (await self._link.call(add))[-1].decode("ascii")
+
+    async def load(self, tag: str) -> Saved | None:
+        """The stored state; None when there is none, or none that can be read."""
+        content = await self._link.call(lambda redis: redis.get(REUSE_PREFIX + tag.encode()))
+        try:
+            saved = orjson.loads(content or b"")
+            return Saved(str(saved["last_event"]), dict(saved["state"]))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            return None
+
+    async def take_lease(self, tag: str) -> bool:
+        """Become, or stay, the writer of this scope; False while another gateway is."""
+        key = LEASE_PREFIX + tag.encode()
+        return bool(await self._link.call(lambda redis: script(redis, LEASE, [key], [self._writer, LEASE_MS])))
+
+    async def events_after(self, tag: str, last_event: str) -> list[tuple[str, dict[str, Any]]]:
+        """The next events, oldest first, at most `EVENTS_PER_READ`; what is no event of ours is skipped."""
+        key = LABELS_PREFIX + tag.encode()
+        words = ("XRANGE", key, f"({last_event}", "+", "COUNT", EVENTS_PER_READ)
+        entries = await self._link.call(lambda redis: command(redis, *words))
+        return [(str(event_id, "ascii"), _event(fields)) for event_id, fields in entries]
+
+    async def save(self, tag: str, saved: Saved) -> bool:
+        """Store the state if the lease is still ours."""
+        content = orjson.dumps({"last_event": saved.last_event, "state": saved.state})
+        keys = [LEASE_PREFIX + tag.encode(), REUSE_PREFIX + tag.encode()]
+        return bool(await self._link.call(lambda redis: script(redis, SAVE, keys, [self._writer, content])))
+
+
+def _event(fields: Any) -> dict[str, Any]:
+    """An entry's event; empty when it is none of ours. redis-py gives the fields as pairs or as a map."""
+    try:
+        pairs = dict(fields) if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=False))
+        event = orjson.loads(pairs[b"e"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return {}
+    return event if isinstance(event, dict) else {}

@@ -1,0 +1,334 @@
+"""The semantic tier: candidates from the index, a decision on numbers, labels from the truth. Knows no HTTP, no engine.
+
+    look_up   text's probe -> KNN -> z = predicted similarity - margin -> serve the neighbour's vector if z >= tau
+    learn     what was computed after all tells how similar the candidate really was: a label; and enters the index
+
+`look_up` writes nothing and `learn` answers nothing; learning runs after the reply, from a bounded queue. A verified
+violation takes the neighbour out of the index, stores the true vector, and stops serving here until the writer of the
+scope's state has counted it. The formulas are in `cache.threshold`, `cache.reuse` and `cache.governor`.
+"""
+
+import asyncio
+import enum
+import logging
+import random
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+from redis.asyncio import Redis
+
+from cache.exact import ExactTier
+from cache.governor import GovernorSettings
+from cache.index import Candidate, SemanticIndex
+from cache.metrics import SEMANTIC_LABELS, SEMANTIC_LOOKUPS, SEMANTIC_QUEUE_DROPPED
+from cache.probe import Float32Array, Int32Array, Probe
+from cache.redis_link import RedisAway, RedisLink
+from cache.reuse import ReuseSettings
+from cache.reuse_log import ReuseLog
+from cache.reuse_state import ScopeState
+from cache.threshold import Choice, Predictor, ThresholdSettings, choose
+
+log = logging.getLogger("dejavec.cache")
+
+SYNC_INTERVAL_S: Final = 0.5
+IDLE_AFTER_S: Final = 60.0
+MAX_SCOPES: Final = 1024
+JOBS_AT_ONCE: Final = 64
+
+
+class SemanticMode(enum.Enum):
+    """OBSERVE: learn, serve nothing; AUTO: serve once certified and worth it; ON: serve by the moving threshold."""
+
+    OFF = "off"
+    OBSERVE = "observe"
+    AUTO = "auto"
+    ON = "on"
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticSettings:
+    """`ttl_s`: life of an index entry. `verify_share`: least share of `on` hits that are checked."""
+
+    mode: SemanticMode
+    min_text_length: int
+    ttl_s: int
+    candidates: int = 8
+    verify_share: float = 0.1
+    max_queued_jobs: int = 4096
+    reuse: ReuseSettings = field(default_factory=ReuseSettings)
+    threshold: ThresholdSettings = field(default_factory=ThresholdSettings)
+    governor: GovernorSettings = field(default_factory=GovernorSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What one look-up found: the best candidate, the tau it met, and the vector when it is served."""
+
+    probe: Float32Array
+    neighbour: bytes | None = None
+    choice: Choice | None = None
+    tau: float | None = None
+    version: int = 0
+    probability: float = 1.0  # with which a hit of this moment is checked
+    vector: bytes | None = None  # float32 bytes, when served
+    is_checked: bool = False
+
+    @property
+    def clears(self) -> bool:
+        """Whether the best candidate may be served, if its vector is still there."""
+        return self.choice is not None and self.tau is not None and self.choice.z >= self.tau
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A text whose true vector is known now. `is_check`: it verifies a hit."""
+
+    tag: str
+    digest: bytes
+    vector: bytes
+    lookup: Lookup | None
+    input_ids: Int32Array
+    is_check: bool
+
+
+class SemanticTier:
+    """The tier for one model. `run_learner`, `run_sync` and the index's `run_checks` must be running."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        exact: ExactTier,
+        index: SemanticIndex,
+        probe: Probe,
+        probe_id: str,
+        settings: SemanticSettings,
+    ) -> None:
+        self._link = link
+        self._exact = exact
+        self._probe = probe
+        self._probe_id = probe_id
+        self._predictor = Predictor.from_meta(probe.meta)
+        self._log = ReuseLog(link)
+        self._scopes: OrderedDict[str, ScopeState] = OrderedDict()
+        self._jobs: deque[_Job] = deque()
+        self._work = asyncio.Event()
+        self._random = random.Random()  # noqa: S311  draws samples, protects nothing
+        self.index = index
+        self.settings = settings
+
+    def wants(self, tag: str, text: str) -> bool:
+        """Whether this text is looked up: long enough, an index to ask, and the governor's share."""
+        if self.settings.mode is SemanticMode.OFF or len(text) < self.settings.min_text_length:
+            return False
+        if not self.index.is_usable:
+            return False
+        if self.settings.mode is SemanticMode.ON:
+            return True
+        return self.scope(tag).governor.wants_lookup(self._random.random())
+
+    async def look_up(self, tag: str, texts: Sequence[Int32Array]) -> list[Lookup]:
+        """One Lookup a text (token ids), in order; `vector` is set where a neighbour's may be served."""
+        scope = self.scope(tag)
+        started = time.perf_counter()
+        probes = np.stack([self._probe.vector(ids) for ids in texts])
+        found = await self.index.nearest(tag, probes, self.settings.candidates)
+        lookups = [self._decide(scope, probe, near) for probe, near in zip(probes, found, strict=True)]
+        lookups = await self._fetch(scope, lookups)
+        cost_s = (time.perf_counter() - started) / len(texts)
+        tau = self._tau(scope)
+        for lookup in lookups:
+            would_hit = lookup.vector is not None
+            scope.governor.saw_lookup(cost_s, would_hit, lookup.probability, tau is not None)
+            SEMANTIC_LOOKUPS.labels("hit" if would_hit else "miss").inc()
+        return lookups
+
+    def learn(
+        self,
+        tag: str,
+        digest: bytes,
+        vector: bytes,
+        lookup: Lookup | None,
+        input_ids: Int32Array,
+        is_check: bool = False,
+    ) -> None:
+        """Queue a computed text for labels and the index; what does not fit is dropped and counted."""
+        if self.settings.mode is SemanticMode.OFF:
+            return
+        if len(self._jobs) >= self.settings.max_queued_jobs:
+            SEMANTIC_QUEUE_DROPPED.inc()
+            return
+        self._jobs.append(_Job(tag, digest, vector, lookup, input_ids, is_check))
+        self._work.set()
+
+    def saw_engine(self, tag: str, seconds_per_text: float) -> None:
+        """What the engine costs, for the governor."""
+        self.scope(tag).governor.saw_engine(seconds_per_text)
+
+    def scope(self, tag: str) -> ScopeState:
+        """What is known of a scope; the least recently used ones are forgotten here (their state stays in Redis)."""
+        scope = self._scopes.get(tag)
+        if scope is None:
+            scope = self._scopes[tag] = ScopeState(tag, self.settings, self._probe_id)
+            while len(self._scopes) > MAX_SCOPES:
+                self._scopes.popitem(last=False)
+        scope.used_at = time.monotonic()
+        self._scopes.move_to_end(tag)
+        return scope
+
+    async def explain(self, tag: str, input_ids: Int32Array) -> dict[str, Any]:
+        """The candidates of a text and how the decision falls, for people and tests; serves and learns nothing."""
+        scope = self.scope(tag)
+        probe = self._probe.vector(input_ids)
+        (near,) = await self.index.nearest(tag, probe[None], self.settings.candidates)
+        lookup = self._decide(scope, probe, near)
+        return {
+            "mode": self.settings.mode.value,
+            "fidelity": self.settings.reuse.fidelity,
+            "index": {"kind": self.index.kind, "documents": self.index.documents},
+            "candidates": [
+                {"entry": c.digest.hex(), "probe_similarity": round(float(c.probe @ probe), 6)} for c in near
+            ],
+            "best": None
+            if lookup.choice is None or lookup.neighbour is None
+            else {
+                "entry": lookup.neighbour.hex(),
+                "probe_similarity": round(lookup.choice.probe_similarity, 6),
+                "predicted_similarity": round(lookup.choice.similarity, 6),
+                "margin": round(lookup.choice.margin, 6),
+                "z": round(lookup.choice.z, 6),
+            },
+            "tau": lookup.tau,
+            "serve": lookup.clears,
+            **self.summary(tag),
+        }
+
+    def summary(self, tag: str) -> dict[str, Any]:
+        """Threshold, certificate and governor of a scope."""
+        scope = self.scope(tag)
+        return {
+            "threshold": {"tau": scope.threshold.tau, "reason": scope.threshold.reason, **scope.served_summary()},
+            "certificate": scope.reuse.summary(),
+            "governor": {"state": scope.governor.state.value, "reason": scope.governor.reason},
+            "paused": scope.is_paused,
+        }
+
+    async def run_learner(self) -> None:
+        """Turn finished computations into labels and index entries until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._jobs:
+                jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), JOBS_AT_ONCE))]
+                try:
+                    await self._learn(jobs)
+                except RedisAway:
+                    SEMANTIC_QUEUE_DROPPED.inc(len(jobs))
+
+    async def run_sync(self) -> None:
+        """Exchange labels and states with the other gateways until cancelled."""
+        while True:
+            await asyncio.sleep(SYNC_INTERVAL_S)
+            now = time.monotonic()
+            for scope in [scope for scope in self._scopes.values() if now - scope.used_at < IDLE_AFTER_S]:
+                try:
+                    await scope.sync(self._log)
+                except RedisAway:
+                    break
+
+    def _tau(self, scope: ScopeState) -> float | None:
+        if self.settings.mode is SemanticMode.ON:
+            return scope.threshold.tau
+        if self.settings.mode is SemanticMode.AUTO and not scope.is_paused:
+            return scope.reuse.tau
+        return None
+
+    def _decide(self, scope: ScopeState, probe: Float32Array, near: list[Candidate]) -> Lookup:
+        """The best candidate and the tau it must clear; whether its hit would be checked is drawn here, before all."""
+        probability = self._check_probability(scope)
+        is_checked = self._random.random() < probability
+        lookup = Lookup(probe, tau=self._tau(scope), version=scope.reuse.version, probability=probability)
+        if not near:
+            return lookup
+        probes, vectors = np.stack([c.probe for c in near]), np.stack([c.projected for c in near])
+        choice = choose(self._predictor, probe, probes, vectors)
+        assert choice is not None
+        return replace(lookup, neighbour=near[choice.index].digest, choice=choice, is_checked=is_checked)
+
+    def _check_probability(self, scope: ScopeState) -> float:
+        if self.settings.mode is SemanticMode.ON:
+            return max(self.settings.verify_share, scope.early_check_probability)
+        return scope.reuse.verify_probability
+
+    async def _fetch(self, scope: ScopeState, lookups: list[Lookup]) -> list[Lookup]:
+        """The stored vectors of those that clear tau; an entry that is gone makes the hit a miss."""
+        chosen = [one for one in lookups if one.clears]
+        if not chosen:
+            return lookups
+        neighbours = [one.neighbour for one in chosen if one.neighbour is not None]
+        vectors = await self._exact.get_many(neighbours, len(self._probe.projection))
+        held = dict(zip(neighbours, vectors, strict=True))
+        served = [replace(one, vector=held.get(one.neighbour or b"")) if one.clears else one for one in lookups]
+        scope.count_hits(sum(one.vector is not None for one in served))
+        return served
+
+    async def _learn(self, jobs: list[_Job]) -> None:
+        labelled = [job for job in jobs if job.lookup is not None and job.lookup.neighbour is not None]
+        neighbours = list({job.lookup.neighbour for job in labelled if job.lookup and job.lookup.neighbour})
+        vectors = await self._exact.get_many(neighbours, len(self._probe.projection)) if neighbours else []
+        held = dict(zip(neighbours, vectors, strict=True))
+        violated: list[_Job] = []
+        for job in labelled:
+            assert job.lookup is not None
+            stored = held.get(job.lookup.neighbour or b"")
+            if stored is not None and self._label(job, job.lookup, stored):
+                violated.append(job)
+        for job in violated:
+            assert job.lookup is not None
+            assert job.lookup.neighbour is not None
+            await self.index.remove(job.lookup.neighbour)
+        self._exact.put_many([(job.digest, job.vector) for job in violated])
+        await self._index([job for job in jobs if not job.is_check or job in violated])
+
+    def _label(self, job: _Job, lookup: Lookup, stored: bytes) -> bool:
+        """Record the true similarity; whether a served vector was below the fidelity."""
+        assert lookup.choice is not None
+        true, other = np.frombuffer(job.vector, dtype="<f4"), np.frombuffer(stored, dtype="<f4")
+        norm = float(np.linalg.norm(true) * np.linalg.norm(other))
+        similarity = float(true @ other) / norm if norm > 0 else 0.0
+        is_violation = similarity < self.settings.reuse.fidelity
+        pair = int.from_bytes(job.digest[:4] + (lookup.neighbour or b"")[:3], "big")
+        self.scope(job.tag).add_label(pair, lookup, similarity, job.is_check, is_violation)
+        kind = "hit" if job.is_check else "miss"
+        SEMANTIC_LABELS.labels(kind, "violation" if is_violation else "good").inc()
+        return job.is_check and is_violation
+
+    async def _index(self, jobs: list[_Job]) -> None:
+        """Put computed texts into the index; a share of them where the governor says it costs too much."""
+        chosen = [j for j in jobs if self._is_indexed(j)]
+        if not chosen or not self.index.is_usable:
+            return
+        started = time.perf_counter()
+        vectors = np.stack([np.frombuffer(job.vector, dtype="<f4") for job in chosen])
+        projected = self._probe.project(vectors)
+        probes = [j.lookup.probe if j.lookup is not None else self._probe.vector(j.input_ids) for j in chosen]
+
+        async def write(redis: Redis) -> None:
+            async with redis.pipeline(transaction=False) as commands:
+                for job, probe, vector in zip(chosen, probes, projected, strict=True):
+                    self.index.queue_add(commands, job.digest, job.tag, probe, vector, self.settings.ttl_s)
+                await commands.execute()
+
+        await self._link.call(write, timeout_s=max(1.0, 4 * self._link.timeout_s))
+        cost_s = (time.perf_counter() - started) / len(chosen)
+        for job in chosen:
+            self.scope(job.tag).governor.saw_index_write(cost_s)
+
+    def _is_indexed(self, job: _Job) -> bool:
+        if self.settings.mode is SemanticMode.ON:
+            return True
+        share = self.scope(job.tag).governor.index_share
+        return int.from_bytes(job.digest[-4:], "big") / 2**32 < share
