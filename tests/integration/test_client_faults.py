@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+from aiohttp import web
 
 from gateway.client import (
     AsyncClient,
@@ -142,6 +143,19 @@ async def test_what_does_not_pass_is_raised_at_once(gateway, time, misdeed, erro
             await client.embed(["a"])
     assert len(gateway.requests) == 1
     assert time.waits == []
+
+
+async def test_a_redirect_is_not_followed(gateway, standby, time):
+    """Texts and key go where the caller sent them, and nowhere else."""
+
+    async def redirect(request):
+        return web.Response(status=307, headers={"Location": standby.url + "/v1/embeddings"})
+
+    gateway.misdeeds.append(redirect)
+    async with client_of(time, gateway.url, api_key="secret") as client:
+        with pytest.raises(RequestRefused, match="307"):
+            await client.embed(["a"])
+    assert standby.requests == []
 
 
 async def test_a_wrong_count_of_vectors_is_never_used(gateway, time):

@@ -318,6 +318,19 @@ async def test_a_model_that_changes_half_way_stops_it(gateway, tmp_path):
     assert orjson.loads((tmp_path / "v.ingest.json").read_bytes())["complete"] is False
 
 
+async def test_a_model_that_changes_before_the_first_vector_stops_it(gateway, tmp_path):
+    """The journal's fingerprint is the one /info gave; the first answer must have it too."""
+
+    class Swapping(Quiet):
+        def began(self, journal) -> None:
+            gateway.fingerprint = "f2"
+
+    write_lines(tmp_path / "in.jsonl", 20)
+    with pytest.raises(FingerprintMismatch):
+        await ingest(plan_of(tmp_path, gateway, embed=EmbedOptions(model="stand-in")), Swapping())
+    assert orjson.loads((tmp_path / "v.ingest.json").read_bytes())["counts"]["rows"] == 0
+
+
 @pytest.mark.parametrize(
     ("misdeed", "error"),
     [(status(401), Unauthorized), (garbage, InvalidReply), (status(503, "9999"), Unavailable)],

@@ -89,6 +89,7 @@ def test_run_lengths_that_do_not_add_up_are_no_tiers(text, count):
         (None, None, ["unknown"] * 3),
         ("miss", "miss*2", ["miss"] * 3),
         ("mixed", "local*999999999999999999", ["unknown"] * 3),
+        ("mixed", "local*" + "9" * 5000, ["unknown"] * 3),
     ],
 )
 def test_tiers_fall_back_to_the_summary(summary, runs, tiers):
