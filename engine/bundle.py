@@ -3,6 +3,7 @@
     <bundle>/
       bundle.json        this module's Bundle, as JSON
       model.onnx         the arrays of `engine.feeds` (packed tokens) -> embeddings float32[B, dimensions]
+      probe.npz        static token vectors for the semantic tier; absent in old bundles
       tokenizer.json     no padding; truncation at max_tokens
       kernel_probe.onnx  a uint8[rows, 64] (feed 255) -> result int32[rows, 32], expected int32[1, 32]: where they
                          differ, this CPU's uint8 x int8 product saturates
@@ -22,6 +23,7 @@ from tokenizers import Tokenizer
 BUNDLE_FILE = "bundle.json"
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+PROBE_FILE = "probe.npz"
 KERNEL_PROBE_FILE = "kernel_probe.onnx"
 FORMAT_VERSION = 1
 

@@ -58,7 +58,7 @@ def load(settings_class: type[SettingsT], **overrides: object) -> SettingsT:
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return settings_class(**given)  # type: ignore[arg-type]
+        return settings_class(**given)
     except ValidationError as error:
         raise ConfigurationError(_explain(error)) from None
     except tomllib.TOMLDecodeError as error:

@@ -5,6 +5,7 @@ Knows nothing of HTTP.
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -104,6 +105,7 @@ def _info(model: Model) -> EngineInfo:
         prompts=bundle.prompts,
         default_prompt_name=bundle.default_prompt_name,
         device=model.device,
+        probe_sha256=hashlib.sha256(model.probe).hexdigest() if model.probe else "",
     )
 
 

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from engine.bundle import (
     GRAPH_FILE,
     KERNEL_PROBE_FILE,
+    PROBE_FILE,
     TOKENIZER_FILE,
     Bundle,
     BundleError,
@@ -45,6 +46,7 @@ class Model:
     kernel_class: str
     device: str
     tokenizer_json: bytes
+    probe: bytes  # the semantic tier's probe file, for gateways; empty when the bundle has none
     runs: tuple[Run, ...]
 
     @property
@@ -77,7 +79,9 @@ def open_model(folder: Path, device: Device, topology: Topology) -> Model:
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError(f"ONNX Runtime cannot open the graphs in {folder}: {error}") from error
     tokenizer_json = (folder / TOKENIZER_FILE).read_bytes()
-    return Model(bundle, kernel_class, device, tokenizer_json, tuple(map(_run_of, sessions)))
+    probe_file = folder / PROBE_FILE
+    probe = probe_file.read_bytes() if probe_file.is_file() else b""
+    return Model(bundle, kernel_class, device, tokenizer_json, probe, tuple(map(_run_of, sessions)))
 
 
 def choose_device(wanted: Device, precision: Precision, providers: Sequence[str]) -> Device:

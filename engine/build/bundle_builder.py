@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from engine.build.choices import Choices, choose
 from engine.build.errors import CheckpointError
 from engine.build.kernel_probe import write_kernel_probe
 from engine.build.onnx_writer import OPSET
+from engine.build.probe_step import make_probe
 from engine.build.quality import compare, count_batch_dependent, demand, lengths_to_check
 from engine.build.quantize import ALPHA, FIXED_ALPHA, Head, write_fp32, write_int8
 from engine.build.running import Run, open_graph
@@ -30,6 +32,7 @@ from engine.bundle import (
     BUNDLE_FILE,
     GRAPH_FILE,
     KERNEL_PROBE_FILE,
+    PROBE_FILE,
     TOKENIZER_FILE,
     Bundle,
     BundleError,
@@ -44,6 +47,7 @@ from engine.protocol import Int32Array
 
 BUILDER_VERSION = 2  # raise it whenever the same inputs give another graph or tokenizer
 BUILDING_SUFFIX = ".building"
+MAX_CORPUS_TEXTS = 50_000  # a sample of a larger probe corpus; fitting takes minutes
 
 Progress = Callable[[str], None]
 
@@ -58,6 +62,7 @@ class BuildOptions:
     name: str | None = None
     precision: Precision = "int8"
     force: bool = False  # build again what is there, and keep a graph that is under the bar
+    probe_corpus: Path | None = None  # texts the semantic tier's probe is fitted to; None: the quick form
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class _Plan:
             "max_tokens": self.choices.max_tokens,
             "prompts": self.choices.prompts,
             "default_prompt_name": self.choices.default_prompt_name,
+            "probe_corpus_sha256": sha256_of(self.options.probe_corpus) if self.options.probe_corpus else None,
         }
 
 
@@ -101,6 +107,7 @@ def build_bundle(
     name: str | None = None,
     precision: Precision = "int8",
     force: bool = False,
+    probe_corpus: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Build the bundle folder `out` from `source`, a checkpoint folder or a hub id, and return what it is.
@@ -108,7 +115,7 @@ def build_bundle(
     Nothing is done when `out` already is this bundle. `out` appears complete or not at all; several builders of one
     `out` wait for each other. `progress` is told each step in a few words. Raises BuildError.
     """
-    options = BuildOptions(calibration_file, pooling, prompts, name, precision, force)
+    options = BuildOptions(calibration_file, pooling, prompts, name, precision, force, probe_corpus)
     if precision == "fp16":
         raise CheckpointError("fp16 bundles are not built here yet; use int8 or fp32")
     plan = _plan(source, options)
@@ -183,7 +190,10 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
         graph = write_int8(weights, head, _encode(tokenizer, plan.texts.calibrate))
     _write_model(graph, folder / GRAPH_FILE)
     _write_model(write_kernel_probe(), folder / KERNEL_PROBE_FILE)
-    quality = _measure(plan, graph, reference, tokenizer, progress)
+    run = open_graph(graph)
+    probe = make_probe(run, partial(_encode, tokenizer), tokenizer, _probe_corpus(plan), progress)
+    _write_file(folder / PROBE_FILE, probe.to_bytes())
+    quality = _measure(plan, run, reference, tokenizer, progress)
     if not plan.options.force:
         demand(quality)
     bundle = _describe(plan, folder, quality)
@@ -207,11 +217,18 @@ def _write_tokenizer(plan: _Plan, folder: Path) -> Tokenizer:
     return tokenizer
 
 
+def _probe_corpus(plan: _Plan) -> list[str]:
+    """The texts to fit the probe to; none for the quick form."""
+    if plan.options.probe_corpus is None:
+        return []
+    texts = read_texts(plan.options.probe_corpus, sample_size=MAX_CORPUS_TEXTS)
+    return [*texts.calibrate, *texts.hold_out]
+
+
 def _measure(
-    plan: _Plan, graph: onnx.ModelProto, reference: onnx.ModelProto, tokenizer: Tokenizer, progress: Progress
+    plan: _Plan, run: Run, reference: onnx.ModelProto, tokenizer: Tokenizer, progress: Progress
 ) -> dict[str, float]:
     """Figures for `Bundle.quality`, each told as it is known."""
-    run = open_graph(graph)
     quality: dict[str, float] = {}
     if plan.options.precision != "fp32":
         progress("comparing with FP32")

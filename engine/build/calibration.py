@@ -35,7 +35,7 @@ class CalibrationTexts:
     n_skipped: int
 
 
-def read_texts(path: Path | None) -> CalibrationTexts:
+def read_texts(path: Path | None, sample_size: int = SAMPLE_SIZE) -> CalibrationTexts:
     """Texts of a file with one a line, or JSON Lines with "text" (`.jsonl`, `.ndjson`); None: the built-in file.
 
     Raises CalibrationError when the file cannot be read or holds no text at all.
@@ -49,9 +49,9 @@ def read_texts(path: Path | None) -> CalibrationTexts:
         if text is None:
             continue
         n_texts += 1
-        if len(sample) < SAMPLE_SIZE:
+        if len(sample) < sample_size:
             sample.append(text)
-        elif (place := draw.randrange(n_texts)) < SAMPLE_SIZE:
+        elif (place := draw.randrange(n_texts)) < sample_size:
             sample[place] = text
     if not sample:
         raise CalibrationError(f"{path} holds no text: {n_lines} lines, all empty or broken")

@@ -42,6 +42,11 @@ def model() -> None:
 @click.option("--prompts", help='JSON object or file, {"query": "query: "}, instead of what the checkpoint says.')
 @click.option("--name", help="The name clients use for this model.")
 @click.option("--precision", type=click.Choice(("int8", "fp32")), default="int8", show_default=True)
+@click.option(
+    "--probe-corpus",
+    type=click.Path(path_type=Path),
+    help="Texts like your own that the semantic tier's probe is fitted to; takes minutes, finds more to reuse.",
+)
 @click.option("--force", is_flag=True, help="Build even what is there already, and keep a graph under the bar.")
 def build(
     source: str | None,
@@ -51,6 +56,7 @@ def build(
     prompts: str | None,
     name: str | None,
     precision: str,
+    probe_corpus: Path | None,
     force: bool,
 ) -> None:
     """Build a bundle from SOURCE: a checkpoint folder, or a hub id with or without @revision.
@@ -73,6 +79,7 @@ def build(
                 name=name,
                 precision=cast(Precision, precision),
                 force=force,
+                probe_corpus=probe_corpus,
                 progress=progress,
             )
     except BuildError as error:

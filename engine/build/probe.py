@@ -17,7 +17,6 @@ import numpy as np
 
 from engine.protocol import Float32Array, Int32Array
 
-PROBE_FILE = "probe.npz"
 FORMAT_VERSION = 1
 CHUNK = 2048
 SPEARMAN_PAIRS = 50_000
