@@ -14,7 +14,10 @@ TOLD_EVERY = 0.25  # of a stage's work
 
 
 def make_probe(
-    run: Run, tokenize: Callable[[Sequence[str]], list[Int32Array]], tokenizer: Tokenizer, corpus: Sequence[str],
+    run: Run,
+    tokenize: Callable[[Sequence[str]], list[Int32Array]],
+    tokenizer: Tokenizer,
+    corpus: Sequence[str],
     progress: Callable[[str], None],
 ) -> ProbeArrays:
     """The quick probe when `corpus` is empty, else the fitted one, which reports its Spearman on texts kept back.

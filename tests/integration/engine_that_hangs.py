@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.integration.engine_under_test import ONE_CORE, tiny_model
-
 from engine import server
 from engine.protocol import Float32Array, Int32Array
 from engine.serving import Engine
 from engine.settings import EngineSettings
+from tests.integration.engine_under_test import ONE_CORE, tiny_model
 
 
 def main(folder: str, port: str, hang_s: str, sleep_s: str) -> None:
