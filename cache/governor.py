@@ -4,7 +4,8 @@
 
 The engine cost is measured, or a configured price for a dear one. While nothing may be served (nothing certified) the
 gain is negative: it is the price of learning. Look-ups and index writes are rationed then, so that they cost at most
-`overhead` of what the requests cost without them. Once reuse is allowed every request is looked up while the gain is
+`overhead` of what the requests cost without them, and a tenth of that where even serving every near candidate would
+lose. Once reuse is allowed every request is looked up while the gain is
 positive; where it is negative the ration applies again, so that a change is noticed. Switching needs the gain to
 leave a dead band.
 """
@@ -24,17 +25,19 @@ class GovernorState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class GovernorSettings:
-    """`overhead`: what learning may cost, as a share of the engine's time. `memory`: look-ups averaged over.
+    """`overhead`: what learning may cost, as a share of the engine's time; `least_overhead`: where even serving every
+    near candidate would lose, or where serving does. `memory`: look-ups averaged over.
 
     `dead_band`: how far, as a share of the look-up's cost, the gain must pass zero to switch.
     `fewest`: look-ups before a decision. `least_share`: the trickle's floor.
     """
 
     overhead: float = 0.02
+    least_overhead: float = 0.002
     memory: int = 400
     dead_band: float = 0.1
     fewest: int = 60
-    least_share: float = 0.002
+    least_share: float = 0.001
     engine_price_s: float | None = None
 
 
@@ -51,6 +54,7 @@ class Governor:
     lookups: int = 0
     engine_calls: int = 0
     index_s: float = 0.0
+    near_share: float = 1.0
 
     def wants_lookup(self, random: float) -> bool:
         """Whether this request is looked up."""
@@ -63,8 +67,15 @@ class Governor:
             return 1.0
         if not self.lookups or not self.engine_calls or self.lookup_s <= 0:
             return self.settings.overhead
-        ration = self.settings.overhead * self.engine_cost_s / self.lookup_s
+        ration = self.overhead * self.engine_cost_s / self.lookup_s
         return min(1.0, max(self.settings.least_share, ration))
+
+    @property
+    def overhead(self) -> float:
+        """What looking up and indexing may cost now, as a share of the engine's time."""
+        promising = self.lookups < self.settings.fewest or self.near_share * self.engine_cost_s > self.lookup_s
+        is_learning = self.state is GovernorState.LEARNING
+        return self.settings.overhead if promising and is_learning else self.settings.least_overhead
 
     @property
     def index_share(self) -> float:
@@ -74,7 +85,7 @@ class Governor:
         """
         if self.state is GovernorState.PAYS or self.index_s <= 0 or not self.engine_calls:
             return 1.0
-        ration = self.settings.overhead / 2 * self.engine_cost_s / self.index_s
+        ration = self.overhead / 2 * self.engine_cost_s / self.index_s
         return min(1.0, max(self.settings.least_share, ration))
 
     def saw_index_write(self, seconds: float) -> None:
@@ -96,12 +107,18 @@ class Governor:
         self.engine_calls += 1
         self.engine_s += (seconds - self.engine_s) / min(self.engine_calls, self.settings.memory)
 
-    def saw_lookup(self, seconds: float, would_hit: bool, checked: float, may_serve: bool) -> None:
-        """One look-up took so long; whether its best candidate cleared tau, and the chance that it is checked."""
+    def saw_lookup(
+        self, seconds: float, would_hit: bool, checked: float, may_serve: bool, is_near: bool = True
+    ) -> None:
+        """One look-up took so long; whether its best candidate cleared tau, and the chance that it is checked.
+
+        `is_near`: the candidate cleared the loosest level there is, proven or not: the most that could ever be served.
+        """
         self.lookups += 1
         step = 1 / min(self.lookups, self.settings.memory)
         self.lookup_s += (seconds - self.lookup_s) * step
         self.hit_share += (would_hit - self.hit_share) * step
+        self.near_share += (is_near - self.near_share) * step
         if would_hit:
             self.checked_share += (checked - self.checked_share) * min(1.0, 10 * step)
         self._switch(may_serve)
@@ -145,12 +162,13 @@ class Governor:
             self.lookups,
             self.engine_calls,
             self.index_s,
+            self.near_share,
         ]
 
     @classmethod
     def from_state(cls, settings: GovernorSettings, state: list[Any]) -> "Governor":
         """The governor that `to_state` wrote. Raises ValueError or TypeError on anything else."""
-        name, lookup_s, engine_s, hit_share, checked_share, lookups, engine_calls, index_s = state
+        name, lookup_s, engine_s, hit_share, checked_share, lookups, engine_calls, index_s, near_share = state
         return cls(
             settings,
             GovernorState(name),
@@ -161,4 +179,5 @@ class Governor:
             int(lookups),
             int(engine_calls),
             float(index_s),
+            float(near_share),
         )

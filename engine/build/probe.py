@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 CHUNK = 2048
 SPEARMAN_PAIRS = 50_000
 QUICK_PRIOR = {"reach": 2.0, "noise": 0.02, "margin": 0.2}  # of the decision: see cache.threshold
-FITTED_PRIOR = {"reach": 2.0, "noise": 0.02, "margin": 0.05}
+FITTED_PRIOR = {"reach": 2.0, "noise": 0.1, "margin": 0.05}
 
 Embed = Callable[[Sequence[Int32Array]], Float32Array]
 Progress = Callable[[str, float], None]  # what is being done, and the part of it that is done

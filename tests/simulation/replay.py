@@ -149,7 +149,8 @@ class AutoRun:
             out.saved_s -= self.costs.lookup_s
             would_hit = choice is not None and tau is not None and choice.z >= tau
             if self.governor:
-                self.governor.saw_lookup(self.costs.lookup_s, would_hit, checked, tau is not None)
+                is_near = choice is not None and choice.z >= self.settings.levels()[-1]
+                self.governor.saw_lookup(self.costs.lookup_s, would_hit, checked, tau is not None, is_near)
             if would_hit and choice is not None:
                 self._hit(text, neighbour, choice, checked)
                 return

@@ -7,11 +7,13 @@ import pytest
 from cache.governor import Governor, GovernorSettings, GovernorState
 
 
-def learned(engine_s: float, hit_every: int, lookups: int = 500, may_serve: bool = True) -> Governor:
+def learned(
+    engine_s: float, hit_every: int, lookups: int = 500, may_serve: bool = True, is_near: bool = True
+) -> Governor:
     governor = Governor(GovernorSettings())
     for index in range(lookups):
         governor.saw_engine(engine_s)
-        governor.saw_lookup(0.0005, index % hit_every == 0, 0.1, may_serve)
+        governor.saw_lookup(0.0005, index % hit_every == 0, 0.1, may_serve, is_near)
     return governor
 
 
@@ -20,6 +22,11 @@ def test_learning_costs_at_most_the_overhead() -> None:
     governor = learned(0.001, 10, may_serve=False)
     assert governor.state is GovernorState.LEARNING
     assert governor.lookup_share == pytest.approx(0.04)
+
+
+def test_hopeless_traffic_costs_a_tenth_of_that() -> None:
+    """Where no candidate is ever near, learning costs 0.2 %."""
+    assert learned(0.001, 10, may_serve=False, is_near=False).lookup_share == pytest.approx(0.004)
 
 
 def test_a_dear_engine_is_learned_from_at_once() -> None:
@@ -69,7 +76,7 @@ def test_a_configured_price_counts_instead_of_the_measured_cost() -> None:
 
 def test_index_writes_are_rationed_too() -> None:
     """Writes that cost a tenth of the engine's time are cut to a tenth of the texts at 1 % for them."""
-    governor = learned(0.001, 10)
+    governor = learned(0.001, 10, may_serve=False)
     governor.saw_index_write(0.0001)
     assert governor.index_share == pytest.approx(0.1)
 
