@@ -79,6 +79,9 @@ class Heartbeat:
         except EngineError as error:
             logger.warning("test inference failed: %s", error)
             return False
+        except Exception:  # a heartbeat that dies of a fault of ours would never end the process
+            logger.exception("test inference failed in a way nobody foresaw")
+            return False
         if self._expected is None:
             self._expected = vector
         if not np.allclose(vector, self._expected, rtol=0, atol=TOLERANCE):

@@ -33,7 +33,8 @@ JSON_BYTES_PER_TOKEN = 8  # an id of up to seven digits and its comma
 # Rows beyond the point where a run's fixed cost is 2 % of it gain nothing and cost cache misses and waiting. MiniLM
 # in INT8 on one core, tokens/ms: 7.6 for 1 x 16, 11.0 for 16 x 16, 8.7 for 256 x 16; 9.3 for 1 x 128, 7.3 for 32 x 128.
 FIXED_COST_SHARE = 0.02
-MIN_FIXED_TOKENS = 5.0  # for a measurement that was disturbed; MiniLM's is 5-8 on a CPU
+MIN_FIXED_TOKENS = 5.0  # against a measurement that was disturbed; MiniLM's is 5-13 on a CPU
+MAX_CPU_FIXED_TOKENS = 20.0  # batches of 1,000 tokens
 
 
 class Engine:
@@ -47,7 +48,8 @@ class Engine:
         self.drain_s = settings.engine_drain_s
         self._tokenizer = parse_tokenizer(model.tokenizer_json, model.bundle.max_tokens)
         self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
-        bounds = _batcher_settings(settings, self.info.max_request_tokens, measure_run_cost(model), topology)
+        cost = measure_run_cost(model)
+        bounds = _batcher_settings(settings, self.info.max_request_tokens, cost, topology, model.device)
         self.batcher = Batcher(model.runs, self.info.dimensions, bounds, self.metrics)
         self.metrics.watch(
             lambda: self.batcher.queued_rows,
@@ -114,7 +116,7 @@ def _largest_body(max_request_tokens: int) -> int:
 
 
 def _batcher_settings(
-    settings: EngineSettings, max_request_tokens: int, cost: RunCost, topology: Topology
+    settings: EngineSettings, max_request_tokens: int, cost: RunCost, topology: Topology, device: str
 ) -> BatcherSettings:
     """Resolve automatic bounds. Raises ConfigurationError for a queue too small for a legal request."""
     least = 2 * max_request_tokens
@@ -124,6 +126,8 @@ def _batcher_settings(
             f"request of this model; smaller requests would keep the largest out for ever"
         )
     fixed_tokens = max(cost.fixed_tokens, MIN_FIXED_TOKENS)
+    if device == "cpu":
+        fixed_tokens = min(fixed_tokens, MAX_CPU_FIXED_TOKENS)
     shape = BatchShape(
         max_rows=settings.max_batch_size,
         max_tokens=min(settings.max_batch_tokens, int(fixed_tokens / FIXED_COST_SHARE)),

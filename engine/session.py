@@ -75,6 +75,7 @@ def open_model(folder: Path, device: Device, topology: Topology) -> Model:
     device = choose_device(device, bundle.precision, ort.get_available_providers())
     try:
         sessions = _open_sessions(folder / GRAPH_FILE, device, topology)
+        device = _actual_device(device, sessions[0].get_providers())
         kernel_class = _kernel_class(folder, bundle, device)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError(f"ONNX Runtime cannot open the graphs in {folder}: {error}") from error
@@ -130,7 +131,20 @@ def _open_sessions(graph: Path, device: Device, topology: Topology) -> list[ort.
     return sessions * (topology.sessions // count)
 
 
+def _actual_device(wanted: Device, providers: Sequence[str]) -> Device:
+    """Where the session really runs: ONNX Runtime falls back by itself when CUDA cannot be started."""
+    if wanted == "cuda" and CUDA_PROVIDER not in providers:
+        logger.warning("running on the CPU: ONNX Runtime could not start CUDA on this machine")
+        return "cpu"
+    return wanted
+
+
 def _options(threads: int) -> ort.SessionOptions:
+    """The same for every shape. Memory is left to ONNX Runtime's default arena, which the batch's bounds keep small.
+
+    Measured after 24 s of mixed lengths on two threads, batches of up to 600 tokens: 169 MB resident with this arena,
+    215 with one that extends by what is requested, 173-216 with none; with batches of up to 4,096 tokens 515 MB.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from engine.configuration import ConfigurationError
 from engine.protocol import (
     CONTENT_TYPE,
     DEADLINE_HEADER,
@@ -159,6 +160,7 @@ REFUSED = {
     "texts empty": (b'{"texts":[]}', JSON, 400, "invalid_message"),
     "texts not strings": (b'{"texts":[1]}', JSON, 400, "invalid_message"),
     "a text without tokens": (b'{"texts":["a",""]}', JSON, 400, "invalid_message"),
+    "a lone surrogate": (b'{"texts":["\\ud800"]}', JSON, 400, "invalid_message"),
     "ids flat": (b'{"input_ids":[1]}', JSON, 400, "invalid_message"),
     "ids empty": (b'{"input_ids":[[]]}', JSON, 400, "invalid_message"),
     "ids negative": (b'{"input_ids":[[-1]]}', JSON, 400, "invalid_message"),
@@ -277,6 +279,12 @@ def test_a_full_queue_refuses_and_recovers(gated: tuple[str, Engine, GatedRun]) 
             assert vectors[:, 0].tolist() == [ids[0] for ids in largest]
         assert running.result().status_code == 200
     assert post(url, [[1]]).status_code == 200
+
+
+def test_a_queue_too_small_for_a_legal_request_is_refused_at_start(tmp_path: Path) -> None:
+    """The bound must take twice the largest legal request, and the refusal says how much that is."""
+    with pytest.raises(ConfigurationError, match=str(2 * MAX_REQUEST_ITEMS * MAX_TOKENS)):
+        engine_of(tiny_model(tmp_path), max_queue_tokens=2 * MAX_REQUEST_ITEMS * MAX_TOKENS - 1)
 
 
 def test_a_deadline_is_kept(gated: tuple[str, Engine, GatedRun]) -> None:
