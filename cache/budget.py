@@ -31,8 +31,8 @@ class BudgetSettings:
     start_balance: float = 4.0
     growth: float = 0.5
     max_balance: float = 40.0
-    caution: float = 4.0
-    verify_floor: float = 0.1
+    caution: float = 3.0
+    verify_floor: float = 0.075
 
     def limit(self, hits: int) -> float:
         """The most the purse may hold after so many hits."""

@@ -14,6 +14,8 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
+NEAR_MEMORY = 50  # look-ups; short, so that a change of traffic is noticed within a few hundred requests
+
 
 class GovernorState(enum.Enum):
     """LEARNING: nothing may be served yet; PAYS: every request is looked up; RATIONED: a trickle only."""
@@ -118,7 +120,7 @@ class Governor:
         step = 1 / min(self.lookups, self.settings.memory)
         self.lookup_s += (seconds - self.lookup_s) * step
         self.hit_share += (would_hit - self.hit_share) * step
-        self.near_share += (is_near - self.near_share) * step
+        self.near_share += (is_near - self.near_share) * max(step, 1 / NEAR_MEMORY)
         if would_hit:
             self.checked_share += (checked - self.checked_share) * min(1.0, 10 * step)
         self._switch(may_serve)

@@ -84,6 +84,7 @@ class Outcome:
     labels: int = 0
     trips: int = 0
     saved_s: float = 0.0
+    saved_before_s: float = 0.0
     first_hit_labels: int | None = None
     first_hit_request: int | None = None
     violations_at_trips: list[int] = field(default_factory=list)
@@ -93,6 +94,13 @@ class Outcome:
     def net_ms(self) -> float:
         """Milliseconds gained a request."""
         return self.saved_s / max(self.requests, 1) * 1e3
+
+    @property
+    def net_ms_after_first_hit(self) -> float:
+        """Milliseconds gained a request from the first hit on: what a longer stream comes closer to."""
+        if self.first_hit_request is None:
+            return 0.0
+        return (self.saved_s - self.saved_before_s) / max(1, self.requests - self.first_hit_request) * 1e3
 
     @property
     def reuse_after_first_hit(self) -> float:
@@ -185,6 +193,7 @@ class AutoRun:
         is_violation = similarity < self.settings.fidelity
         if out.first_hit_request is None:
             out.first_hit_request, out.first_hit_labels = out.requests, out.labels
+            out.saved_before_s = out.saved_s
         out.hits += 1
         out.violations += is_violation
         self.violations_since_drift += self.drift_after_hits is not None and out.hits > self.drift_after_hits

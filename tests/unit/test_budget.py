@@ -16,10 +16,11 @@ def test_hits_pay_in_up_to_the_limit() -> None:
 
 
 def test_checks_are_closer_the_less_is_left() -> None:
-    """Every hit is checked at first; with a full purse a tenth of them."""
+    """Three of four hits are checked at first; with a full purse one in thirteen."""
     settings = BudgetSettings()
-    assert settings.verify_probability(settings.start_balance) == 1.0
-    assert settings.verify_probability(settings.max_balance) == pytest.approx(0.1)
+    assert settings.verify_probability(settings.start_balance) == 0.75
+    assert settings.verify_probability(1.0) == 1.0
+    assert settings.verify_probability(settings.max_balance) == pytest.approx(0.075)
 
 
 def test_a_found_violation_costs_what_it_stands_for() -> None:
