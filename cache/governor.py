@@ -28,7 +28,8 @@ class GovernorState(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class GovernorSettings:
     """`overhead`: what learning may cost, as a share of the engine's time; `least_overhead`: where even serving every
-    near candidate would lose, or where serving does. `memory`: look-ups averaged over.
+    near candidate would lose, or where serving does; `index_overhead`: what index writes may, unless reuse pays: a
+    text that was left out is missing for good, so they are not cut further. `memory`: look-ups averaged over.
 
     `dead_band`: how far, as a share of the look-up's cost, the gain must pass zero to switch.
     `fewest`: look-ups before a decision. `least_share`: the trickle's floor.
@@ -36,6 +37,7 @@ class GovernorSettings:
 
     overhead: float = 0.02
     least_overhead: float = 0.002
+    index_overhead: float = 0.005
     memory: int = 400
     dead_band: float = 0.1
     fewest: int = 60
@@ -81,13 +83,13 @@ class Governor:
 
     @property
     def index_share(self) -> float:
-        """The share of computed texts that enter the index: all, unless that costs more than half the overhead.
+        """The share of computed texts that enter the index: all, unless that costs more than `index_overhead`.
 
         To be drawn from the text's hash, so that a text is either in the index for good or never.
         """
         if self.state is GovernorState.PAYS or self.index_s <= 0 or not self.engine_calls:
             return 1.0
-        ration = self.overhead / 2 * self.engine_cost_s / self.index_s
+        ration = self.settings.index_overhead * self.engine_cost_s / self.index_s
         return min(1.0, max(self.settings.least_share, ration))
 
     def saw_index_write(self, seconds: float) -> None:
