@@ -36,6 +36,7 @@ log = logging.getLogger("dejavec.gateway")
 JSON: Final = b"application/json"
 REQUEST_ID_KEY: Final = "dejavec.request_id"
 WATCH_AFTER_S: Final = 0.005  # an answer from the cache is faster, and is not worth watching the connection for
+SEND_BYTES: Final = 262_144
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 Headers = list[tuple[bytes, bytes]]
@@ -108,16 +109,25 @@ class Front:
             LATENCY.observe(time.perf_counter() - started)
 
     async def send(self, reply: Reply, send: Send) -> None:
-        """Send a reply, giving up on a client that does not read it."""
+        """Send a reply, giving up on a client that does not read it.
+
+        A large one goes out in pieces: the server buffers what it is given at once, so that a whole reply of
+        megabytes would stay in its memory for as long as a client that never reads keeps its connection.
+        """
         headers = [
             (b"content-type", JSON),
             (b"content-length", str(len(reply.body)).encode()),
             *reply.headers,
         ]
         try:
-            async with asyncio.timeout(self._send_timeout_s):
+            async with asyncio.timeout(self._send_timeout_s) as limit:
                 await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-                await send({"type": "http.response.body", "body": reply.body})
+                body = reply.body
+                while len(body) > SEND_BYTES:
+                    await send({"type": "http.response.body", "body": body[:SEND_BYTES], "more_body": True})
+                    body = body[SEND_BYTES:]
+                    limit.reschedule(asyncio.get_running_loop().time() + self._send_timeout_s)
+                await send({"type": "http.response.body", "body": body})
         except TimeoutError:
             log.warning("a client did not read its reply within %g s; connection dropped", self._send_timeout_s)
             CLIENT_GONE.inc()
@@ -129,29 +139,23 @@ class Front:
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_body_bytes:
             raise self._too_large()
-        message = await self._receive(receive)
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            body = await self._read_rest(body, receive)
-        if len(body) > self._max_body_bytes:
-            raise self._too_large()
-        return body
-
-    async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
-        parts, size = [first], len(first)
         try:
             async with asyncio.timeout(self._body_timeout_s):
-                more = True
-                while more:
-                    message = await self._receive(receive)
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self._max_body_bytes:
-                        raise self._too_large()
-                    more = message.get("more_body", False)
+                return await self._read_parts(receive)
         except TimeoutError:
             raise BodyTimeout(f"the body did not arrive within {self._body_timeout_s:g} s") from None
-        return b"".join(parts)
+
+    async def _read_parts(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive(receive)
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._max_body_bytes:
+                raise self._too_large()
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _receive(self, receive: Receive) -> Message:
         message = await receive()
