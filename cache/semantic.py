@@ -38,6 +38,7 @@ SYNC_INTERVAL_S: Final = 0.5
 IDLE_AFTER_S: Final = 60.0
 MAX_SCOPES: Final = 1024
 JOBS_AT_ONCE: Final = 64
+FIRST_LOOKUPS: Final = 20  # of a scope in this process: what is rationed must first be measured
 
 
 class SemanticMode(enum.Enum):
@@ -128,7 +129,8 @@ class SemanticTier:
             return False
         if self.settings.mode is SemanticMode.ON:
             return True
-        return self.scope(tag).governor.wants_lookup(self._random.random())
+        governor = self.scope(tag).governor
+        return governor.lookups < FIRST_LOOKUPS or governor.wants_lookup(self._random.random())
 
     async def look_up(self, tag: str, texts: Sequence[Int32Array]) -> list[Lookup]:
         """One Lookup a text (token ids), in order; `vector` is set where a neighbour's may be served."""

@@ -4,24 +4,31 @@ Real inference is tested in tests/e2e. Here a test needs an engine it can switch
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from aiohttp import web
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from engine import protocol
+from engine.build.probe import ProbeArrays
 from engine.protocol import EngineInfo, Float32Array
 
 DIMENSIONS = 8
 MAX_TOKENS = 16
+FIRST_NUMBERED, NUMBERED = 200, 400  # words w0, w1, ...
+WIDTH = 32  # of the engine that has a probe
+NEGATION = 113  # the word "x": to that engine the opposite, to its probe nothing
 
 
 def tiny_tokenizer() -> Tokenizer:
     """Splits on whitespace; each word is a token by its letters; [CLS] and [SEP] around."""
     words = {word: 100 + position for position, word in enumerate("a b c d e f g h one two three query : x".split())}
+    words |= {f"w{number}": FIRST_NUMBERED + number for number in range(NUMBERED)}
     vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, **words}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -37,6 +44,25 @@ def vector_of(input_ids: list[int]) -> Float32Array:
     return (raw / np.linalg.norm(raw)).astype(np.float32)
 
 
+@cache
+def meaning_table() -> Float32Array:
+    """A direction a token, float32[V, WIDTH]; special tokens and the negation have none."""
+    table = np.random.default_rng(7).standard_normal((FIRST_NUMBERED + NUMBERED, WIDTH)).astype(np.float32)
+    table[[0, 1, 2, NEGATION]] = 0
+    return table
+
+
+def meaning_of(input_ids: list[int]) -> Float32Array:
+    """The unit vector of an engine to which texts of like words are alike, and "x" turns all around."""
+    raw = meaning_table()[input_ids].sum(axis=0)
+    return np.asarray(raw / np.linalg.norm(raw) * (-1 if NEGATION in input_ids else 1), dtype=np.float32)
+
+
+def probe_bytes() -> bytes:
+    """That engine's probe."""
+    return ProbeArrays(meaning_table(), np.eye(WIDTH, dtype=np.float32)).to_bytes()
+
+
 @dataclass
 class StandInEngine:
     """What it has computed, and how it should misbehave."""
@@ -49,6 +75,7 @@ class StandInEngine:
     gate: asyncio.Event | None = None  # when set, answers wait for it
     refusal: tuple[int, str, dict[str, str]] | None = None  # status, error type, headers
     spoil: bytes | None = None  # answered instead of vectors
+    has_probe: bool = False  # serve `meaning_of` and its probe instead of hashes
     url: str = ""
 
     @property
@@ -57,12 +84,17 @@ class StandInEngine:
             model="tiny",
             fingerprint=self.fingerprint,
             kernel_class="int8-exact",
-            dimensions=DIMENSIONS,
+            dimensions=WIDTH if self.has_probe else DIMENSIONS,
             max_tokens=MAX_TOKENS,
             max_request_items=2048,
             max_request_tokens=2048 * MAX_TOKENS,
             prompts={"query": "query : ", "document": ""},
+            probe_sha256=hashlib.sha256(probe_bytes()).hexdigest() if self.has_probe else "",
         )
+
+    def vector(self, input_ids: list[int]) -> Float32Array:
+        """What it gives for token ids."""
+        return meaning_of(input_ids) if self.has_probe else vector_of(input_ids)
 
     async def vectors(self, request: web.Request) -> web.Response:
         batch = protocol.decode_request(await request.read())
@@ -81,7 +113,7 @@ class StandInEngine:
             return web.Response(status=status, body=protocol.error_body("refused", kind), headers=more)
         texts = [ids.tolist() for ids in np.split(batch.input_ids, np.cumsum(batch.lengths)[:-1])]
         self.computed += [tuple(ids) for ids in texts]
-        body = protocol.encode_response(np.stack([vector_of(ids) for ids in texts]))
+        body = protocol.encode_response(np.stack([self.vector(ids) for ids in texts]))
         return web.Response(body=self.spoil or body, headers=headers)
 
     async def state(self, request: web.Request) -> web.Response:
@@ -89,6 +121,8 @@ class StandInEngine:
             return web.Response(body=self.info.to_json())
         if request.path == protocol.TOKENIZER_PATH:
             return web.Response(body=tiny_tokenizer().to_str().encode())
+        if request.path == protocol.PROBE_PATH:
+            return web.Response(body=probe_bytes())
         return web.Response(status=200 if self.ready else 503)
 
     @asynccontextmanager

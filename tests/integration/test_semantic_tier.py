@@ -1,0 +1,325 @@
+"""The semantic tier over real HTTP and a real RediSearch index: what it serves, what it must never serve.
+
+The stand-in engine gives texts of like words like vectors, except that the word "x", which its probe does not see,
+turns a vector around: a planted violation.
+"""
+
+import asyncio
+import base64
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from redis.asyncio import Redis
+
+from deploy.embedded_redis import RunningRedis
+from tests.gateway_client import running_gateway, until_ready
+from tests.stand_in_engine import StandInEngine, meaning_of, tiny_tokenizer
+
+OPERATOR = {"authorization": "Bearer operator"}
+BASE = " ".join(f"w{number}" for number in range(12))
+
+
+def near(number: int) -> str:
+    """A text that differs from BASE by one word in twelve: cosine about 0.96."""
+    return " ".join(f"w{word}" for word in range(12)) + f" w{20 + number}"
+
+
+def true(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return meaning_of(tiny_tokenizer().encode(text).ids)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[StandInEngine]:
+    async with StandInEngine(fingerprint=secrets.token_hex(16), has_probe=True).running() as engine:
+        yield engine
+
+
+@pytest.fixture
+def gateway(engine: StandInEngine, redis: RunningRedis) -> Callable[..., Any]:
+    """A gateway with this engine and Redis, and settings of the test's own."""
+
+    def start(**settings: Any) -> Any:
+        chosen = {"redis_url": redis.url, "admin_token": "operator", "semantic_timeout_ms": 2000, **settings}
+        return running_gateway(engine.url, **chosen)
+
+    return start
+
+
+async def ask(client: httpx.AsyncClient, text: str, key: str | None = None, **headers: str) -> httpx.Response:
+    body = {"model": "tiny", "input": text, "encoding_format": "base64"}
+    if key:
+        headers["authorization"] = f"Bearer {key}"
+    reply = await client.post("/v1/embeddings", json=body, headers=headers)
+    assert reply.status_code == 200, reply.text
+    return reply
+
+
+async def tier(client: httpx.AsyncClient, text: str, key: str | None = None, **headers: str) -> str:
+    return str((await ask(client, text, key, **headers)).headers["x-cache"])
+
+
+def vector(reply: httpx.Response) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.frombuffer(base64.b64decode(reply.json()["data"][0]["embedding"]), dtype="<f4")
+
+
+async def explain(client: httpx.AsyncClient, text: str, **more: Any) -> dict[str, Any]:
+    reply = await client.post("/admin/explain", json={"text": text, **more}, headers=OPERATOR)
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+async def until_indexed(client: httpx.AsyncClient, text: str, namespace: str = "default") -> None:
+    """Until the index offers this text's own entry as a candidate."""
+
+    async def found() -> bool:
+        candidates = (await explain(client, text, namespace=namespace))["candidates"]
+        return bool(candidates) and candidates[0]["probe_similarity"] > 0.9999
+
+    await until(found)
+
+
+async def ready_with(client: httpx.AsyncClient, *texts: str) -> None:
+    """The gateway is ready, its index usable, and these texts are in it."""
+    await until_ready(client)
+
+    async def usable() -> bool:
+        return (await explain(client, BASE))["index"]["kind"] != "none"
+
+    await ask(client, "w399 w398 w397 w396")
+    await until(usable)
+    for text in texts:
+        await ask(client, text)
+        await until_indexed(client, text)
+
+
+async def test_a_near_text_is_served_with_its_prediction(gateway: Callable[..., Any]) -> None:
+    """Mode on: the neighbour's own stored vector, with predicted similarity and threshold in the headers."""
+    async with gateway(semantic_mode="on") as client:
+        await ready_with(client, BASE)
+        reply = await ask(client, near(1))
+        assert reply.headers["x-cache"] == reply.headers["x-cache-items"] == "semantic"
+        assert vector(reply).tobytes() == true(BASE).tobytes()
+        assert float(reply.headers["x-cache-similarity"]) >= float(reply.headers["x-cache-threshold"])
+        assert vector(reply) @ true(near(1)) >= 0.92
+
+
+async def test_a_semantic_hit_is_never_kept(gateway: Callable[..., Any], engine: StandInEngine) -> None:
+    """Neither L0 nor Redis nor the index holds anything for the text that was served by meaning."""
+    async with gateway(semantic_mode="on") as client:
+        await ready_with(client, BASE)
+        assert [await tier(client, near(1)) for _ in range(3)] == ["semantic"] * 3
+        assert (await explain(client, near(1)))["candidates"][0]["probe_similarity"] < 0.9999
+        reply = await ask(client, near(1), **{"x-cache-control": "exact-only"})
+        assert reply.headers["x-cache"] == "miss"
+        assert vector(reply).tobytes() == true(near(1)).tobytes()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-cache-control": "exact-only"},
+        {"x-cache-control": "no-cache"},
+        {"x-cache-control": "no-store"},
+        {"x-min-fidelity": "0.95"},
+    ],
+)
+async def test_opt_outs_are_kept(gateway: Callable[..., Any], headers: dict[str, str]) -> None:
+    """Where a request does not allow reuse, or asks for more than the namespace's fidelity, the truth is computed."""
+    async with gateway(semantic_mode="on") as client:
+        await ready_with(client, BASE)
+        reply = await ask(client, near(2), **headers)
+        assert reply.headers["x-cache"] == "miss"
+        assert vector(reply).tobytes() == true(near(2)).tobytes()
+
+
+async def test_short_texts_are_not_looked_up(gateway: Callable[..., Any]) -> None:
+    """Below min_text_length a text is neither served by meaning nor offered as a neighbour."""
+    async with gateway(semantic_mode="on", min_text_length=len(BASE) + 1) as client:
+        await ready_with(client)
+        await ask(client, BASE)
+        await asyncio.sleep(0.5)
+        assert await tier(client, near(3)) == "miss"
+        assert len((await explain(client, near(3)))["candidates"]) == 1  # itself, no neighbour
+
+
+async def test_namespaces_never_cross(gateway: Callable[..., Any]) -> None:
+    """One tenant's texts are no candidates for another's."""
+    keys = {"key-a": {"namespace": "a"}, "key-b": {"namespace": "b"}}
+    async with gateway(semantic_mode="on", api_keys=keys) as client:
+        await until_ready(client)
+        await ask(client, BASE, "key-a")
+
+        async def indexed() -> bool:
+            await ask(client, BASE, "key-a", **{"x-cache-control": "no-cache"})
+            return bool((await explain(client, BASE, namespace="a"))["candidates"])
+
+        await until(indexed)
+        assert await tier(client, near(1), "key-b") == "miss"
+        assert await tier(client, near(2), "key-a") == "semantic"
+
+
+async def test_a_verified_violation_is_mended(gateway: Callable[..., Any], engine: StandInEngine) -> None:
+    """Served once, found out, and never again: the neighbour leaves the index, the true vector is stored."""
+    wrong = f"{BASE} x"
+    async with gateway(semantic_mode="on", local_cache_mb=0) as client:
+        await ready_with(client, BASE)
+        assert await tier(client, wrong) == "semantic"
+
+        async def mended() -> bool:
+            return await tier(client, wrong) == "exact"
+
+        await until(mended)
+        assert vector(await ask(client, wrong)).tobytes() == true(wrong).tobytes()
+        told = await explain(client, near(1))
+        assert all(c["probe_similarity"] < 0.999 for c in told["candidates"] if c["entry"])
+
+        async def counted() -> bool:
+            return bool((await explain(client, near(1)))["threshold"]["violations"] == 1)
+
+        await until(counted)
+
+
+async def test_observe_learns_and_serves_nothing(gateway: Callable[..., Any]) -> None:
+    """Labels come in; every answer is still the engine's own."""
+    async with gateway(semantic_mode="observe", engine_price_ms=10_000) as client:
+        await ready_with(client, BASE)
+        for number in range(20):
+            reply = await ask(client, near(number))
+            assert reply.headers["x-cache"] == "miss"
+            assert vector(reply).tobytes() == true(near(number)).tobytes()
+        metrics = (await client.get("/metrics")).text
+        assert 'dejavec_semantic_labels_total{of="miss",verdict="good"}' in metrics
+
+
+async def certified(client: httpx.AsyncClient, start: int = 0) -> int:
+    """Ask for near texts until one is served by meaning; returns how many that took."""
+    for number in range(start, 370):
+        if await tier(client, near(number)) == "semantic":
+            return number
+        await asyncio.sleep(0.01)
+    pytest.fail(f"not certified: {await explain(client, near(0))}")
+
+
+async def test_auto_serves_only_once_certified_and_remembers_it(gateway: Callable[..., Any]) -> None:
+    """Mode auto: nothing at first; after enough clean labels reuse begins; a new gateway goes on where it stopped."""
+    settings = {"semantic_mode": "auto", "engine_price_ms": 10_000, "certificate_alpha": 0.2, "certificate_beta": 0.2}
+    async with gateway(**settings) as client:
+        await ready_with(client, BASE)
+        served_at = await certified(client)
+        assert served_at > 5
+        state = await explain(client, near(0))
+        assert state["certificate"]["tau"] is not None
+        await asyncio.sleep(1.5)
+    async with gateway(**settings) as client:
+        await until_ready(client)
+
+        async def remembered() -> bool:
+            return (await explain(client, near(0)))["certificate"]["tau"] is not None
+
+        await until(remembered)
+        await certified(client, start=served_at + 1)
+
+
+async def test_auto_pauses_at_once_on_a_violation(gateway: Callable[..., Any]) -> None:
+    """A checked hit that violates stops serving here before the shared state has heard of it."""
+    settings = {"semantic_mode": "auto", "engine_price_ms": 10_000, "certificate_alpha": 0.2, "certificate_beta": 0.2}
+    async with gateway(**settings) as client:
+        await ready_with(client, BASE)
+        served_at = await certified(client)
+        wrong = f"{BASE} x"
+        assert await tier(client, wrong) == "semantic"
+
+        async def mended() -> bool:
+            return await tier(client, wrong) in ("exact", "local")
+
+        await until(mended)
+
+        async def counted() -> bool:
+            return bool((await explain(client, near(served_at)))["threshold"]["violations"] >= 1)
+
+        await until(counted)
+
+
+async def test_entry_that_is_gone_is_a_miss(gateway: Callable[..., Any], redis: RunningRedis) -> None:
+    """A candidate whose exact entry has expired is not served, whatever the index still says."""
+    async with gateway(semantic_mode="on", local_cache_mb=0) as client:
+        await ready_with(client, BASE)
+        entry = (await explain(client, BASE))["candidates"][0]["entry"]
+        async with Redis.from_url(redis.url) as direct:
+            assert await direct.delete(f"dv1:x:{entry}") == 1
+        assert await tier(client, near(5)) == "miss"
+
+
+async def documents_and_index(direct: Redis, engine: StandInEngine) -> tuple[list[bytes], list[bytes]]:
+    own = engine.fingerprint[:16].encode()
+    documents = [key async for key in direct.scan_iter(b"dv1:s:" + own + b"*", count=1000)]
+    names = [name for name in await direct.execute_command("FT._LIST") if own in name]
+    return documents, names
+
+
+async def test_index_that_vanishes_is_rebuilt_while_requests_go_on(
+    gateway: Callable[..., Any], redis: RunningRedis, engine: StandInEngine
+) -> None:
+    """Dropped under traffic: misses meanwhile, then it is back with all its documents."""
+    async with gateway(semantic_mode="on") as client:
+        await ready_with(client, BASE)
+        async with Redis.from_url(redis.url, protocol=2) as direct:
+            _, names = await documents_and_index(direct, engine)
+            for name in names:
+                await direct.execute_command("FT.DROPINDEX", name)
+        number = iter(range(300))
+
+        async def served() -> bool:
+            return await tier(client, near(next(number))) == "semantic"
+
+        assert not await served()
+        await until(served)
+
+
+async def test_damaged_documents_are_not_candidates(
+    gateway: Callable[..., Any], redis: RunningRedis, engine: StandInEngine
+) -> None:
+    """A document with a vector of the wrong length, or none, is passed over; the request is answered."""
+    async with gateway(semantic_mode="on") as client:
+        await ready_with(client, BASE)
+        async with Redis.from_url(redis.url, protocol=2) as direct:
+            documents, _ = await documents_and_index(direct, engine)
+            for key in documents:
+                await direct.hset(key, "e", b"short")
+        assert await tier(client, near(6)) == "miss"
+
+
+async def test_explain_tells_the_truth_beside_the_prediction(gateway: Callable[..., Any]) -> None:
+    """For any text: candidates, prediction, margin, tau with its reason, certificate, governor, and the true cosine."""
+    async with gateway(semantic_mode="on") as client:
+        await ready_with(client, BASE)
+        told = await explain(client, near(7), truth=True)
+        assert told["serve"] is True
+        assert told["best"]["true_similarity"] == pytest.approx(float(true(near(7)) @ true(BASE)), abs=1e-5)
+        assert told["best"]["z"] <= told["best"]["predicted_similarity"]
+        assert told["threshold"]["tau"] == told["tau"] == 0.92
+        assert told["governor"]["reason"]
+        assert "phase" in told["certificate"]
+
+
+async def test_without_a_probe_there_is_no_semantic_tier(redis: RunningRedis) -> None:
+    """An old bundle works as before, and explain says what is missing."""
+    async with (
+        StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine,
+        running_gateway(engine.url, redis_url=redis.url, admin_token="operator", semantic_mode="on") as client,
+    ):
+        await until_ready(client)
+        assert await tier(client, BASE) == "miss"
+        reply = await client.post("/admin/explain", json={"text": BASE}, headers=OPERATOR)
+        assert reply.status_code == 404
+        assert "probe" in reply.json()["error"]["message"]
