@@ -59,6 +59,7 @@ class Governor:
     engine_calls: int = 0
     index_s: float = 0.0
     near_share: float = 1.0
+    trial: int = 0  # look-ups since reuse was allowed
 
     def wants_lookup(self, random: float) -> bool:
         """Whether this request is looked up."""
@@ -121,7 +122,9 @@ class Governor:
         self.lookups += 1
         step = 1 / min(self.lookups, self.settings.memory)
         self.lookup_s += (seconds - self.lookup_s) * step
-        self.hit_share += (would_hit - self.hit_share) * step
+        if may_serve:
+            self.trial += 1
+            self.hit_share += (would_hit - self.hit_share) / min(self.trial, self.settings.memory)
         self.near_share += (is_near - self.near_share) * max(step, 1 / NEAR_MEMORY)
         if would_hit:
             self.checked_share += (checked - self.checked_share) * min(1.0, 10 * step)
@@ -130,13 +133,13 @@ class Governor:
     def _switch(self, may_serve: bool) -> None:
         if not may_serve:
             self.state = GovernorState.LEARNING
-            self.hit_share = 0.0
+            self.hit_share, self.trial = 0.0, 0
             return
         band = self.settings.dead_band * self.lookup_s
         if self.state is GovernorState.LEARNING:
-            self.state = GovernorState.RATIONED if self.gain_s < 0 else GovernorState.PAYS
+            self.state = GovernorState.PAYS  # a trial of `fewest` look-ups
             return
-        if self.lookups < self.settings.fewest:
+        if self.trial < self.settings.fewest:
             return
         if self.state is GovernorState.PAYS and self.gain_s < -band:
             self.state = GovernorState.RATIONED
@@ -167,12 +170,13 @@ class Governor:
             self.engine_calls,
             self.index_s,
             self.near_share,
+            self.trial,
         ]
 
     @classmethod
     def from_state(cls, settings: GovernorSettings, state: list[Any]) -> "Governor":
         """The governor that `to_state` wrote. Raises ValueError or TypeError on anything else."""
-        name, lookup_s, engine_s, hit_share, checked_share, lookups, engine_calls, index_s, near_share = state
+        name, lookup_s, engine_s, hit_share, checked_share, lookups, engine_calls, index_s, near_share, trial = state
         return cls(
             settings,
             GovernorState(name),
@@ -184,4 +188,5 @@ class Governor:
             int(engine_calls),
             float(index_s),
             float(near_share),
+            int(trial),
         )

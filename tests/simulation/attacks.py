@@ -20,17 +20,21 @@ PLACES = (
     "in the office", "on the second floor", "for all users", "for the Berlin team", "on my phone", "in the test system",
     "for order number {n}", "at {n} minutes past noon", "in build {n}", "for customer {n}",
 )  # fmt: skip
+GREETINGS = (
+    "",
+    "hi,",
+    "hello,",
+    "hi there,",
+    "good morning,",
+    "hey,",
+    "dear team,",
+    "hello team,",
+    "ok,",
+    "so,",
+    "well,",
+)
+ENDINGS = ("", "thank you", "many thanks", "thx", "cheers", "asap", "if possible", "today", "!", "please and thank you")
 POLITE = ("{}", "please {}", "{} please", "{}.", "can you {}", "{} now", "could you {}?", "{} thanks")
-
-
-def base_text(draw: np.random.Generator) -> tuple[str, str, str, int]:
-    """Verb, thing, place and number of a text."""
-    return (
-        str(draw.choice(VERBS)),
-        str(draw.choice(THINGS)),
-        str(draw.choice(PLACES)),
-        int(draw.integers(100, 9999)),
-    )
 
 
 def said(verb: str, thing: str, place: str, number: int) -> str:
@@ -41,6 +45,12 @@ def said(verb: str, thing: str, place: str, number: int) -> str:
 def easy(draw: np.random.Generator, verb: str, thing: str, place: str, number: int) -> str:
     """The same request in other words."""
     return str(draw.choice(POLITE)).format(said(verb, thing, place, number))
+
+
+def friendly(draw: np.random.Generator, verb: str, thing: str, place: str, number: int) -> str:
+    """The same request in many more words that matter little."""
+    text = easy(draw, verb, thing, place, number)
+    return f"{draw.choice(GREETINGS)} {text} {draw.choice(ENDINGS)}".strip()
 
 
 def opposite(draw: np.random.Generator, verb: str, thing: str, place: str, number: int) -> str:
@@ -78,7 +88,8 @@ TRICKS: dict[str, Callable[[np.random.Generator, str, str, str, int], str]] = {
 def attack_texts(trick: str, seed: int, honest: int = 1500, hostile: int = 1500) -> list[str]:
     """Easy paraphrases of some bases first, then tricky variants of the same bases."""
     draw = np.random.default_rng(seed)
-    bases = [base_text(draw) for _ in range(honest // 6)]
-    first = [easy(draw, *bases[int(draw.integers(len(bases)))]) for _ in range(honest)]
+    verbs = draw.permutation(VERBS)
+    bases = [(str(verbs[i % len(verbs)]), thing, PLACES[i % 6], 1000 + 37 * i) for i, thing in enumerate(THINGS)]
+    first = [friendly(draw, *bases[int(draw.integers(len(bases)))]) for _ in range(honest)]
     second = [TRICKS[trick](draw, *bases[int(draw.integers(len(bases)))]) for _ in range(hostile)]
     return first + second
