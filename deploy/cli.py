@@ -18,10 +18,11 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "engine": ("engine.cli", "engine", "Run", "Serve one model bundle to gateways."),
     "model": ("engine.build.cli", "model", "Model", "Make a model bundle from a checkpoint; look into one."),
     "ingest": ("gateway.client.cli", "ingest", "Use", "Embed a JSONL file of any size through a gateway, resumably."),
+    "cache": ("gateway.client.cache_cli", "cache", "Look", "Stats, explain, purge and warm a running gateway's cache."),
     "config": ("deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."),
     "loadtest": ("loadtest.cli", "loadtest", "Look", "Send load to a gateway; hit rate and latency by tier."),
 }
-READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "config"}
+READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "cache", "config"}
 
 EPILOG = """\b
 Quick start:

@@ -13,3 +13,4 @@ class ClientSettings(Configuration):
         None, description="Second gateway, asked when the first is unwell and only if it serves the same fingerprint"
     )
     client_api_key: SecretStr | None = Field(None, description="API key that client commands send")
+    client_admin_token: SecretStr | None = Field(None, description="The gateway's admin_token, for `dejavec cache`")

@@ -1,0 +1,142 @@
+"""`dejavec cache`: what an operator asks of a running gateway. Speaks to `/admin` and to the embedding route only."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import click
+import orjson
+from rich.console import Console
+from rich.progress import track
+
+from engine.configuration import load
+from gateway.client.client import AsyncClient
+from gateway.client.errors import ClientError
+from gateway.client.settings import ClientSettings
+
+TIMEOUT_S = 60.0
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+WARM_BATCH = 64
+
+
+@click.group("cache")
+def cache() -> None:
+    """Look into a running gateway's cache, explain a reuse, purge, warm.
+
+    All but `warm` need the gateway's admin_token, here as the setting client_admin_token.
+    """
+
+
+@cache.command()
+@click.option("--url", help="The gateway (setting client_url).")
+def stats(url: str | None) -> None:
+    """Print what the gateway worker that answers holds and sees."""
+    _print(_admin("GET", "/admin/stats", url))
+
+
+@cache.command()
+@click.argument("text")
+@click.option("--namespace", default="default", show_default=True, help="Whose neighbours and certificate.")
+@click.option(
+    "--truth", is_flag=True, help="Let the engine compute the text: the true similarity beside the predicted."
+)
+@click.option("--url", help="The gateway (setting client_url).")
+def explain(text: str, namespace: str, truth: bool, url: str | None) -> None:
+    """Say how TEXT would be answered by meaning, and why."""
+    _print(_admin("POST", "/admin/explain", url, {"text": text, "namespace": namespace, "truth": truth}))
+
+
+@cache.command()
+@click.option("--namespace", help="The namespace to purge.")
+@click.option("--all", "everything", is_flag=True, help="Purge every namespace.")
+@click.option("--url", help="The gateway (setting client_url).")
+def purge(namespace: str | None, everything: bool, url: str | None) -> None:
+    """Make entries unreachable, at once here and within two seconds on other gateways."""
+    if everything == (namespace is not None):
+        raise click.UsageError("name a --namespace, or say --all")
+    _print(_admin("POST", "/admin/purge", url, {"all": True} if everything else {"namespace": namespace}))
+
+
+@cache.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--url", help="The gateway (setting client_url).")
+def warm(source: Path, url: str | None) -> None:
+    """Have the texts of SOURCE (one a line, or JSONL with "text") computed, so that they are hits from now on."""
+    settings = load(ClientSettings, client_url=url)
+    try:
+        tiers = asyncio.run(_warm(settings, source))
+    except ClientError as error:
+        raise click.ClickException(str(error)) from None
+    told = ", ".join(f"{name} {count:,}" for name, count in sorted(tiers.items()))
+    click.echo(f"{sum(tiers.values()):,} texts: {told or 'none'}")
+
+
+def _admin(method: str, path: str, url: str | None, body: dict[str, Any] | None = None) -> Any:
+    """One admin call. Raises click.ClickException with the gateway's own message."""
+    settings = load(ClientSettings, client_url=url)
+    token = settings.client_admin_token
+    headers = {"authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    try:
+        return asyncio.run(_call(method, settings.client_url.rstrip("/") + path, headers, body))
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise click.ClickException(f"{settings.client_url} does not answer: {error or type(error).__name__}") from None
+
+
+async def _call(method: str, url: str, headers: dict[str, str], body: dict[str, Any] | None) -> Any:
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.request(method, url, headers=headers, json=body) as answer,
+    ):
+        content = await answer.content.read(MAX_ANSWER_BYTES)
+    try:
+        parsed = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise click.ClickException(f"{url} answers {answer.status} and no JSON: is it a dejavec gateway?") from None
+    if answer.status != 200:
+        raise click.ClickException(parsed.get("error", {}).get("message", f"{url} answers {answer.status}"))
+    return parsed
+
+
+async def _warm(settings: ClientSettings, source: Path) -> dict[str, int]:
+    """Texts by the tier that answered them."""
+    key = settings.client_api_key
+    tiers: dict[str, int] = {}
+    console = Console(stderr=True)
+    async with AsyncClient(settings.client_url, api_key=key.get_secret_value() if key else None) as client:
+        for batch in track(_batches(source), "warming", console=console, disable=not console.is_terminal):
+            result = await client.embed(batch, cache_control="exact-only")
+            for tier in result.tiers:
+                tiers[tier] = tiers.get(tier, 0) + 1
+    return tiers
+
+
+def _batches(source: Path) -> Iterator[list[str]]:
+    """The file's texts; empty and broken lines are left out."""
+    batch: list[str] = []
+    with source.open("rb") as lines:
+        for line in lines:
+            text = _text_of(line, is_json=source.suffix in {".jsonl", ".ndjson"})
+            if text:
+                batch.append(text)
+            if len(batch) == WARM_BATCH:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _text_of(line: bytes, is_json: bool) -> str:
+    try:
+        if not is_json:
+            return line.decode().strip()
+        text = orjson.loads(line)["text"]
+    except (UnicodeDecodeError, orjson.JSONDecodeError, KeyError, TypeError):
+        return ""
+    return text if isinstance(text, str) else ""
+
+
+def _print(answer: Any) -> None:
+    click.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
