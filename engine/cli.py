@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from engine.configuration import CONFIG_VARIABLE, ConfigurationError, load
+from engine.configuration import CONFIG_VARIABLE, ConfigurationError, check_port, load
 from engine.settings import EngineSettings
 
 
@@ -22,6 +22,7 @@ def engine(host: str | None, port: int | None, bundle: Path | None, config: Path
         os.environ[CONFIG_VARIABLE] = str(config)
     try:
         settings = load(EngineSettings, engine_host=host, engine_port=port, model_bundle=bundle)
+        check_port(settings.engine_host, settings.engine_port, "engine_port")
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     server.run(settings)

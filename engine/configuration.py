@@ -8,6 +8,7 @@ Knows nothing of any particular setting.
 
 import difflib
 import os
+import socket
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,6 +90,20 @@ def check_names(known: Iterable[str]) -> list[str]:
     return [f"unknown variable {v}{_nearest(v.removeprefix(ENV_PREFIX).lower(), names)}" for v in unknown]
 
 
+def check_port(host: str, port: int, setting: str) -> None:
+    """Raise ConfigurationError naming the setting when a server could not listen there now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}; "
+                f"choose another {setting} ({ENV_PREFIX}{setting.upper()})"
+            ) from None
+
+
 def _nearest(name: str, names: set[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -97,7 +112,10 @@ def _nearest(name: str, names: set[str]) -> str:
 def _explain(error: ValidationError) -> str:
     lines = []
     for fault in error.errors(include_url=False):
-        name = ".".join(str(part) for part in fault["loc"]) or "settings"
+        name = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
+        if not name:  # a rule over several settings; its message names them
+            lines.append(f"{message} (settings come from {ENV_PREFIX}* variables and {config_file()})")
+            continue
         lines.append(f"{name}: {message} (set {ENV_PREFIX}{name.upper()} or {name!r} in {config_file()})")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import tempfile
 import click
 import uvicorn
 
-from engine.configuration import ENV_PREFIX, load
+from engine.configuration import ENV_PREFIX, check_port, load
 from gateway.settings import GatewaySettings
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -37,6 +37,7 @@ def gateway(host: str | None, port: int | None, workers: int | None, engine_url:
     # Workers are fresh processes and read their settings themselves: hand the options over as variables.
     os.environ.update({ENV_PREFIX + name.upper(): str(value) for name, value in overrides.items() if value is not None})
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    check_port(settings.gateway_host, settings.gateway_port, "gateway_port")
     _say(settings)
     if settings.gateway_workers > 1 and MULTIPROC_VARIABLE not in os.environ:
         with tempfile.TemporaryDirectory(prefix="dejavec-metrics-") as folder:

@@ -24,6 +24,7 @@
 Other packages' errors are translated where they are called: engine_client for the engine's, routes for the cache's.
 """
 
+import math
 from typing import Final
 
 import orjson
@@ -51,7 +52,7 @@ class GatewayError(Exception):
         """Headers beyond the content type; Retry-After in whole seconds, at least one."""
         if self.retry_after_s is None:
             return []
-        return [(b"retry-after", str(max(1, round(self.retry_after_s))).encode())]
+        return [(b"retry-after", str(max(1, math.ceil(self.retry_after_s))).encode())]
 
 
 class BadRequest(GatewayError):

@@ -7,6 +7,7 @@ with several workers each gets its share.
 
 import hashlib
 import hmac
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class Tenant:
         for bucket, unit in ((self.requests, "requests"), (self.tokens, "tokens")):
             if bucket is not None and (wait_s := bucket.wait_s()) > 0:
                 raise RateLimited(
-                    f"this key's limit of {unit} a minute is used up; try again in {wait_s:.0f} s",
+                    f"this key's limit of {unit} a minute is used up; try again in {math.ceil(wait_s)} s",
                     retry_after_s=wait_s,
                 )
         if self.requests is not None:
