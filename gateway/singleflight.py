@@ -1,14 +1,16 @@
 """Concurrent requests for the same key wait for one computation. Knows nothing of what is computed.
 
 A computation runs as its own task, so a client that goes away does not take the others' answer with it; the task is
-cancelled when nobody waits for it any more. A waiter never fails for the sake of another's request: when a
-computation that somebody else started fails (their deadline, their size), it starts its own.
+cancelled when nobody waits for it any more. A waiter never fails for the sake of another's request: when
+computations that others started fail (their deadline, their size) MAX_JOINS times, it computes for itself. Without that
+bound a thousand waiters for one text would fail one after another, each call waking all of them.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
+MAX_JOINS: Final = 2
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 Compute = Callable[[list[K]], Awaitable[dict[K, V]]]
@@ -39,6 +41,15 @@ class SingleFlight(Generic[K, V]):
 
         Raises whatever this request's own computation raises.
         """
+        found: dict[K, V] = {}
+        for _ in range(MAX_JOINS):
+            found |= await self._round([key for key in keys if key not in found], compute)
+            if len(found) == len(keys):
+                return found
+        return found | await compute([key for key in keys if key not in found])
+
+    async def _round(self, keys: list[K], compute: Compute[K, V]) -> dict[K, V]:
+        """Join what runs and start the rest; keys whose computation failed for somebody else are left out."""
         own = self._start([key for key in keys if key not in self._flights], compute)
         flights = {self._flights[key] for key in keys}
         for flight in flights:
@@ -53,10 +64,7 @@ class SingleFlight(Generic[K, V]):
                 if flight.waiters == 0 and not flight.task.done():
                     flight.task.cancel()
                     self._forget(flight)
-        missing = [key for key in keys if key not in found]
-        if missing:
-            found |= await self.run(missing, compute)
-        return found
+        return {key: found[key] for key in keys if key in found}
 
     def _start(self, keys: list[K], compute: Compute[K, V]) -> "_Flight[K, V] | None":
         if not keys:

@@ -92,3 +92,22 @@ async def test_follower_does_not_fail_with_its_leader() -> None:
     with pytest.raises(ValueError, match="too large"):
         await leader
     assert await follower == {"a": "A"}
+
+
+async def test_a_thousand_waiters_fail_together() -> None:
+    """When a computation fails, its waiters do not fail one after another, each waking all the others."""
+    flights: SingleFlight[str, int] = SingleFlight()
+    running = most = 0
+
+    async def compute(keys: list[str]) -> dict[str, int]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        raise ValueError
+
+    outcomes = await asyncio.gather(*(flights.run(["a"], compute) for _ in range(1000)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {ValueError}
+    assert most > 900
+    assert len(flights) == 0
