@@ -54,6 +54,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     a cached answer; the framework serves everything else, knows these routes for /docs and 405, and owns the lifespan.
     """
     app = FastAPI(title="dejavec", version=version("dejavec"), lifespan=partial(_lifespan, settings), redoc_url=None)
+    app.router.redirect_slashes = False  # a redirect would go wherever the Host header says
     tenants = Tenants(settings.api_keys, settings.gateway_workers)
     app.state.tenants = tenants
     front = Front(settings, tenants)

@@ -203,7 +203,7 @@ def _load_large(body: bytes, refusal: type[BadRequest]) -> object:
 
 def _refusal_of(error: ValidationError, refusal: type[BadRequest]) -> GatewayError:
     fault = error.errors(include_url=False, include_input=False)[0]
-    param = ".".join(str(part) for part in fault["loc"]) or None
+    param = ".".join(str(part) for part in fault["loc"])[:200] or None  # an unknown field's name is the client's
     match fault["type"]:
         case "json_invalid":
             return BadRequest(f"the body is not valid JSON: {fault['msg'].removeprefix('Invalid JSON: ')}")

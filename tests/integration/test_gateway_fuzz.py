@@ -271,3 +271,18 @@ async def test_large_replies_go_out_in_pieces() -> None:
     async with asyncio.timeout(PATIENCE_S / 2):
         await front.send(reply, send_and_stick)
     assert len(pieces) == 3
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings/", "/docs/", "//docs"])
+def test_nothing_redirects_to_where_the_client_says(client: httpx.Client, path: str) -> None:
+    """A path with a slash too many is not known, rather than sent to whatever the Host header names."""
+    reply = client.request("POST" if "v1" in path else "GET", path, headers={"host": "evil.example"})
+    assert reply.status_code == 404
+    assert_sane(reply)
+
+
+def test_a_long_name_of_a_field_comes_back_short(client: httpx.Client) -> None:
+    """What a client made up is not repeated to it at any length."""
+    reply = client.post("/v1/embeddings", json={"model": "tiny", "input": "a", "x" * 10_000: 1})
+    assert_sane(reply)
+    assert len(reply.content) < 1000
