@@ -174,6 +174,7 @@ async def measure(run: Run, fault: Fault, truth: dict[str, bytes]) -> Outcome:
     """Load, fault, and load until all is whole again."""
     load = Load(f"http://127.0.0.1:{run.port}", DEADLINE_S, truth)
     clients = load.run_retrying(fault.clients) if fault.retrying else load.run_plain(fault.clients)
+    overload = fault.clients > CLIENTS  # the load itself is the fault, and ends with it
     task = asyncio.create_task(clients)
     await asyncio.sleep(1)
     healed_at = time.monotonic()
@@ -182,12 +183,12 @@ async def measure(run: Run, fault: Fault, truth: dict[str, bytes]) -> Outcome:
         healed_at = time.monotonic()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
-                while not _is_whole(load.tally, healed_at) and not task.done():
+                while not (overload or _is_whole(load.tally, healed_at) or task.done()):
                     await asyncio.sleep(0.1)
     finally:
         load.stop()
         await task
-    after_s = None if fault.clients > CLIENTS else load.tally.whole_since(healed_at)
+    after_s = None if overload else load.tally.whole_since(healed_at)
     return Outcome(fault, load.tally, after_s)
 
 
