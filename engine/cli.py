@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from engine.configuration import CONFIG_VARIABLE, ConfigurationError, check_port, load
+from engine.configuration import CONFIG_VARIABLE, check_port, load
 from engine.settings import EngineSettings
 
 
@@ -20,9 +20,6 @@ def engine(host: str | None, port: int | None, bundle: Path | None, config: Path
 
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
-    try:
-        settings = load(EngineSettings, engine_host=host, engine_port=port, model_bundle=bundle)
-        check_port(settings.engine_host, settings.engine_port, "engine_port")
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from None
+    settings = load(EngineSettings, engine_host=host, engine_port=port, model_bundle=bundle)
+    check_port(settings.engine_host, settings.engine_port, "engine_port")
     server.run(settings)
