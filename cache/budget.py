@@ -28,8 +28,8 @@ class BudgetSettings:
     """`verify_floor`: the least share of hits checked. The rest is explained at the top."""
 
     alpha: float = 0.05
-    start_balance: float = 4.0
-    growth: float = 0.5
+    start_balance: float = 2.0
+    growth: float = 0.3
     max_balance: float = 40.0
     caution: float = 3.0
     verify_floor: float = 0.075
