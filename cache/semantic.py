@@ -57,7 +57,7 @@ class SemanticSettings:
     mode: SemanticMode
     min_text_length: int
     ttl_s: int
-    candidates: int = 8
+    candidates: int = 16
     verify_share: float = 0.1
     max_queued_jobs: int = 4096
     reuse: ReuseSettings = field(default_factory=ReuseSettings)

@@ -94,7 +94,7 @@ class GatewaySettings(Configuration):
         0.1, gt=0, le=1, description="Mode `on`: least share of reused vectors that are checked"
     )
     semantic_timeout_ms: int = Field(50, ge=1, le=10_000, description="Longest wait for a KNN look-up")
-    semantic_candidates: int = Field(8, ge=1, le=64, description="Neighbours looked at for each text")
+    semantic_candidates: int = Field(16, ge=1, le=64, description="Neighbours looked at for each text")
     hnsw_from: int = Field(
         20_000, ge=1000, description="Documents from which the semantic index is HNSW instead of flat"
     )
