@@ -4,6 +4,7 @@ checkpoint.py    finding a checkpoint's files         bert_weights.py  safetenso
 choices.py       pooling, length, prompts             bert_graph.py    arrays -> ONNX graph
 calibration.py   texts and activation peaks           linears.py       FP32 and INT8 products
 quantize.py      FP32 -> INT8                         onnx_writer.py   nodes, constants, bytes
+half.py          FP32 -> FP16, for GPUs
 quality.py       cosine, batch-independence           kernel_probe.py  is this CPU's product exact?
 build_bundle.py  the order of it all                  cli.py           `dejavec model`
 """

@@ -22,6 +22,7 @@ from engine.build.calibration import CalibrationTexts, read_texts
 from engine.build.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
 from engine.build.choices import Choices, choose
 from engine.build.errors import CheckpointError
+from engine.build.half import to_half
 from engine.build.kernel_probe import write_kernel_probe
 from engine.build.onnx_writer import OPSET
 from engine.build.probe_step import make_probe
@@ -116,8 +117,6 @@ def build_bundle(
     `out` wait for each other. `progress` is told each step in a few words. Raises BuildError.
     """
     options = BuildOptions(calibration_file, pooling, prompts, name, precision, force, probe_corpus)
-    if precision == "fp16":
-        raise CheckpointError("fp16 bundles are not built here yet; use int8 or fp32")
     plan = _plan(source, options)
     _tell_choices(plan, progress)
     out = out.expanduser().absolute()
@@ -185,6 +184,8 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     reference = write_fp32(weights, head)
     if plan.options.precision == "fp32":
         graph = reference
+    elif plan.options.precision == "fp16":
+        graph = to_half(reference)
     else:
         progress(f"calibrating on {len(plan.texts.calibrate)} texts ({plan.texts.n_skipped} lines skipped)")
         graph = write_int8(weights, head, _encode(tokenizer, plan.texts.calibrate))

@@ -41,7 +41,7 @@ def model() -> None:
 @click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Instead of what the checkpoint says.")
 @click.option("--prompts", help='JSON object or file, {"query": "query: "}, instead of what the checkpoint says.')
 @click.option("--name", help="The name clients use for this model.")
-@click.option("--precision", type=click.Choice(("int8", "fp32")), default="int8", show_default=True)
+@click.option("--precision", type=click.Choice(get_args(Precision)), default="int8", show_default=True)
 @click.option(
     "--probe-corpus",
     type=click.Path(path_type=Path),
