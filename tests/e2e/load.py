@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import aiohttp
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from gateway.client import AsyncClient, ClientError, RetryPolicy
 
 MODEL = "all-MiniLM-L6-v2"
+GAP_S = 0.5  # so long without a hit, or without a computed answer, and something is still missing
 GRACE_S = 3.0  # beyond the gateway's own deadline; what takes longer has hung
 KNOWN = [f"The {number}th paragraph of the handbook says who answers for line {number * 7}." for number in range(60)]
 FRESH = [f"A question nobody has asked about invoice {number} before." for number in range(60)]
@@ -42,15 +44,16 @@ class Tally:
         self.last_error_at = time.monotonic()
 
     def whole_since(self, healed_at: float) -> float | None:
-        """Seconds from `healed_at` until hits and computed answers came again and nothing failed any more."""
-        hit = next((at for at in self.hits_at if at >= healed_at), None)
-        computed = next((at for at in self.computed_at if at >= healed_at), None)
-        if hit is None or computed is None:
-            return None
-        after_last_error = [at for at in self.hits_at + self.computed_at if at >= self.last_error_at]
-        if not after_last_error:
-            return None
-        return max(hit, computed, min(after_last_error)) - healed_at
+        """Seconds from `healed_at` until hits and computed answers came again, without a gap, and nothing failed.
+
+        None while that is not so: one of the two has not come, or has been silent for GAP_S.
+        """
+        moments = [healed_at, self.last_error_at]
+        for answers in (self.hits_at, self.computed_at):
+            if not answers or answers[-1] < max(healed_at, time.monotonic() - GAP_S):
+                return None
+            moments += [after for before, after in pairwise(answers) if after >= healed_at and after - before > GAP_S]
+        return max(moments) - healed_at
 
 
 class Load:
