@@ -118,6 +118,7 @@ class SemanticTier:
         self._jobs: deque[_Job] = deque()
         self._work = asyncio.Event()
         self._random = random.Random()  # noqa: S311  draws samples, protects nothing
+        self._loosest_z = settings.reuse.levels()[-1]
         self.index = index
         self.settings = settings
 
@@ -144,7 +145,8 @@ class SemanticTier:
         tau = self._tau(scope)
         for lookup in lookups:
             would_hit = lookup.vector is not None
-            scope.governor.saw_lookup(cost_s, would_hit, lookup.probability, tau is not None)
+            is_near = lookup.choice is not None and lookup.choice.z >= self._loosest_z
+            scope.governor.saw_lookup(cost_s, would_hit, lookup.probability, tau is not None, is_near)
             SEMANTIC_LOOKUPS.labels("hit" if would_hit else "miss").inc()
         return lookups
 
