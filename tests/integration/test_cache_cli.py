@@ -30,15 +30,17 @@ async def test_warm_stats_purge(redis: RunningRedis, tmp_path: Path) -> None:
     """Warmed texts are hits; stats count them; after a purge they are gone; a wrong token is one message."""
     texts = tmp_path / "texts.txt"
     texts.write_text("a b\n\nc d\ne f\n")
-    async with StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine:
-        async with running_gateway(engine.url, redis_url=redis.url, admin_token="operator") as client:
-            await until_ready(client)
-            assert await run(client, tmp_path, "warm", str(texts)) == (0, "3 texts: miss 3\n", "")
-            assert (await run(client, tmp_path, "warm", str(texts)))[1] == "3 texts: local 3\n"
-            status, out, _ = await run(client, tmp_path, "stats")
-            assert (status, json.loads(out)["local"]["entries"]) == (0, 3)
-            assert (await run(client, tmp_path, "purge", "--namespace", "default"))[0] == 0
-            assert (await run(client, tmp_path, "warm", str(texts)))[1] == "3 texts: miss 3\n"
-            status, _, err = await run(client, tmp_path, "stats", token="wrong")
-            assert (status, err) == (1, "Error: send the admin token as `Authorization: Bearer <token>`\n")
-            assert (await run(client, tmp_path, "purge"))[0] == 2
+    async with (
+        StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine,
+        running_gateway(engine.url, redis_url=redis.url, admin_token="operator") as client,
+    ):
+        await until_ready(client)
+        assert await run(client, tmp_path, "warm", str(texts)) == (0, "3 texts: miss 3\n", "")
+        assert (await run(client, tmp_path, "warm", str(texts)))[1] == "3 texts: local 3\n"
+        status, out, _ = await run(client, tmp_path, "stats")
+        assert (status, json.loads(out)["local"]["entries"]) == (0, 3)
+        assert (await run(client, tmp_path, "purge", "--namespace", "default"))[0] == 0
+        assert (await run(client, tmp_path, "warm", str(texts)))[1] == "3 texts: miss 3\n"
+        status, _, err = await run(client, tmp_path, "stats", token="wrong")
+        assert (status, err) == (1, "Error: send the admin token as `Authorization: Bearer <token>`\n")
+        assert (await run(client, tmp_path, "purge"))[0] == 2
