@@ -4,10 +4,10 @@ Nothing here may depend on the batch: the session's options are the same for eve
 of a vector must be the same alone and in any company.
 """
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +20,17 @@ from engine.bundle import (
     TOKENIZER_FILE,
     Bundle,
     BundleError,
-    Precision,
     check_files,
     read_bundle,
 )
+from engine.device import CPU_PROVIDER, MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
 from engine.feeds import feeds
 from engine.protocol import Float32Array, Int32Array
 from engine.settings import Device
 from engine.topology import Topology
 from engine.worker import Run
 
-logger = logging.getLogger(__name__)
-
 HEARTBEAT_IDS = (1, 8, 15, 22, 29, 36, 43, 50)  # any will do
-CUDA_PROVIDER = "CUDAExecutionProvider"
-CPU_PROVIDER = "CPUExecutionProvider"
-CUDA_PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")  # CUDA has no kernel for MatMulInteger
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +67,24 @@ def open_model(folder: Path, device: Device, topology: Topology) -> Model:
     """Read, check and open a bundle. Raises BundleError."""
     bundle = read_bundle(folder)
     check_files(folder, bundle)
+    text = heartbeat_text(1, bundle.vocab_size)
     device = choose_device(device, bundle.precision, ort.get_available_providers())
     try:
-        sessions = _open_sessions(folder / GRAPH_FILE, device, topology)
-        device = _actual_device(device, sessions[0].get_providers())
-        kernel_class = _kernel_class(folder, bundle, device)
+        device, sessions = open_on(
+            device,
+            partial(_open_sessions, folder / GRAPH_FILE, topology),
+            lambda session: _run_of(session)([text]),
+        )
+        kernel_class = name_kernel_class(
+            bundle.precision, device, lambda: _integer_kernels_are_exact(folder / KERNEL_PROBE_FILE)
+        )
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError(f"ONNX Runtime cannot open the graphs in {folder}: {error}") from error
+    admit(folder, bundle, kernels, allow_unverified)
     tokenizer_json = (folder / TOKENIZER_FILE).read_bytes()
     probe_file = folder / PROBE_FILE
     probe = probe_file.read_bytes() if probe_file.is_file() else b""
     return Model(bundle, kernel_class, device, tokenizer_json, probe, tuple(map(_run_of, sessions)))
-
-
-def choose_device(wanted: Device, precision: Precision, providers: Sequence[str]) -> Device:
-    """CUDA only where ONNX Runtime has it and the graph suits it; the log says why not."""
-    if wanted == "cpu":
-        return "cpu"
-    log = logger.warning if wanted == "cuda" else logger.info
-    if CUDA_PROVIDER not in providers:
-        log("running on the CPU: this ONNX Runtime has no CUDA provider (it has %s)", ", ".join(providers))
-        return "cpu"
-    if precision not in CUDA_PRECISIONS:
-        log("running on the CPU: CUDA has no kernels for an %s graph; build an fp16 bundle for it", precision)
-        return "cpu"
-    return "cuda"
 
 
 def measure_run_cost(model: Model, repeats: int = 7) -> RunCost:
@@ -123,20 +111,14 @@ def _time(run: Run, texts: Sequence[Int32Array]) -> float:
     return time.perf_counter() - started_s
 
 
-def _open_sessions(graph: Path, device: Device, topology: Topology) -> list[ort.InferenceSession]:
-    """One session for each run; one for all, sharing the weights, where runs need no thread pools."""
-    wanted = [CUDA_PROVIDER, CPU_PROVIDER] if device == "cuda" else [CPU_PROVIDER]
-    count = 1 if topology.threads == 1 else topology.sessions
-    sessions = [ort.InferenceSession(graph, _options(topology.threads), providers=wanted) for _ in range(count)]
-    return sessions * (topology.sessions // count)
-
-
-def _actual_device(wanted: Device, providers: Sequence[str]) -> Device:
-    """Where the session really runs: ONNX Runtime falls back by itself when CUDA cannot be started."""
-    if wanted == "cuda" and CUDA_PROVIDER not in providers:
-        logger.warning("running on the CPU: ONNX Runtime could not start CUDA on this machine")
-        return "cpu"
-    return wanted
+def _open_sessions(graph: Path, topology: Topology, providers: Sequence[Provider]) -> list[ort.InferenceSession]:
+    """One session for each run; one for all, sharing the weights, on a GPU or where runs need no thread pools."""
+    on_gpu = providers[0] != CPU_PROVIDER
+    runs = min(topology.sessions, MAX_CUDA_RUNS) if on_gpu else topology.sessions
+    count = 1 if on_gpu or topology.threads == 1 else runs
+    options = [_options(topology.threads) for _ in range(count)]
+    sessions = [ort.InferenceSession(graph, each, providers=providers, enable_fallback=0) for each in options]
+    return sessions * (runs // count)
 
 
 def _options(threads: int) -> ort.SessionOptions:
@@ -163,15 +145,6 @@ def _run_of(session: ort.InferenceSession) -> Run:
         return vectors
 
     return run
-
-
-def _kernel_class(folder: Path, bundle: Bundle, device: Device) -> str:
-    """Which arithmetic computes the vectors; part of the fingerprint."""
-    if device == "cuda":
-        return f"{bundle.precision}-cuda"
-    if bundle.precision != "int8":
-        return bundle.precision
-    return "int8-exact" if _integer_kernels_are_exact(folder / KERNEL_PROBE_FILE) else "int8-saturating"
 
 
 def _integer_kernels_are_exact(probe: Path) -> bool:

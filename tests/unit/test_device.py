@@ -1,0 +1,167 @@
+"""CUDA tried and left: which device a bundle ends up on, what its vectors are then called, and what the log says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from engine import session as session_module
+from engine.build import build_bundle
+from engine.device import CPU_PROVIDER, CUDA_PROVIDER, MAX_CUDA_RUNS, Provider, name_kernel_class, open_on
+from engine.session import open_model
+from engine.settings import Device
+from engine.topology import Topology
+from tests.tiny_bert import ragged, write_checkpoint
+
+
+class FakeSession:
+    """Uses the providers it was opened with, as ONNX Runtime reports them."""
+
+    def __init__(self, *providers: str) -> None:
+        self.providers = providers
+
+    def get_providers(self) -> Sequence[str]:
+        return self.providers
+
+
+def open_as_wished(providers: Sequence[Provider]) -> list[FakeSession]:
+    """A machine where every provider starts."""
+    return [FakeSession(*(provider if isinstance(provider, str) else provider[0] for provider in providers))]
+
+
+def open_on_the_cpu_alone(_: Sequence[Provider]) -> list[FakeSession]:
+    """ONNX Runtime where CUDA's libraries are missing: it leaves the provider out and says nothing in Python."""
+    return [FakeSession(CPU_PROVIDER)]
+
+
+def fail_on_cuda(providers: Sequence[Provider]) -> list[FakeSession]:
+    """A driver that is too old: the provider is there and raises."""
+    if len(providers) > 1:
+        raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient")
+    return open_as_wished(providers)
+
+
+def no_run(_: FakeSession) -> None:
+    """A first run that goes well."""
+
+
+def fail_run(_: FakeSession) -> None:
+    """A GPU that the kernels were not made for."""
+    raise RuntimeError("no kernel image is available for execution on the device")
+
+
+def missing_library() -> None:
+    """What `onnxruntime.preload_dlls` does without CUDA: it prints."""
+    print("Failed to load libcublas.so.13: cannot open shared object file")
+
+
+def test_cuda_that_starts_is_used(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing to say: the device stands in the start-up lines."""
+    device, sessions = open_on("cuda", open_as_wished, no_run, preload=list)
+    assert (device, list(sessions[0].get_providers())) == ("cuda", [CUDA_PROVIDER, CPU_PROVIDER])
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("open_sessions", "try_run", "reason"),
+    [
+        (fail_on_cuda, no_run, "CUDA driver version is insufficient"),
+        (open_on_the_cpu_alone, no_run, "Failed to load libcublas.so.13"),
+        (open_as_wished, fail_run, "no kernel image is available"),
+    ],
+)
+def test_cuda_that_does_not_start_is_left_aloud(
+    caplog: pytest.LogCaptureFixture, open_sessions: object, try_run: object, reason: str
+) -> None:
+    """Driver, libraries or GPU: the engine runs on the CPU, and one line tells why."""
+    device, sessions = open_on("cuda", open_sessions, try_run, preload=missing_library)  # type: ignore[arg-type]
+    assert (device, list(sessions[0].get_providers())) == ("cpu", [CPU_PROVIDER])
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "running on the CPU: CUDA did not start" in record.message
+    assert reason in record.message
+
+
+def test_the_cpu_is_opened_without_trying_cuda() -> None:
+    """No library is loaded and nothing is run beforehand."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("not asked for")
+
+    assert open_on("cpu", open_as_wished, never, preload=never)[0] == "cpu"
+
+
+def test_a_graph_that_no_device_opens_is_an_error() -> None:
+    """The CPU's own fault is the caller's to report."""
+
+    def fail(_: Sequence[Provider]) -> list[FakeSession]:
+        raise ValueError("not a graph")
+
+    with pytest.raises(ValueError, match="not a graph"):
+        open_on("cuda", fail, no_run, preload=list)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "exact", "name"),
+    [
+        ("fp16", "cuda", True, "fp16-cuda"),
+        ("fp32", "cuda", True, "fp32-cuda"),
+        ("fp16", "cpu", True, "fp16-cpu"),
+        ("fp32", "cpu", True, "fp32"),
+        ("int8", "cpu", True, "int8-exact"),
+        ("int8", "cpu", False, "int8-saturating"),
+    ],
+)
+def test_each_arithmetic_has_a_name_of_its_own(precision: str, device: Device, exact: bool, name: str) -> None:
+    """The fingerprint is made with it, so that vectors of two of them never meet."""
+    assert name_kernel_class(precision, device, lambda: exact) == name  # type: ignore[arg-type]
+
+
+def test_fp16_on_the_cpu_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """It works, and is the wrong bundle for a CPU."""
+    name_kernel_class("fp16", "cpu", lambda: True)
+    assert "slow" in caplog.text
+
+
+@pytest.fixture
+def fp16_bundle(tmp_path: Path) -> Path:
+    """A tiny bundle for GPUs."""
+    write_checkpoint(tmp_path / "tiny")
+    build_bundle(str(tmp_path / "tiny"), tmp_path / "fp16", precision="fp16")
+    return tmp_path / "fp16"
+
+
+def test_an_fp16_bundle_serves_from_the_cpu_under_another_fingerprint(fp16_bundle: Path) -> None:
+    """A cache filled by a GPU is not read by the CPU that stands in for it."""
+    model = open_model(fp16_bundle, "auto", Topology(1, 1, 1))
+    assert (model.device, model.kernel_class) == ("cpu", "fp16-cpu")
+    assert model.fingerprint != model.bundle.fingerprint("fp16-cuda")
+    vectors = model.runs[0](ragged([3, 9]))
+    assert (vectors.dtype, vectors.shape) == (np.float32, (2, 32))
+
+
+@pytest.mark.parametrize(("cores", "runs"), [(1, 1), (2, 2), (8, MAX_CUDA_RUNS)])
+def test_a_gpu_gets_one_session_and_few_runs(
+    fp16_bundle: Path, monkeypatch: pytest.MonkeyPatch, cores: int, runs: int
+) -> None:
+    """Its weights are loaded once; TF32 and ONNX Runtime's silent change of provider are off."""
+    opened: list[dict[str, object]] = []
+    real = ort.InferenceSession
+
+    class CudaSession(real):  # type: ignore[misc,valid-type]
+        def __init__(self, graph: Path, options: ort.SessionOptions, **how: object) -> None:
+            super().__init__(graph, options, providers=[CPU_PROVIDER])
+            opened.append(how)
+
+        def get_providers(self) -> Sequence[str]:
+            return [CUDA_PROVIDER, CPU_PROVIDER]
+
+    monkeypatch.setattr(session_module.ort, "InferenceSession", CudaSession)
+    monkeypatch.setattr(session_module.ort, "get_available_providers", lambda: [CUDA_PROVIDER, CPU_PROVIDER])
+    model = open_model(fp16_bundle, "cuda", Topology(cores, cores, 1))
+    assert (model.device, model.kernel_class, len(model.runs)) == ("cuda", "fp16-cuda", runs)
+    (how,) = opened
+    assert how["enable_fallback"] == 0
+    assert how["providers"][0][1]["use_tf32"] == "0"  # type: ignore[index]
