@@ -80,7 +80,6 @@ def open_model(folder: Path, device: Device, topology: Topology) -> Model:
         )
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError(f"ONNX Runtime cannot open the graphs in {folder}: {error}") from error
-    admit(folder, bundle, kernels, allow_unverified)
     tokenizer_json = (folder / TOKENIZER_FILE).read_bytes()
     probe_file = folder / PROBE_FILE
     probe = probe_file.read_bytes() if probe_file.is_file() else b""
