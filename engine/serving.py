@@ -91,7 +91,10 @@ class Engine:
 def build_engine(settings: EngineSettings) -> Engine:
     """Open the configured bundle. Raises BundleError and ConfigurationError."""
     topology = choose(usable_cores(), settings.engine_sessions, settings.engine_threads)
-    return Engine(settings, open_model(settings.model_bundle, settings.device, topology), topology)
+    model = open_model(
+        settings.model_bundle, settings.device, topology, allow_unverified=settings.allow_unverified_bundle
+    )
+    return Engine(settings, model, topology)
 
 
 def _info(model: Model) -> EngineInfo:

@@ -26,6 +26,7 @@ from engine.bundle import (
 from engine.device import CPU_PROVIDER, MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
 from engine.feeds import feeds
 from engine.protocol import Float32Array, Int32Array
+from engine.quality_bar import admit
 from engine.settings import Device
 from engine.topology import Topology
 from engine.worker import Run
@@ -63,8 +64,8 @@ class RunCost:
         return self.fixed_s * self.tokens_per_s
 
 
-def open_model(folder: Path, device: Device, topology: Topology) -> Model:
-    """Read, check and open a bundle. Raises BundleError."""
+def open_model(folder: Path, device: Device, topology: Topology, *, allow_unverified: bool = False) -> Model:
+    """Read, check and open a bundle; `allow_unverified` opens one that is under the bar. Raises BundleError."""
     bundle = read_bundle(folder)
     check_files(folder, bundle)
     text = heartbeat_text(1, bundle.vocab_size)
@@ -80,6 +81,7 @@ def open_model(folder: Path, device: Device, topology: Topology) -> Model:
         )
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError(f"ONNX Runtime cannot open the graphs in {folder}: {error}") from error
+    admit(folder, bundle, kernel_class, allow_unverified)
     tokenizer_json = (folder / TOKENIZER_FILE).read_bytes()
     probe_file = folder / PROBE_FILE
     probe = probe_file.read_bytes() if probe_file.is_file() else b""

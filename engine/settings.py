@@ -23,6 +23,11 @@ class EngineSettings(Configuration):
     model_bundle: Path = Field(
         Path(".dejavec/models/all-MiniLM-L6-v2-int8"), description="Folder of the model bundle to serve."
     )
+    allow_unverified_bundle: bool = Field(
+        False,
+        description="Serve a bundle although its vectors are too far from FP32's, or were never compared with them; "
+        "see `dejavec model verify`.",
+    )
     device: Device = Field(
         "auto",
         description="Where the model runs: `cpu`, `cuda`, or `auto`: CUDA where ONNX Runtime and the bundle can.",

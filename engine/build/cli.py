@@ -1,5 +1,6 @@
-"""`dejavec model build` and `dejavec model show`: the builder and the bundle as a person sees them."""
+"""`dejavec model build`, `show` and `verify`: the builder and the bundle as a person sees them."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,14 +10,21 @@ import click
 import orjson
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from engine.build.bundle_builder import build_bundle
 from engine.build.checkpoint import default_checkpoint, open_checkpoint
 from engine.build.errors import BuildError
+from engine.build.verify import Report, VerifyOptions, keep_verdict, verify_bundle
+from engine.build.verify_embedding import Progress
+from engine.build.verify_report import as_json, show_report
 from engine.bundle import Bundle, BundleError, Pooling, Precision, check_files, read_bundle
+from engine.settings import Device
 
 DEFAULT_FOLDER = Path(".dejavec") / "models"
+REPORT_WIDTH = 120  # where there is no terminal to ask
 
 
 class Refused(click.ClickException):
@@ -27,7 +35,7 @@ class Refused(click.ClickException):
 
 @click.group()
 def model() -> None:
-    """Make a model bundle from a checkpoint; look into one."""
+    """Make a model bundle from a checkpoint; look into one; measure it."""
 
 
 @model.command()
@@ -99,6 +107,59 @@ def show(bundle: Path) -> None:
     Console(highlight=False).print(_table(content))
 
 
+@model.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--texts",
+    type=click.Path(path_type=Path),
+    help='Texts to compare on, one a line or JSON Lines with "text" (.jsonl). Default: built-in ones kept back.',
+)
+@click.option("--checkpoint", help="Folder or hub id the bundle was built from, where it is not found by itself.")
+@click.option(
+    "--sts",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="TSV with columns score, sentence1, sentence2; may be given more than once.",
+)
+@click.option(
+    "--retrieval",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder with corpus.jsonl, queries.tsv, qrels.tsv; may be given more than once.",
+)
+@click.option("--products", is_flag=True, help="Time the INT8 products alone and say what share of the graph they are.")
+@click.option("--speed/--no-speed", default=True, help="Measure memory and tokens per second.  [default: speed]")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of each run.")
+@click.option("--device", type=click.Choice(get_args(Device)), default="auto", show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here as well.")
+@click.option("--keep/--no-keep", default=True, help="Keep the verdict beside BUNDLE for the engine.  [default: keep]")
+def verify(bundle: Path, json_file: Path | None, keep: bool, **options: Any) -> None:
+    """Measure BUNDLE on this machine against FP32 and give a verdict, which the engine goes by.
+
+    Exit status 1 when BUNDLE is under the bar.
+    """
+    try:
+        with _measuring() as progress:
+            report = verify_bundle(bundle, VerifyOptions(**options), progress)
+    except (BuildError, BundleError) as error:
+        raise Refused(str(error)) from None
+    show_report(report, Console(highlight=False, width=None if sys.stdout.isatty() else REPORT_WIDTH))
+    _write_report(report, json_file)
+    if keep and (path := keep_verdict(report)) is not None:
+        click.echo(f"kept for the engine: {path}")
+    if report.shortfalls:
+        raise SystemExit(1)
+
+
+def _write_report(report: Report, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        path.write_bytes(orjson.dumps(as_json(report), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    except OSError as error:
+        raise Refused(f"the report could not be written: {error}") from None
+
+
 def _table(bundle: Bundle) -> Table:
     table = Table(title=bundle.model, title_justify="left", show_header=False)
     for name, value in bundle.model_dump(exclude={"recipe", "provenance", "quality", "model"}).items():
@@ -135,3 +196,29 @@ def _progress(console: Console) -> Iterator[Callable[[str], None]]:
             status.update(escape(step))
 
         yield tell
+
+
+class _Bar:
+    """Steps as lines, and within a step a bar on the terminal."""
+
+    def __init__(self, bar: ProgressBar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None)
+
+    def step(self, what: str) -> None:
+        """A line that stays, and a bar that waits."""
+        self._bar.console.print(what, markup=False)
+        self._bar.reset(self._task, description=escape(what), total=None)
+
+    def done(self, count: int, total: int) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=count, total=total)
+
+
+@contextmanager
+def _measuring() -> Iterator[Progress]:
+    """Where a verification is: on the standard error, so that the report can be sent elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield _Bar(bar)

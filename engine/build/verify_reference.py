@@ -1,0 +1,80 @@
+"""The FP32 graph a bundle is compared with: built again, by the same builder, from the checkpoint it came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+from engine.build.bert_weights import read_shape, read_weights
+from engine.build.checkpoint import (
+    DEFAULT_SHA256,
+    HUB_FILES,
+    HUB_ID,
+    WEIGHTS_FILE,
+    Checkpoint,
+    default_checkpoint,
+    open_checkpoint,
+)
+from engine.build.errors import CheckpointError
+from engine.build.quantize import Head, write_fp32
+from engine.build.running import open_graph
+from engine.bundle import Bundle
+from engine.feeds import feeds
+from engine.protocol import Float32Array, Int32Array
+from engine.worker import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The FP32 graph, ready to run on the CPU; `origin` says what it was built from."""
+
+    run: Run
+    origin: str
+    graph_bytes: int
+
+
+def open_reference(bundle: Bundle, given: str | None, threads: int) -> Reference:
+    """Build and open the FP32 graph from the checkpoint `given`, else from the bundle's own where it is found here.
+
+    Raises CheckpointError when there is none, or when it is not the one the bundle was made from.
+    """
+    checkpoint = open_checkpoint(given or str(find_checkpoint(bundle)))
+    if checkpoint.weights_sha256 != bundle.source_sha256:
+        raise CheckpointError(
+            f"{checkpoint.folder} has other weights (SHA-256 {checkpoint.weights_sha256[:16]}…) than the checkpoint "
+            f"the bundle was made from ({bundle.source}, {bundle.source_sha256[:16]}…)"
+        )
+    content = _graph(checkpoint, bundle)
+    graph = open_graph(content, threads)
+
+    def run(texts: Sequence[Int32Array]) -> Float32Array:
+        return graph(feeds(texts))["embeddings"]
+
+    return Reference(run, f"{checkpoint.model_id} ({checkpoint.folder})", len(content))
+
+
+def find_checkpoint(bundle: Bundle) -> Path:
+    """The checkpoint's folder on this machine, without a network: the default data package or the hub's cache.
+
+    Raises CheckpointError.
+    """
+    if bundle.source_sha256 == DEFAULT_SHA256:
+        return default_checkpoint()
+    if HUB_ID.fullmatch(bundle.source):
+        try:
+            revision = bundle.recipe.get("revision")
+            folder = snapshot_download(
+                bundle.source, revision=revision, allow_patterns=HUB_FILES, local_files_only=True
+            )
+            return Path(folder)
+        except (LocalEntryNotFoundError, HFValidationError, OSError):
+            pass
+    raise CheckpointError(f"the checkpoint {bundle.source!r} is not on this machine; name it with --checkpoint")
+
+
+def _graph(checkpoint: Checkpoint, bundle: Bundle) -> bytes:
+    weights = read_weights(checkpoint.folder / WEIGHTS_FILE, read_shape(checkpoint.config))
+    content: bytes = write_fp32(weights, Head(bundle.pooling, bundle.normalize)).SerializeToString()
+    return content

@@ -1,0 +1,111 @@
+"""The bars a bundle has to clear before it serves, and the verdict that `dejavec model verify` leaves beside it.
+
+What the build measured stands in `bundle.json`. A verification on the machine that serves, with the kernels that
+serve, says more and wins: it is a file of the bundle's folder, one for each kernel class, and holds for one graph.
+Light imports: the engine reads this at start.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engine.bundle import BUNDLE_FILE, Bundle, BundleError
+
+logger = logging.getLogger(__name__)
+
+LOWEST_MEAN_COSINE = 0.999
+LOWEST_COSINE = 0.995
+LARGEST_LOSS_POINTS = 0.2  # against FP32, in Spearman x 100 and nDCG@10 x 100
+SATURATING_CLASS = "int8-saturating"
+ALLOW_VARIABLE = "DEJAVEC_ALLOW_UNVERIFIED_BUNDLE"
+
+
+class Verification(BaseModel):
+    """What `dejavec model verify` found on this machine. No `shortfalls`: the bundle may serve."""
+
+    model_config = ConfigDict(frozen=True)
+
+    graph_sha256: str
+    kernel_class: str
+    onnxruntime: str
+    texts: str  # where the compared texts came from
+    quality: dict[str, float]  # the names of `Bundle.quality`
+    shortfalls: list[str]
+
+
+def shortfalls(quality: Mapping[str, float]) -> list[str]:
+    """In which ways figures named as in `Bundle.quality` are under the bar or missing; empty when they pass."""
+    found = []
+    for name, words, bar in (
+        ("cosine_mean", "on average", LOWEST_MEAN_COSINE),
+        ("cosine_min", "at worst", LOWEST_COSINE),
+    ):
+        cosine = quality.get(name)
+        if cosine is None:
+            found.append(f"cosine to FP32 {words} is not known")
+        elif not cosine >= bar:  # a NaN fails
+            found.append(f"cosine to FP32 is {cosine:.5f} {words}, the bar is {bar}")
+    dependent = quality.get("batch_dependent_texts")
+    if dependent is None:
+        found.append("whether vectors depend on their batch is not known")
+    elif dependent:
+        of = f" of {quality['batch_checked_texts']:.0f}" if "batch_checked_texts" in quality else ""
+        found.append(f"{dependent:.0f}{of} texts change with what they are batched with")
+    return found
+
+
+def loss_shortfall(name: str, points: float, reference_points: float) -> str | None:
+    """The same for a task's figure beside that of FP32; None when it is close enough or better."""
+    loss = reference_points - points
+    if loss <= LARGEST_LOSS_POINTS:
+        return None
+    return f"{name} is {points:.2f}, {loss:.2f} below FP32; the bar is {LARGEST_LOSS_POINTS}"
+
+
+def verification_file(folder: Path, kernel_class: str) -> Path:
+    """Where the verdict for a kernel class is kept."""
+    return folder / f"verified-{kernel_class}.json"
+
+
+def read_verification(folder: Path, bundle: Bundle, kernel_class: str) -> Verification | None:
+    """The verdict on this very graph with this kernel class, if there is one."""
+    path = verification_file(folder, kernel_class)
+    try:
+        found = Verification.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        logger.warning("%s cannot be read and is ignored: %s", path, error)
+        return None
+    return found if (found.graph_sha256, found.kernel_class) == (bundle.graph_sha256, kernel_class) else None
+
+
+def admit(folder: Path, bundle: Bundle, kernel_class: str, allow_unverified: bool) -> None:
+    """Refuse a bundle that is under the bar on this machine, unless told otherwise. Raises BundleError.
+
+    FP32 is what the others are measured against, and passes.
+    """
+    if bundle.precision == "fp32":
+        return
+    verification = read_verification(folder, bundle, kernel_class)
+    if verification is None:
+        found, origin = shortfalls(bundle.quality), BUNDLE_FILE
+        if kernel_class == SATURATING_CLASS:
+            logger.warning(
+                "this CPU's INT8 products saturate (no VNNI), and the quality in %s may have been measured on another: "
+                "run `dejavec model verify %s` here once",
+                BUNDLE_FILE, folder,
+            )  # fmt: skip
+    else:
+        found, origin = verification.shortfalls, verification_file(folder, kernel_class).name
+    if not found:
+        return
+    reason = f"the bundle {folder} is under the bar by its {origin}: {'; '.join(found)}"
+    if not allow_unverified:
+        raise BundleError(
+            f"{reason}. See `dejavec model verify {folder}`; build it with --calibration-file and texts like your "
+            f"own, or with --precision fp32; or serve it all the same with {ALLOW_VARIABLE}=true"
+        )
+    logger.warning("%s; served because %s says so", reason, ALLOW_VARIABLE)

@@ -1,0 +1,48 @@
+"""How much memory a bundle needs to run: `python -m engine.resident BUNDLE THREADS DEVICE`, in a process of its own.
+
+Opens the bundle as the engine does, runs batches of mixed lengths and prints resident bytes as JSON. There is no
+server in it: what is measured is Python, ONNX Runtime, the weights and their working memory.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import psutil
+
+from engine.session import Model, open_model
+from engine.settings import Device
+from engine.topology import Topology
+
+RUNS = 60
+BATCH_TOKENS = 1000  # what the engine fills a batch with on a CPU
+
+
+def main() -> None:
+    """Measure, and print `{"resident_bytes": n, "before_bytes": n}`: after the runs, and before the bundle."""
+    bundle, threads, device = sys.argv[1:4]
+    before = _resident_bytes()
+    topology = Topology(cores=float(threads), sessions=1, threads=int(threads))
+    model = open_model(Path(bundle), cast(Device, device), topology, allow_unverified=True)
+    _run_mixed(model)
+    print(json.dumps({"resident_bytes": _resident_bytes(), "before_bytes": before}))
+
+
+def _run_mixed(model: Model) -> None:
+    """Batches of one length each, all lengths from the shortest to the limit in a random order."""
+    rng = np.random.default_rng(0)
+    longest = model.bundle.max_tokens
+    for length in rng.permutation(np.linspace(min(8, longest), longest, RUNS).astype(int)):
+        rows = max(1, BATCH_TOKENS // int(length))
+        ids = rng.integers(0, model.bundle.vocab_size, (rows, int(length)), dtype=np.int32)
+        model.runs[0](list(ids))
+
+
+def _resident_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+if __name__ == "__main__":
+    main()
