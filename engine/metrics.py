@@ -1,13 +1,16 @@
 """What the engine tells Prometheus. Knows the metrics' names and nothing of who counts them.
 
-`embedding_batch_queue_size`, `embedding_duration_seconds` and `process_resident_memory_bytes` are names that
-existing alerts use; the rest start with `dejavec_engine_`.
+`embedding_batch_queue_size`, `embedding_duration_seconds`, `process_resident_memory_bytes` and, with a GPU,
+`nvidia_gpu_memory_used_bytes` and `_total_bytes` are names that existing alerts use; the rest start with
+`dejavec_engine_`.
 """
 
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from engine.gpu_memory import find_gpu_memory
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -21,6 +24,8 @@ class EngineMetrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        if (gpu_memory := find_gpu_memory()) is not None:
+            registry.register(gpu_memory)
         self._queue_rows = Gauge("embedding_batch_queue_size", "Texts that wait for the model.", registry=registry)
         self._duration = Histogram(
             "embedding_duration_seconds",

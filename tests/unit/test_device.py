@@ -1,7 +1,9 @@
-"""CUDA tried and left: which device a bundle ends up on, what its vectors are then called, and what the log says."""
+"""CUDA tried and left: where a bundle runs, what its vectors are then called, what log and metrics say of the GPU."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -10,6 +12,7 @@ import pytest
 from engine import session as session_module
 from engine.build import build_bundle
 from engine.device import CPU_PROVIDER, CUDA_PROVIDER, MAX_CUDA_RUNS, Provider, name_kernel_class, open_on
+from engine.metrics import EngineMetrics
 from engine.session import open_model
 from engine.settings import Device
 from engine.topology import Topology
@@ -165,3 +168,41 @@ def test_a_gpu_gets_one_session_and_few_runs(
     (how,) = opened
     assert how["enable_fallback"] == 0
     assert how["providers"][0][1]["use_tf32"] == "0"  # type: ignore[index]
+
+
+def metrics_with(nvml: object, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What an engine tells when `import pynvml` gives this."""
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    return EngineMetrics().render().decode()
+
+
+class FakeNvml:
+    """Two GPUs; `fault` makes a call raise."""
+
+    NVMLError = RuntimeError
+
+    def __init__(self, fault: str = "") -> None:
+        self.nvmlInit = self.nvmlDeviceGetCount = lambda: 2
+        self.nvmlDeviceGetHandleByIndex = lambda index: index
+        self.nvmlDeviceGetMemoryInfo = lambda gpu: SimpleNamespace(used=100 + gpu, total=1000)
+        if fault:
+            setattr(self, fault, self.fail)
+
+    def fail(self, *_: object) -> None:
+        raise self.NVMLError("Driver Not Loaded")
+
+
+def test_gpu_memory_is_told_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of existing alerts, whose quotient works GPU by GPU."""
+    text = metrics_with(FakeNvml(), monkeypatch)
+    assert 'nvidia_gpu_memory_used_bytes{gpu="0"} 100.0' in text
+    assert 'nvidia_gpu_memory_used_bytes{gpu="1"} 101.0' in text
+    assert 'nvidia_gpu_memory_total_bytes{gpu="1"} 1000.0' in text
+
+
+@pytest.mark.parametrize("nvml", [None, FakeNvml("nvmlInit"), FakeNvml("nvmlDeviceGetMemoryInfo")])
+def test_without_nvml_the_other_metrics_are_told(nvml: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not installed, no driver, or a driver that stopped answering."""
+    text = metrics_with(nvml, monkeypatch)
+    assert "nvidia_gpu" not in text
+    assert "embedding_batch_queue_size" in text
