@@ -37,9 +37,10 @@ class EmbeddingCalls:
         prompt: str,
         dimensions: int | None,
         truncate: bool | None = None,
+        field: str = "input",
     ) -> tuple[EmbedResult, list[bytes]]:
-        """The service's result and its vectors, shortened to `dimensions`. Raises GatewayError."""
-        texts = self._texts(inputs)
+        """The service's result and its vectors, shortened to `dimensions`; errors name `field`. Raises GatewayError."""
+        texts = self._texts(inputs, field)
         most = self.engine.model.info.dimensions
         if dimensions is not None and dimensions > most:
             raise BadRequest(f"dimensions must be at most {most}, this model's size", param="dimensions")
@@ -56,7 +57,7 @@ class EmbeddingCalls:
         exchange.tenant.charge(result.tokens)
         return result, shorten(result.vectors, None if dimensions == most else dimensions)
 
-    def _texts(self, inputs: object) -> Sequence[str]:
+    def _texts(self, inputs: object, field: str) -> Sequence[str]:
         if isinstance(inputs, str):
             texts = [inputs]
         elif isinstance(inputs, TokenIds):
@@ -66,10 +67,10 @@ class EmbeddingCalls:
             texts = inputs
         if len(texts) > self.settings.max_inputs:
             raise BadRequest(
-                f"{len(texts)} inputs in one request; send at most {self.settings.max_inputs}", param="input"
+                f"{len(texts)} inputs in one request; send at most {self.settings.max_inputs}", param=field
             )
         if len(max(texts, key=len)) > self.settings.max_input_chars:
-            raise BadRequest(f"an input is over {self.settings.max_input_chars} characters; split it", param="input")
+            raise BadRequest(f"an input is over {self.settings.max_input_chars} characters; split it", param=field)
         return texts
 
 

@@ -20,13 +20,13 @@ async def _embed_inputs(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     if body.normalize is False:
         raise BadRequest("normalize: false is not possible: stored vectors have unit length", param="normalize")
     prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
-    result, vectors = await calls.run(exchange, body.inputs, prompt, body.dimensions, body.truncate)
+    result, vectors = await calls.run(exchange, body.inputs, prompt, body.dimensions, body.truncate, "inputs")
     return Reply(array_reply(vectors), result_headers(result))
 
 
 async def _embed_texts(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     body = parse(exchange.body, EmbedTextsBody, Unprocessable)
     prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
-    result, vectors = await calls.run(exchange, body.texts, prompt, body.dimensions)
+    result, vectors = await calls.run(exchange, body.texts, prompt, body.dimensions, field="texts")
     latency_ms = 1000 * (time.perf_counter() - exchange.started)
     return Reply(texts_reply(vectors, result.model.model, latency_ms), result_headers(result))

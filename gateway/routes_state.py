@@ -11,12 +11,14 @@ from gateway.state import Gateway
 router = APIRouter(tags=["State"])
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="Alive: the event loop answers")
 async def health() -> dict[str, str]:
     """Says nothing of engine or Redis: restarting the gateway would not mend those."""
     return {"status": "alive"}
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", summary="Ready: a real inference passed lately")
 async def ready(request: Request, response: Response) -> dict[str, object]:
     """503 while the engine is away. Redis being away is named, and does not make the gateway unready."""

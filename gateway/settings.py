@@ -128,7 +128,7 @@ class GatewaySettings(Configuration):
     )
     max_inputs: int = Field(2048, ge=1, le=2048, description="Inputs in one request")
     max_input_chars: int = Field(200_000, ge=1, description="Characters in one input")
-    max_body_mb: int = Field(32, ge=1, le=1024, description="Size of a request body")
+    max_body_mb: int = Field(16, ge=1, le=1024, description="Size of a request body")
     max_concurrent_requests: int = Field(1024, ge=1, description="Requests in work in one worker; more get 429")
     max_connections: int = Field(4096, ge=1, description="Open connections and their tasks in one worker; more get 503")
     bulk_request_items: int = Field(16, ge=2, description="Requests with so many inputs to compute take the bulk lane")

@@ -44,7 +44,7 @@ class RetryPolicy:
     timeout_s: float = 60.0
     connect_timeout_s: float = 5.0
     backoff_base_s: float = 0.25
-    backoff_cap_s: float = 8.0
+    backoff_cap_s: float = 2.0
     max_retry_after_s: float = 30.0
     wait_for_circuit: bool = False
 
