@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from engine.build.calibration import DEFAULT_FILE, CalibrationTexts, read_texts
-from engine.build.quality import cosine_report, lengths_to_check
-from engine.build.verify_embedding import embed
+from engine.build.quality import lengths_to_check
+from engine.build.verify_embedding import embed, unit_length
 from engine.bundle import Bundle, sha256_of
 from engine.protocol import Int32Array
 from engine.worker import Run
@@ -67,21 +67,18 @@ def _is_split(texts: CalibrationTexts) -> bool:
 
 def compare_with(reference: Run, run: Run, texts: Sequence[Int32Array]) -> CosineReport:
     """The cosine of each text's two vectors."""
-    vectors, exact = embed(run, texts), embed(reference, texts)
+    vectors, exact = unit_length(embed(run, texts)), unit_length(embed(reference, texts))
+    cosine = np.sum(vectors * exact, axis=1, dtype=np.float64)
     lengths = np.array([len(text) for text in texts])
-    all_texts = cosine_report(vectors, exact)
-    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(exact, axis=1)
-    cosine = np.sum(vectors * exact, axis=1, dtype=np.float64) / np.maximum(norms, 1e-12)
-    is_long = lengths >= SHORT_TOKENS
-    longer = cosine_report(vectors[is_long], exact[is_long]) if is_long.any() else {}
+    longer = cosine[lengths >= SHORT_TOKENS]
     return CosineReport(
         texts=len(texts),
-        mean=all_texts["cosine_mean"],
-        p1=all_texts["cosine_p1"],
-        min=all_texts["cosine_min"],
+        mean=float(cosine.mean()),
+        p1=float(np.quantile(cosine, 0.01)),
+        min=float(cosine.min()),
         least_tokens=int(lengths[np.argmin(cosine)]),
-        mean_long=longer.get("cosine_mean"),
-        min_long=longer.get("cosine_min"),
+        mean_long=float(longer.mean()) if len(longer) else None,
+        min_long=float(longer.min()) if len(longer) else None,
     )
 
 

@@ -1,0 +1,119 @@
+"""Which bundles the engine serves: by what the build measured, by a verification, or because a setting says so."""
+
+import logging
+import math
+from pathlib import Path
+
+import pytest
+
+from engine.bundle import BundleError
+from engine.quality_bar import (
+    Verification,
+    admit,
+    loss_shortfall,
+    read_verification,
+    shortfalls,
+    verification_file,
+)
+from engine.serving import build_engine
+from engine.session import open_model
+from engine.settings import EngineSettings
+from tests.integration.engine_under_test import ONE_CORE, write_tiny_bundle
+from tests.unit.test_bundle import bundle
+
+GOOD = {"cosine_mean": 0.9991, "cosine_min": 0.9952, "batch_dependent_texts": 0.0, "batch_checked_texts": 24.0}
+
+
+def verification(shortfalls: list[str], graph: str = "3" * 64, kernel_class: str = "int8-exact") -> str:
+    """A verdict file's content; the graph is that of `test_bundle.bundle`."""
+    return Verification(
+        graph_sha256=graph, kernel_class=kernel_class, onnxruntime="1", texts="mine", quality={}, shortfalls=shortfalls
+    ).model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cosine_mean": 0.9989}, "0.99890 on average, the bar is 0.999"),
+        ({"cosine_min": 0.9949}, "0.99490 at worst, the bar is 0.995"),
+        ({"cosine_mean": math.nan}, "nan on average"),
+        ({"batch_dependent_texts": 2.0}, "2 of 24 texts change"),
+    ],
+)
+def test_a_figure_under_its_bar_is_named(change: dict[str, float], message: str) -> None:
+    """With the figure and the bar."""
+    assert shortfalls(GOOD) == []
+    (found,) = shortfalls(GOOD | change)
+    assert message in found
+
+
+def test_what_was_never_measured_does_not_pass() -> None:
+    """All of it is asked for."""
+    assert len(shortfalls({})) == 3
+
+
+def test_a_task_may_lose_two_tenths_of_a_point() -> None:
+    """More than that is named; a gain is no loss."""
+    assert loss_shortfall("STS", 82.0, 82.19) is None
+    assert loss_shortfall("STS", 83.0, 82.0) is None
+    assert "81.90, 0.30 below FP32" in (loss_shortfall("STS", 81.9, 82.2) or "")
+
+
+def test_the_builds_own_figures_decide_at_first(tmp_path: Path) -> None:
+    """The message names figure, bar and remedies."""
+    admit(tmp_path, bundle(quality=GOOD), "int8-exact", allow_unverified=False)
+    with pytest.raises(BundleError, match=r"bundle\.json: cosine to FP32 is 0\.99000.*ALLOW_UNVERIFIED_BUNDLE=true"):
+        admit(tmp_path, bundle(quality=GOOD | {"cosine_mean": 0.99}), "int8-exact", allow_unverified=False)
+    with pytest.raises(BundleError, match="is not known"):
+        admit(tmp_path, bundle(quality={}), "int8-exact", allow_unverified=False)
+
+
+def test_fp32_passes(tmp_path: Path) -> None:
+    """It is the measure itself."""
+    admit(tmp_path, bundle(precision="fp32"), "fp32", allow_unverified=False)
+
+
+def test_a_setting_serves_it_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And the log says so."""
+    admit(tmp_path, bundle(), "int8-exact", allow_unverified=True)
+    assert "served because DEJAVEC_ALLOW_UNVERIFIED_BUNDLE says so" in caplog.text
+
+
+def test_a_verification_wins_both_ways(tmp_path: Path) -> None:
+    """It was made on this machine, with these kernels, perhaps on the user's own texts."""
+    path = verification_file(tmp_path, "int8-exact")
+    path.write_text(verification([]))
+    admit(tmp_path, bundle(quality={}), "int8-exact", allow_unverified=False)
+    path.write_text(verification(["retrieval is 3.00 below FP32"]))
+    with pytest.raises(BundleError, match=r"verified-int8-exact\.json: retrieval is 3\.00 below FP32"):
+        admit(tmp_path, bundle(quality=GOOD), "int8-exact", allow_unverified=False)
+
+
+@pytest.mark.parametrize("content", ["{", verification([], graph="4" * 64), verification([], kernel_class="int8-x")])
+def test_a_verification_of_something_else_is_none(tmp_path: Path, content: str) -> None:
+    """Another graph, other kernels, half a file."""
+    verification_file(tmp_path, "int8-exact").write_text(content)
+    assert read_verification(tmp_path, bundle(), "int8-exact") is None
+
+
+def test_without_vnni_the_log_asks_for_a_verification(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The bundle may have been measured elsewhere; once verified here, nothing is asked."""
+    admit(tmp_path, bundle(quality=GOOD), "int8-saturating", allow_unverified=False)
+    assert "dejavec model verify" in caplog.text
+    caplog.clear()
+    verification_file(tmp_path, "int8-saturating").write_text(verification([], kernel_class="int8-saturating"))
+    admit(tmp_path, bundle(quality=GOOD), "int8-saturating", allow_unverified=False)
+    assert not caplog.text
+
+
+def test_the_engine_asks_before_it_serves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An fp16 bundle that was never compared with FP32: refused, unless the setting allows it."""
+    folder = write_tiny_bundle(tmp_path / "b", precision="fp16")
+    with pytest.raises(BundleError, match="under the bar"):
+        open_model(folder, "cpu", ONE_CORE)
+    settings = EngineSettings(model_bundle=folder, device="cpu")
+    with pytest.raises(BundleError, match="under the bar"):
+        build_engine(settings)
+    with caplog.at_level(logging.WARNING):
+        build_engine(settings.model_copy(update={"allow_unverified_bundle": True}))
+    assert "served because" in caplog.text
