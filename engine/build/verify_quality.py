@@ -68,7 +68,7 @@ def _is_split(texts: CalibrationTexts) -> bool:
 def compare_with(reference: Run, run: Run, texts: Sequence[Int32Array]) -> CosineReport:
     """The cosine of each text's two vectors."""
     vectors, exact = unit_length(embed(run, texts)), unit_length(embed(reference, texts))
-    cosine = np.sum(vectors * exact, axis=1, dtype=np.float64)
+    cosine = np.asarray(np.sum(vectors * exact, axis=1, dtype=np.float64))
     lengths = np.array([len(text) for text in texts])
     longer = cosine[lengths >= SHORT_TOKENS]
     return CosineReport(
@@ -83,7 +83,7 @@ def compare_with(reference: Run, run: Run, texts: Sequence[Int32Array]) -> Cosin
 
 
 def check_batches(run: Run, texts: Sequence[Int32Array], max_tokens: int, vocab_size: int) -> BatchReport:
-    """Compare bytes: each text alone, beside the longest, and in shuffled batches of mixed lengths and sizes.
+    """Compare bytes: texts alone, beside the longest, and in shuffled batches of mixed lengths and sizes.
 
     Random texts of the lengths around which kernels change their way are added to those given.
     """
@@ -101,9 +101,9 @@ def check_batches(run: Run, texts: Sequence[Int32Array], max_tokens: int, vocab_
 
 
 def _companies(lengths: Sequence[int], rng: np.random.Generator) -> Iterator[list[int]]:
-    """Each text beside the longest; then all texts in shuffled batches of 1 to 64, bounded in padded tokens."""
+    """One text of each length beside the longest; then all in shuffled batches of 1 to 64, bounded in padded tokens."""
     longest = int(np.argmax(lengths))
-    yield from ([index, longest] for index in range(len(lengths)))
+    yield from ([lengths.index(length), longest] for length in sorted(set(lengths)))
     for _ in range(ROUNDS):
         batch: list[int] = []
         size = int(rng.integers(1, 65))
