@@ -19,7 +19,9 @@ KERNELS = {
     SATURATING_CLASS: "uint8 x int8 products saturate on this CPU (no VNNI): its vectors have a fingerprint of their "
     "own, and the figures below are measured with them and decide",
     "fp32": "plain float32",
-    "fp16": "float16 on the CPU",
+    "fp16-cpu": "float16 on the CPU, which is slow",
+    "fp16-cuda": "float16 on a CUDA GPU",
+    "fp32-cuda": "float32 on a CUDA GPU",
 }
 PASSES, FAILS, UNDECIDED = "PASSES", "UNDER THE BAR", "NOT DECIDED"
 
