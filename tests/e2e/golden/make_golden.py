@@ -18,7 +18,8 @@ CHECKPOINT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab12
 OUTPUT = Path(__file__).with_name("minilm_fp32.json")
 DIGITS = 7
 
-TEXTS = [
+ORDINARY_TEXTS = Path(__file__).parents[3] / "loadtest" / "texts.txt"
+UNUSUAL_TEXTS = [
     "a",
     "Hi",
     "?",
@@ -64,14 +65,15 @@ def main() -> None:
     """Embed each text alone, so that padding plays no part, and write the file."""
     from sentence_transformers import SentenceTransformer
 
+    texts = [*UNUSUAL_TEXTS, *ORDINARY_TEXTS.read_text(encoding="utf-8").splitlines()]
     model = SentenceTransformer(str(checkpoint_folder()), device="cpu")
-    vectors = [[round(float(x), DIGITS) for x in model.encode(text)] for text in TEXTS]
+    vectors = [[round(float(x), DIGITS) for x in model.encode(text)] for text in texts]
     content = {
         "model": "sentence-transformers/all-MiniLM-L6-v2",
         "source_sha256": CHECKPOINT_SHA256,
         "made_with": {name: version(name) for name in ("torch", "sentence-transformers", "transformers", "tokenizers")},
         "max_tokens": model.max_seq_length,
-        "entries": [{"text": text, "vector": vector} for text, vector in zip(TEXTS, vectors, strict=True)],
+        "entries": [{"text": text, "vector": vector} for text, vector in zip(texts, vectors, strict=True)],
     }
     OUTPUT.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
 
