@@ -140,7 +140,7 @@ def _batcher_settings(
         shape=shape,
         max_queue_tokens=settings.max_queue_tokens or least,
         deadline_s=settings.engine_deadline_s,
-        tokens_per_s=cost.tokens_per_s * topology.sessions,
+        tokens_per_s=cost.tokens_per_s * runs,
         policy=settings.batching_policy,
         window_s=settings.batching_timeout_ms / 1000,
     )

@@ -46,6 +46,7 @@ def test_a_bundle_is_whole_and_says_what_it_is(source: str, out: Path) -> None:
         "model.onnx",
         "tokenizer.json",
         "kernel_probe.onnx",
+        "probe.npz",
     }
 
 

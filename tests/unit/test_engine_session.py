@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from deploy.cli import main as dejavec
 from engine import server
 from engine.cli import engine
 from engine.session import choose_device
@@ -59,8 +60,9 @@ def test_the_command_line_wins_over_the_environment(tmp_path: Path, monkeypatch:
 
 
 def test_a_bad_setting_ends_the_command_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No stack trace, but the setting and what is wrong with it."""
+    """No stack trace, but the setting and what is wrong with it; exit status 2, as for every wrong setting."""
     monkeypatch.setenv("DEJAVEC_MAX_BATCH_SIZE", "none")
-    result = CliRunner().invoke(engine, [])
-    assert result.exit_code != 0
+    result = CliRunner().invoke(dejavec, ["engine"])
+    assert result.exit_code == 2
     assert "max_batch_size" in result.output
+    assert "Traceback" not in result.output
