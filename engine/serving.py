@@ -49,7 +49,7 @@ class Engine:
         self._tokenizer = parse_tokenizer(model.tokenizer_json, model.bundle.max_tokens)
         self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         cost = measure_run_cost(model)
-        bounds = _batcher_settings(settings, self.info.max_request_tokens, cost, topology, model.device)
+        bounds = _batcher_settings(settings, self.info.max_request_tokens, cost, len(model.runs), model.device)
         self.batcher = Batcher(model.runs, self.info.dimensions, bounds, self.metrics)
         self.metrics.watch(
             lambda: self.batcher.queued_rows,
@@ -119,7 +119,7 @@ def _largest_body(max_request_tokens: int) -> int:
 
 
 def _batcher_settings(
-    settings: EngineSettings, max_request_tokens: int, cost: RunCost, topology: Topology, device: str
+    settings: EngineSettings, max_request_tokens: int, cost: RunCost, runs: int, device: str
 ) -> BatcherSettings:
     """Resolve automatic bounds. Raises ConfigurationError for a queue too small for a legal request."""
     least = 2 * max_request_tokens
