@@ -92,11 +92,10 @@ def admit(folder: Path, bundle: Bundle, kernel_class: str, allow_unverified: boo
     verification = read_verification(folder, bundle, kernel_class)
     if verification is None:
         found, origin = shortfalls(bundle.quality), BUNDLE_FILE
-        if kernel_class == SATURATING_CLASS:
+        if kernel_class == SATURATING_CLASS or kernel_class.endswith("-cuda"):
             logger.warning(
-                "this CPU's INT8 products saturate (no VNNI), and the quality in %s may have been measured on another: "
-                "run `dejavec model verify %s` here once",
-                BUNDLE_FILE, folder,
+                "%s: %s may tell the quality of other kernels: run `dejavec model verify %s` here once",
+                kernel_class, BUNDLE_FILE, folder,
             )  # fmt: skip
     else:
         found, origin = verification.shortfalls, verification_file(folder, kernel_class).name

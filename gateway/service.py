@@ -267,9 +267,13 @@ class EmbeddingService:
             texts = [encoded for key in keys if (encoded := by_key[key].encoded) is not None]
             with ENGINE_CALL.time():
                 vectors = await self._engine.vectors(model, texts, lane, request.deadline)
-            return {
+            computed = {
                 key: as_stored(vector.tobytes(), self._cache_dtype) for key, vector in zip(keys, vectors, strict=True)
             }
+            if request.control.writes:  # now, so that a request finds this flight or L0, and never neither
+                for key, vector in computed.items():
+                    self._keep_local(by_key[key], vector)
+            return computed
 
         found = await self._flights.run(list(by_key), compute)
         return {digest: vector for (digest, _), vector in found.items()}
@@ -291,12 +295,15 @@ class EmbeddingService:
         for item in items:
             if item.lookup is not None and item.lookup.vector is not None:
                 continue
-            assert item.encoded is not None
             assert item.vector is not None
-            entry = LocalEntry(item.vector, item.encoded.tokens, item.encoded.truncated)
-            self._local.put(item.local_digest, entry, self._cache_ttl_s)
+            self._keep_local(item, item.vector)
         if exact is not None:
             exact.put_many([(item.digest, item.vector) for item in computed if item.vector is not None])
+
+    def _keep_local(self, item: _Item, vector: bytes) -> None:
+        assert item.encoded is not None
+        entry = LocalEntry(vector, item.encoded.tokens, item.encoded.truncated)
+        self._local.put(item.local_digest, entry, self._cache_ttl_s)
 
 
 class _Stages:

@@ -45,6 +45,7 @@ from engine.bundle import (
     sha256_of,
 )
 from engine.protocol import Int32Array
+from engine.quality_bar import shortfalls
 
 BUILDER_VERSION = 2  # raise it whenever the same inputs give another graph or tokenizer
 BUILDING_SUFFIX = ".building"
@@ -197,6 +198,8 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     quality = _measure(plan, run, reference, tokenizer, progress)
     if not plan.options.force:
         demand(quality)
+    for shortfall in shortfalls(quality) if plan.options.precision != "fp32" else ():
+        progress(f"UNDER THE ENGINE'S BAR: {shortfall}; `dejavec model verify` tells more")
     bundle = _describe(plan, folder, quality)
     _write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
     progress(f"built in {time.perf_counter() - started_s:.1f} s")

@@ -5,7 +5,7 @@ Reading keeps a bounded sample, drawn with a fixed seed, so that the same file a
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from engine.feeds import feeds
 from engine.protocol import Float32Array, Int32Array
 
 DEFAULT_FILE = Path(__file__).with_name("calibration.txt")
+DEFAULT_HOLD_OUT = Path(__file__).with_name("hold_out.txt")  # ordinary texts that measure, and never calibrate
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 SAMPLE_SIZE = 400  # peaks settle well before
 HOLD_OUT_EVERY = 4  # every fourth text measures the finished graph instead of calibrating it
@@ -40,7 +41,10 @@ def read_texts(path: Path | None, sample_size: int = SAMPLE_SIZE) -> Calibration
 
     Raises CalibrationError when the file cannot be read or holds no text at all.
     """
-    path = path or DEFAULT_FILE
+    if path is None:
+        texts = read_texts(DEFAULT_FILE, sample_size)
+        ordinary = tuple(text for text in _lines(DEFAULT_HOLD_OUT) if text)
+        return replace(texts, hold_out=texts.hold_out + ordinary)
     sample: list[str] = []
     draw = random.Random(0)  # noqa: S311  # a reproducible sample, no secret
     n_lines = n_texts = 0
