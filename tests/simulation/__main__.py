@@ -16,7 +16,7 @@ from cache.reuse import ReuseSettings
 from cache.threshold import Predictor, choose
 from engine.build.probe import quick_probe, spearman, vocabulary_vectors
 from tests.simulation.attacks import TRICKS, attack_texts
-from tests.simulation.replay import AutoRun, Costs, Outcome, Prepared, hindsight, prepare
+from tests.simulation.replay import LABEL_LAG, AutoRun, Costs, Outcome, Prepared, hindsight, prepare
 from tests.simulation.streams import SOURCES, Stream, Teacher, embed_cached, load, shuffled
 
 FIDELITIES = (0.95, 0.92, 0.90)
@@ -172,7 +172,7 @@ class Bench:
                 run = self._prepare_run(prepared, 0.90, 0.05, seed, SHORT_ENGINE_S, False, after)
                 out = run.run()
                 if out.hits > after and out.trips:
-                    bound = violations_before_trip(settings, settings.limit(after))
+                    bound = violations_before_trip(settings, settings.limit(after)) + LABEL_LAG
                     first_trip = out.violations_at_trips[0]
                     rows.append({"after": after, "violations_at_trip": first_trip, "bound": bound})
         print(f"\nplanted drift: {rows}")

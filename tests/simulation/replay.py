@@ -18,6 +18,9 @@ from tests.simulation.streams import Float32Array, Stream
 SPARE = 40  # nearest earlier texts kept a text; those not in the index are skipped
 
 
+LABEL_LAG = 4  # requests between an answer and its label's arrival, as in the product
+
+
 @dataclass(frozen=True, slots=True)
 class Costs:
     """Seconds: the engine's time a text, a look-up (probe, decision, one KNN), an index write."""
@@ -140,7 +143,7 @@ class AutoRun:
         for text in self.stream.order:
             if not self._stored[text]:
                 self._request(int(text))
-            if len(self._late) > 4:
+            if len(self._late) > LABEL_LAG:
                 self._learn(self._late.popleft())
         self.outcome.trips = self.reuse.trips
         self.outcome.governor_reason = self.governor.reason if self.governor else ""
@@ -212,7 +215,9 @@ class AutoRun:
         trips = self.reuse.trips
         self.reuse.add_label(label)
         if self.reuse.trips > trips:
-            self.outcome.violations_at_trips.append(self.outcome.violations)
+            drifting = self.drift_after_hits is not None
+            seen = self.violations_since_drift if drifting else self.outcome.violations
+            self.outcome.violations_at_trips.append(seen)
 
 
 def _pair(text: int, neighbour: int) -> int:
