@@ -30,18 +30,6 @@ from typing import Any
 GUESSES = ((0.01, 0.45), (0.2, 0.25), (0.45, 0.20), (0.7, 0.10))
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateSettings:
-    """What is promised: at most `alpha` violations among hits, with confidence 1 - `beta`."""
-
-    alpha: float = 0.05
-    beta: float = 0.05
-
-    def __post_init__(self) -> None:
-        if not (0 < self.alpha < 0.5 and 0 < self.beta < 0.5):
-            raise ValueError("alpha and beta must lie between 0 and 0.5")
-
-
 @dataclass(slots=True)
 class BettingTest:
     """One level's test of "at most alpha violations". `log_capital` holds one figure a guess."""

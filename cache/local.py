@@ -61,11 +61,6 @@ class LocalCache:
         while self.used_bytes > self._max_bytes:
             self._remove(next(iter(self._entries)))
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
-        self.used_bytes = 0
-
     def _remove(self, digest: bytes) -> None:
         _, entry = self._entries.pop(digest)
         self.used_bytes -= len(entry.vector) + ENTRY_OVERHEAD_BYTES

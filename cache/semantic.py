@@ -41,6 +41,13 @@ JOBS_AT_ONCE: Final = 64
 FIRST_LOOKUPS: Final = 20  # of a scope in this process: what is rationed must first be measured
 
 
+def cosine_similarity(first: bytes, second: bytes) -> float:
+    """Of two stored vectors, float32 bytes of equal length; 0 where one has no length."""
+    a, b = np.frombuffer(first, dtype="<f4"), np.frombuffer(second, dtype="<f4")
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norm if norm > 0 else 0.0
+
+
 class SemanticMode(enum.Enum):
     """OBSERVE: learn, serve nothing; AUTO: serve once certified and worth it; ON: serve by the moving threshold."""
 
@@ -300,9 +307,7 @@ class SemanticTier:
     def _label(self, job: _Job, lookup: Lookup, stored: bytes) -> bool:
         """Record the true similarity; whether a served vector was below the fidelity."""
         assert lookup.choice is not None
-        true, other = np.frombuffer(job.vector, dtype="<f4"), np.frombuffer(stored, dtype="<f4")
-        norm = float(np.linalg.norm(true) * np.linalg.norm(other))
-        similarity = float(true @ other) / norm if norm > 0 else 0.0
+        similarity = cosine_similarity(job.vector, stored)
         is_violation = similarity < self.settings.reuse.fidelity
         pair = int.from_bytes(job.digest[:4] + (lookup.neighbour or b"")[:3], "big")
         self.scope(job.tag).add_label(pair, lookup, similarity, job.is_check, is_violation)

@@ -1,7 +1,8 @@
 """TCP ports of this machine: is one free, and which one could be had."""
 
-import os
 import socket
+
+from engine.configuration import port_refusal
 
 LOOPBACK = "127.0.0.1"
 
@@ -15,11 +16,4 @@ def free_port() -> int:
 
 def refusal(port: int, host: str = LOOPBACK) -> str | None:
     """Why a server could not listen there now ("Address already in use"), or None if it could."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return os.strerror(error.errno) if error.errno else str(error)
-    return None
+    return port_refusal(host, port)

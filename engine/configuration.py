@@ -90,18 +90,24 @@ def check_names(known: Iterable[str]) -> list[str]:
     return [f"unknown variable {v}{_nearest(v.removeprefix(ENV_PREFIX).lower(), names)}" for v in unknown]
 
 
-def check_port(host: str, port: int, setting: str) -> None:
-    """Raise ConfigurationError naming the setting when a server could not listen there now."""
+def port_refusal(host: str, port: int) -> str | None:
+    """Why a server could not listen there now ("Address already in use"), or None if it could."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind((host, port))
         except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; "
-                f"choose another {setting} ({ENV_PREFIX}{setting.upper()})"
-            ) from None
+            return os.strerror(error.errno) if error.errno else str(error)
+    return None
+
+
+def check_port(host: str, port: int, setting: str) -> None:
+    """Raise ConfigurationError naming the setting when a server could not listen there now."""
+    if why := port_refusal(host, port):
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {why}; choose another {setting} ({ENV_PREFIX}{setting.upper()})"
+        )
 
 
 def _nearest(name: str, names: set[str]) -> str:

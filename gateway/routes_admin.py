@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES
-from engine.protocol import Float32Array, Lane
+from cache.semantic import cosine_similarity
+from engine.protocol import Lane
 from gateway.errors import BadRequest, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
 from gateway.state import Gateway
 from gateway.tenants import DEFAULT_NAMESPACE, bearer, same_secret
@@ -79,7 +80,7 @@ async def explain(gateway: Admin, body: ExplainBody) -> dict[str, object]:
         deadline = asyncio.get_running_loop().time() + gateway.settings.request_timeout_s
         true = (await gateway.engine.vectors(model, [encoded], Lane.BULK, deadline))[0]
         (stored,) = await gateway.exact.get_many([bytes.fromhex(best["entry"])], model.info.dimensions)
-        best["true_similarity"] = None if stored is None else _cosine(true, np.frombuffer(stored, dtype="<f4"))
+        best["true_similarity"] = None if stored is None else round(cosine_similarity(true.tobytes(), stored), 6)
     return told
 
 
@@ -94,8 +95,3 @@ async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str]:
     except PurgeFailed as error:
         raise PurgeUnconfirmed(str(error), retry_after_s=1) from error
     return {"purged": "all" if body.all else namespace, "epoch": epoch}
-
-
-def _cosine(first: Float32Array, second: Float32Array) -> float:
-    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return round(float(first @ second) / norm, 6) if norm > 0 else 0.0

@@ -31,23 +31,8 @@ from gateway.client import (
     Unauthorized,
     Unavailable,
 )
+from tests.fake_time import Time
 from tests.integration.standin_gateway import StandIn, garbage, hang, reset_mid_body, status, vector_of
-
-
-class Time:
-    """A clock, and the sleep that moves it without waiting."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.waits: list[float] = []
-
-    def clock(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
 
 
 @pytest.fixture

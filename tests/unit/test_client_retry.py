@@ -16,21 +16,7 @@ from gateway.client.errors import (
     Unavailable,
 )
 from gateway.client.retry import Deadline, RetryPolicy, with_retries
-
-
-class Time:
-    """A clock and the sleep that moves it."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.waits: list[float] = []
-
-    def clock(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.now += seconds
+from tests.fake_time import Time
 
 
 class Attempts:
