@@ -7,8 +7,10 @@ import tempfile
 import click
 import uvicorn
 
-from engine.configuration import ENV_PREFIX, check_port, load
+from cache.keys import SecretError, load_or_make_secret
+from engine.configuration import ENV_PREFIX, ConfigurationError, check_port, load
 from gateway.settings import GatewaySettings
+from gateway.token_input import TokenInputError, decoder_for
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close first and no request meets a reset
@@ -38,6 +40,7 @@ def gateway(host: str | None, port: int | None, workers: int | None, engine_url:
     os.environ.update({ENV_PREFIX + name.upper(): str(value) for name, value in overrides.items() if value is not None})
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     check_port(settings.gateway_host, settings.gateway_port, "gateway_port")
+    _check_worker_needs(settings)
     _say(settings)
     if settings.gateway_workers > 1 and MULTIPROC_VARIABLE not in os.environ:
         with tempfile.TemporaryDirectory(prefix="dejavec-metrics-") as folder:
@@ -45,6 +48,16 @@ def gateway(host: str | None, port: int | None, workers: int | None, engine_url:
             _serve(settings)
     else:
         _serve(settings)
+
+
+def _check_worker_needs(settings: GatewaySettings) -> None:
+    """Find here, in one message, what each worker would end on with a trace. Raises ConfigurationError."""
+    try:
+        decoder_for(settings.token_input_encoding)
+        if settings.key_secret is None:
+            load_or_make_secret(settings.key_secret_file)
+    except (TokenInputError, SecretError) as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _serve(settings: GatewaySettings) -> None:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from deploy.cli import COMMANDS, main
 from deploy.install import ROOT
+from deploy.ports import free_port
 
 HELP_BUDGET_S = 0.2
 
@@ -126,3 +127,22 @@ def test_a_missing_file_is_named() -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "/nowhere.toml" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("DEJAVEC_TOKEN_INPUT_ENCODING", "nonsense", "token_input_encoding 'nonsense' cannot be loaded"),
+        ("DEJAVEC_KEY_SECRET_FILE", "/dev/null/secret", "the key secret /dev/null/secret cannot be used"),
+    ],
+)
+def test_what_a_worker_would_end_on_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, told: str
+) -> None:
+    """The gateway says it before it starts a worker, with exit status 2 and no trace."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, value)
+    result = CliRunner().invoke(main, ["gateway", "--port", str(free_port())])
+    assert result.exit_code == 2
+    assert told in result.output
+    assert "Traceback" not in result.output
