@@ -1,12 +1,13 @@
 """What the engine would say, read off the neighbours: kriging in the probe's space. Pure numpy; no I/O.
 
-The probe p is a rough image of the engine's vector e. How far it is off, r = e - p, changes slowly from text to text,
-and the neighbours' r are known. So their differences are carried over to the new text:
+The probe p is a rough image of the engine's vector e. How far it is off changes slowly from text to text, and for the
+neighbours it is known. So the neighbours' vectors are combined as their probes make up the text's probe, and what
+they leave open is mapped by M, the namespace's trend (`cache.trend`; the identity before it is learned):
 
-    e^ = p + w R,    w = k (K + noise I)^-1,    K_ij = exp(-|p_i - p_j| / reach),   k_j = exp(-|p - p_j| / reach)
+    e^ = w E + (p - w P) M,   w = k (K + noise I)^-1,   K_ij = exp(-|p_i - p_j| / reach),  k_j = exp(-|p - p_j| / reach)
     similarity_j = cos(e^, e_j),    spread = 1 - w k
 
-the simple kriging predictor and its variance (Rasmussen and Williams, 2006, eq. 2.25 and 2.26), with the
+the kriging predictor with trend p M and its variance (Rasmussen and Williams, 2006, eq. 2.25, 2.26 and 2.38), with the
 Ornstein-Uhlenbeck kernel because the engine is not smooth. `spread` is 0 on top of a neighbour and 1 far from all.
 This is the one step that a look-up gains most from. e^ is never served; only the engine's own vectors are.
 """
@@ -35,11 +36,18 @@ class Prediction:
     spread: float
 
 
-def predict(kernel: Kernel, probe: Float32Array, probes: Float32Array, vectors: Float32Array) -> Prediction:
+def predict(
+    kernel: Kernel,
+    probe: Float32Array,
+    probes: Float32Array,
+    vectors: Float32Array,
+    trend: Float32Array | None = None,
+) -> Prediction:
     """Predicted cosine of a text with each of its k candidates.
 
     probe: float32[d] of the text; probes: float32[k, d] and vectors: float32[k, d] of the candidates, the latter the
-    engine's vectors in the probe's space (`Probe.project`). All unit length; k at least 1.
+    engine's vectors in the probe's space (`Probe.project`). All unit length; k at least 1. trend: M, float32[d, d];
+    None is the identity.
     """
     near = probes @ probe
     gram = probes @ probes.T
@@ -47,6 +55,7 @@ def predict(kernel: Kernel, probe: Float32Array, probes: Float32Array, vectors: 
     covariance[np.diag_indices_from(covariance)] = 1 + kernel.noise
     towards = np.exp(np.sqrt(np.maximum(2 - 2 * near, 0)) * (-1 / kernel.reach))
     weights = np.linalg.solve(covariance, towards)
-    estimate = probe + weights @ (vectors - probes)
+    left_open = probe - weights @ probes
+    estimate = weights @ vectors + (left_open if trend is None else left_open @ trend)
     length = max(float(np.sqrt(estimate @ estimate)), TINY)
     return Prediction(near, (vectors @ estimate) / np.float32(length), max(float(1 - weights @ towards), 0.0))

@@ -8,29 +8,35 @@ up two steps when checked hits violated more than alpha allows, down one step wh
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from cache.calibration import IDENTITY, MonotoneMap
 from cache.kriging import Kernel, predict
 from cache.probe import Float32Array
 
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """How z is made: the kernel, the margin a unit of spread costs, and the calibration of z."""
+    """How z is made: the kernel, and the margin that a unit of spread costs."""
 
     kernel: Kernel = field(default_factory=Kernel)
-    margin: float = 0.05
-    calibration: MonotoneMap = IDENTITY
+    margin: float = 0.2
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> "Predictor":
         """The prior that the probe's file carries ("reach", "noise", "margin"), or the defaults."""
         kernel = Kernel(float(meta.get("reach", 2.0)), float(meta.get("noise", 0.02)))
-        return cls(kernel, float(meta.get("margin", 0.05)))
+        return cls(kernel, float(meta.get("margin", 0.2)))
+
+    @property
+    def cautious(self) -> "Predictor":
+        """For `on` mode, which has no certificate: the margin doubled.
+
+        Measured on five streams at fidelity 0.92: of the first 50 hits 2-15 % violated instead of 0-19 %.
+        """
+        return replace(self, margin=2 * self.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +50,24 @@ class Choice:
     z: float
 
 
-def choose(predictor: Predictor, probe: Float32Array, probes: Float32Array, vectors: Float32Array) -> Choice | None:
+def choose(
+    predictor: Predictor,
+    probe: Float32Array,
+    probes: Float32Array,
+    vectors: Float32Array,
+    trend: Float32Array | None = None,
+) -> Choice | None:
     """The candidate with the highest z, or None where there is no candidate.
 
-    probe: float32[d]; probes, vectors: float32[k, d], as `kriging.predict` takes them.
+    probe: float32[d]; probes, vectors: float32[k, d]; trend: float32[d, d], as `kriging.predict` takes them.
     """
     if len(probes) == 0:
         return None
-    prediction = predict(predictor.kernel, probe, probes, vectors)
+    prediction = predict(predictor.kernel, probe, probes, vectors, trend)
     index = int(np.argmax(prediction.similarity))
     similarity = float(prediction.similarity[index])
     margin = predictor.margin * prediction.spread
-    z = predictor.calibration(similarity - margin)
-    return Choice(index, float(prediction.probe_similarity[index]), similarity, margin, z)
+    return Choice(index, float(prediction.probe_similarity[index]), similarity, margin, similarity - margin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ from engine.protocol import Float32Array, Int32Array
 FORMAT_VERSION = 1
 CHUNK = 2048
 SPEARMAN_PAIRS = 50_000
-QUICK_PRIOR = {"reach": 2.0, "noise": 0.02, "margin": 0.2}  # of the decision: see cache.threshold
-FITTED_PRIOR = {"reach": 2.0, "noise": 0.1, "margin": 0.05}
+PRIOR = {"reach": 2.0, "noise": 0.02, "margin": 0.2}  # of the decision: see cache.kriging and cache.threshold
 
 Embed = Callable[[Sequence[Int32Array]], Float32Array]
 Progress = Callable[[str, float], None]  # what is being done, and the part of it that is done
@@ -83,7 +82,7 @@ def quick_probe(vocabulary: Float32Array, special_ids: Iterable[int], dimensions
     """The probe that needs no corpus, from `vocabulary_vectors`."""
     projection = principal_axes(vocabulary, min(dimensions, vocabulary.shape[1]))
     return ProbeArrays(
-        weighted_table(vocabulary, projection, special_ids), projection, {"form": "quick", **QUICK_PRIOR}
+        weighted_table(vocabulary, projection, special_ids), projection, {"form": "quick", **PRIOR}
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.build.probe import (
-    FITTED_PRIOR,
+    PRIOR,
     Embed,
     ProbeArrays,
     Progress,
@@ -216,7 +216,7 @@ def fit_probe(
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     table = fit_table(start, texts, vectors, images, pairs, settings, progress)
     table[list(special_ids)] = 0
-    meta: dict[str, Any] = {"form": "fitted", "texts": len(texts), "pairs": len(pairs), **FITTED_PRIOR}
+    meta: dict[str, Any] = {"form": "fitted", "texts": len(texts), "pairs": len(pairs), **PRIOR}
     if len(held) > 1:
         meta["spearman"] = round(spearman(probe_vectors(table, held), embed(held)), 4)
     return ProbeArrays(table, projection, meta)

@@ -13,11 +13,13 @@ from cache.certificate import binomial_cdf, upper_bound
 from cache.governor import Governor, GovernorSettings
 from cache.probe import Probe
 from cache.reuse import ReuseSettings
-from cache.threshold import Predictor, choose
+from cache.threshold import Predictor, ThresholdSettings, choose
+from cache.trend import TrendLearner
 from engine.build.probe import quick_probe, spearman, vocabulary_vectors
 from tests.simulation.attacks import TRICKS, attack_texts
+from tests.simulation.on_mode import OnRun
 from tests.simulation.replay import LABEL_LAG, AutoRun, Costs, Outcome, Prepared, hindsight, prepare
-from tests.simulation.streams import SOURCES, Stream, Teacher, embed_cached, load, shuffled
+from tests.simulation.streams import SOURCES, Stream, Teacher, embed_cached, load, one_after_another, shuffled
 
 FIDELITIES = (0.95, 0.92, 0.90)
 ALPHAS = (0.01, 0.05)
@@ -78,7 +80,10 @@ class Bench:
         ceilings = [row for stream in measured for row in self.ceilings(stream)]
         for stream in streams.values():
             self.auto(stream, seeds)
+        for stream in streams.values():
+            self.on_mode(stream, seeds)
         self.attacks(max(1, seeds))
+        self.switches(streams, seeds)
         drifts = self.drift(streams["revisions"] if "revisions" in streams else next(iter(streams.values())), seeds)
         bad = [run for run in self.runs if run["significantly_above"]]
         print(f"\n{len(self.runs)} runs; violation share above alpha with 95 % confidence in {len(bad)}: {bad}")
@@ -90,14 +95,18 @@ class Bench:
         first = WARM.get(stream.name) or len(set(prepared.order[: prepared.measured_from].tolist())) or 1
         z, true, near, near_true = [], [], [], []
         started = time.perf_counter()
-        for row in range(first, len(prepared.probes)):
+        learner, trend = TrendLearner(self.probe.dimensions), None
+        for row in range(len(prepared.probes)):
+            if learner.is_due:
+                trend = learner.fit().matrix
+            learner.add(prepared.probes[[row]], prepared.images[[row]])
             candidates = prepared.near[row][: self.neighbours]
             candidates = candidates[candidates >= 0]
-            best = choose(
-                self.predictor, prepared.probes[row], prepared.probes[candidates], prepared.images[candidates]
-            )
-            if best is None:
+            if row < first or not len(candidates):
                 continue
+            probes, images = prepared.probes[candidates], prepared.images[candidates]
+            best = choose(self.predictor, prepared.probes[row], probes, images, trend)
+            assert best is not None
             z.append(best.z)
             true.append(float(prepared.vectors[row] @ prepared.vectors[candidates[best.index]]))
             near.append(float(prepared.probes[row] @ prepared.probes[candidates[0]]))
@@ -143,8 +152,41 @@ class Bench:
             fidelity, alpha, governor = key
             print(f"   phi {fidelity} alpha {alpha} governor {governor}: {_summary(outs)}", flush=True)
 
+    def on_mode(self, stream: Stream, seeds: int) -> None:
+        """`on` from the first request, tau moving: what a newcomer gets, and what it costs in violations."""
+        for fidelity in FIDELITIES:
+            settings = ThresholdSettings(similarity_threshold=max(fidelity, 0.88), fidelity=fidelity)
+            outs = [
+                OnRun(prepare(shuffled(stream, s), self.probe), self.predictor.cautious, settings, s, self.neighbours)
+                for s in range(seeds)
+            ]
+            similarities = [one for run in outs for one in run.run()]
+            early = [one for run in outs for one in run.served[:50]]
+            requests, below = sum(run.requests for run in outs), fidelity - 0.05
+            print(
+                f"{stream.name}, on, phi {fidelity}: reused {len(similarities) / requests:.1%}, violations "
+                f"{_share_below(similarities, fidelity):.1%} (first 50 hits {_share_below(early, fidelity):.1%}; "
+                f"by more than .05: {_share_below(similarities, below):.1%}), "
+                f"tau at the end {sorted({run.threshold.tau for run in outs})}",
+                flush=True,
+            )
+
+    def switches(self, streams: dict[str, Stream], seeds: int) -> None:
+        """A topic that changes once the certificate holds, in every pair of streams that certify."""
+        names = [name for name in ("banking77", "revisions", "qqp") if name in streams]
+        for before in names:
+            for after in (name for name in names if name != before):
+                outs = []
+                for seed in range(seeds):
+                    joined = one_after_another(streams[before], streams[after], seed)
+                    prepared = prepare(joined, self.probe)
+                    outs += [
+                        self._run(prepared, fidelity, 0.05, seed, SHORT_ENGINE_S, False) for fidelity in (0.92, 0.90)
+                    ]
+                print(f"\ntopic switch, {before} then {after}: {_summary(outs)}", flush=True)
+
     def attacks(self, seeds: int) -> None:
-        """Hostile tenants, and a topic that changes."""
+        """Hostile tenants: easy paraphrases first, then look-alikes."""
         for trick in TRICKS:
             outs = []
             for seed in range(2 * seeds):
@@ -220,6 +262,10 @@ class Bench:
             }
         )
         return out
+
+
+def _share_below(similarities: list[float], fidelity: float) -> float:
+    return sum(one < fidelity for one in similarities) / max(1, len(similarities))
 
 
 def _oracle(prepared: Prepared, first: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

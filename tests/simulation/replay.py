@@ -13,6 +13,7 @@ from cache.governor import Governor
 from cache.probe import Probe
 from cache.reuse import AutoReuse, Label, ReuseSettings
 from cache.threshold import Choice, Predictor, choose
+from cache.trend import TrendLearner
 from tests.simulation.streams import Float32Array, Stream
 
 SPARE = 40  # nearest earlier texts kept a text; those not in the index are skipped
@@ -136,6 +137,8 @@ class AutoRun:
         self._stored = np.zeros(len(stream.probes), dtype=bool)
         self._indexed = np.zeros(len(stream.probes), dtype=bool)
         self._index_draw = self._draw.random(len(stream.probes))
+        self._learner = TrendLearner(stream.probes.shape[1])
+        self._trend: Float32Array | None = None
         self._late: deque[Label] = deque()  # labels arrive a few requests later, as they do in the product
 
     def run(self) -> Outcome:
@@ -174,7 +177,9 @@ class AutoRun:
         near = self.stream.near[text]
         near = near[near >= 0]
         near = near[self._indexed[near]][: self.neighbours]
-        choice = choose(self.predictor, self.stream.probes[text], self.stream.probes[near], self.stream.images[near])
+        choice = choose(
+            self.predictor, self.stream.probes[text], self.stream.probes[near], self.stream.images[near], self._trend
+        )
         return choice, int(near[choice.index]) if choice else -1
 
     def _compute(self, text: int) -> None:
@@ -186,6 +191,9 @@ class AutoRun:
             self.governor.saw_index_write(self.costs.index_s)
         self._indexed[text] = True
         self.outcome.saved_s -= self.costs.index_s
+        self._learner.add(self.stream.probes[[text]], self.stream.images[[text]])
+        if self._learner.is_due:
+            self._trend = self._learner.fit().matrix
 
     def _hit(self, text: int, neighbour: int, choice: Choice, probability: float) -> None:
         out = self.outcome

@@ -118,3 +118,14 @@ def shuffled(stream: Stream, seed: int, size: int | None = None) -> Stream:
         start = int(draw.integers(0, len(order) - size + 1))
         order = order[start : start + size]
     return Stream(stream.name, order, stream.ids, stream.vectors, 0)
+
+
+def one_after_another(before: Stream, after: Stream, seed: int) -> Stream:
+    """The requests of one stream, shuffled, and then those of another."""
+    first, second = shuffled(before, seed), shuffled(after, seed)
+    return Stream(
+        f"{before.name} then {after.name}",
+        np.concatenate([first.order, second.order + len(first.ids)]),
+        first.ids + second.ids,
+        np.concatenate([first.vectors, second.vectors]),
+    )

@@ -1,0 +1,112 @@
+"""The map from probe to engine vector that a namespace learns."""
+
+import numpy as np
+import pytest
+
+from cache.kriging import Kernel, predict
+from cache.trend import FIRST_FIT, MEMORY, TrendLearner
+
+DIMENSIONS = 8
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def taught(texts: int, seed: int = 0) -> tuple[TrendLearner, np.ndarray]:
+    """A learner that has seen texts whose engine vectors are a fixed turn of their probes, and that turn."""
+    draw = np.random.default_rng(seed)
+    turn = np.linalg.qr(np.eye(DIMENSIONS) + 0.3 * draw.normal(size=(DIMENSIONS, DIMENSIONS)))[0].astype(np.float32)
+    probes = unit(draw.normal(size=(texts, DIMENSIONS)))
+    learner = TrendLearner(DIMENSIONS)
+    learner.add(probes, probes @ turn)
+    return learner, turn
+
+
+def test_a_linear_relation_is_found() -> None:
+    """Vectors that are a turn of the probes give that turn."""
+    learner, turn = taught(2000)
+    assert np.abs(learner.fit().matrix - turn).max() < 0.01
+
+
+def test_directions_never_seen_stay_as_the_probe_has_them() -> None:
+    """Ridge towards the identity: a namespace that uses three axes leaves the others alone."""
+    learner, _ = taught(0)
+    probes = unit(np.abs(np.random.default_rng(1).normal(size=(500, 3))))
+    wide = np.zeros((500, DIMENSIONS), dtype=np.float32)
+    wide[:, :3] = probes
+    learner.add(wide, wide[:, [1, 0, 2, 3, 4, 5, 6, 7]])
+    matrix = learner.fit().matrix
+    assert np.array_equal(matrix[3:], np.eye(DIMENSIONS, dtype=np.float32)[3:])
+    assert matrix[0, 1] > 0.99
+
+
+def test_due_at_first_and_after_half_as_many_again() -> None:
+    """150 texts, then 225, 337, ...; at MEMORY the past is halved."""
+    learner, _ = taught(FIRST_FIT - 1)
+    assert not learner.is_due
+    row = unit(np.ones((1, DIMENSIONS)))
+    learner.add(row, row)
+    assert learner.is_due
+    learner.fit()
+    assert not learner.is_due
+    learner.add(row.repeat(FIRST_FIT // 2, axis=0), row.repeat(FIRST_FIT // 2, axis=0))
+    assert learner.is_due
+    learner, _ = taught(MEMORY)
+    learner.fit()
+    assert learner.texts == MEMORY // 2
+    assert not learner.is_due
+
+
+def test_old_traffic_is_forgotten() -> None:
+    """A namespace whose meaning turns learns the new one."""
+    learner, old = taught(MEMORY)
+    matrix = learner.fit().matrix
+    _, new = taught(0, seed=5)
+    for seed in range(2, 8):
+        probes = unit(np.random.default_rng(seed).normal(size=(MEMORY // 2, DIMENSIONS)))
+        learner.add(probes, probes @ new)
+        if learner.is_due:
+            matrix = learner.fit().matrix
+    assert np.abs(matrix - new).max() < np.abs(matrix - old).max() / 4
+
+
+def test_another_gateway_resumes_where_one_stopped() -> None:
+    """From the stored bytes come the same map to the bit, the same id, and sums that go on."""
+    learner, turn = taught(400)
+    trend = learner.fit()
+    again, resumed = TrendLearner.resume(trend.content, DIMENSIONS)
+    assert np.array_equal(again.matrix, trend.matrix)
+    assert (again.id, again.texts, resumed.texts) == (trend.id, 400, 400)
+    probes = unit(np.random.default_rng(3).normal(size=(300, DIMENSIONS)))
+    for one in (learner, resumed):
+        one.add(probes, probes @ turn)
+    assert np.abs(learner.fit().matrix - resumed.fit().matrix).max() < 0.01
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], lambda c: b"", lambda c: b"PK" + c[2:-9], bytes.upper])
+def test_a_damaged_map_is_refused(damage) -> None:  # type: ignore[no-untyped-def]
+    """Cut, empty or changed bytes are a ValueError, never a map."""
+    trend = taught(400)[0].fit()
+    with pytest.raises(ValueError, match="map"):
+        TrendLearner.resume(damage(trend.content), DIMENSIONS)
+
+
+def test_a_map_of_another_probe_is_refused() -> None:
+    """The dimensions must fit."""
+    with pytest.raises(ValueError, match="this probe"):
+        TrendLearner.resume(taught(400)[0].fit().content, DIMENSIONS + 1)
+
+
+def test_the_map_says_what_neighbours_leave_open() -> None:
+    """A text far from its neighbours is predicted by the map, one on top of a neighbour by the neighbour."""
+    learner, turn = taught(2000)
+    trend = learner.fit()
+    probes = unit(np.random.default_rng(9).normal(size=(5, DIMENSIONS)))
+    text, others = probes[0], probes[1:]
+    wanted = (others @ turn) @ (text @ turn)
+    plain = predict(Kernel(), text, others, others @ turn)
+    mapped = predict(Kernel(), text, others, others @ turn, trend.matrix)
+    assert np.abs(mapped.similarity - wanted).max() < np.abs(plain.similarity - wanted).max() / 5
+    on_top = predict(Kernel(noise=1e-4), others[0], others, others @ turn, trend.matrix)
+    assert on_top.similarity[0] > 0.999
