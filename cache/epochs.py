@@ -13,11 +13,10 @@ import time
 from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, SECRET_CHECK_KEY, epoch_key, secret_fingerprint
-from cache.redis_link import RedisAway, RedisLink, script
+from cache.redis_link import RedisAway, RedisLink, script, sync_to_disk
 
 log = logging.getLogger("dejavec.cache")
 
@@ -94,7 +93,7 @@ class Epochs:
             epoch = new_epoch(self._known[namespace])
             self._known[namespace] = epoch
             await self._exchange([namespace], create=False)
-            await self._link.call(_sync_to_disk, timeout_s=3.0)
+            await self._link.call(sync_to_disk, timeout_s=3.0)
         except RedisAway as error:
             raise PurgeFailed("Redis did not confirm the purge: try again when /ready names it ok") from error
         return self._known[namespace]
@@ -148,13 +147,3 @@ class Epochs:
                 "Give all gateways the same key_secret (or key_secret_file), or purge %s",
                 SECRET_CHECK_KEY.decode(),
             )
-
-
-async def _sync_to_disk(redis: Redis) -> None:
-    """Wait for the AOF to be on disk; servers without AOF or before 7.2 have nothing to wait for."""
-    try:
-        on_disk, _replicas = await redis.waitaof(1, 0, 2000)
-    except ResponseError:
-        return
-    if not on_disk:
-        raise TimeoutError

@@ -4,6 +4,7 @@
     dv1:epoch:<namespace>   a namespace's epoch ("*" for all of them), no TTL
     dv1:s:, dv1:si:         semantic documents and their index: see cache.index
     dv1:l:, dv1:r:, dv1:w:  labels (stream), reuse state, and the lease of its writer, each with a scope's tag
+    dv1:live                values changed while running, for all gateways, no TTL
     dv1:secret-check        tells whether all gateways hash with the same secret, no TTL
 
 An entry's digest is a keyed BLAKE2b of fingerprint, namespace, epochs and token ids, so a key neither reveals its
@@ -24,6 +25,7 @@ EPOCH_PREFIX: Final = PREFIX + b"epoch:"
 LABELS_PREFIX: Final = PREFIX + b"l:"
 REUSE_PREFIX: Final = PREFIX + b"r:"
 LEASE_PREFIX: Final = PREFIX + b"w:"
+LIVE_KEY: Final = PREFIX + b"live"
 SECRET_CHECK_KEY: Final = PREFIX + b"secret-check"
 ALL_NAMESPACES: Final = "*"
 

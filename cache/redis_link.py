@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from cache.breaker import Breaker
 from cache.metrics import EXACT_ERRORS
@@ -94,3 +94,13 @@ def command(redis: Redis, *words: Any) -> Awaitable[Any]:
     """Run a command that redis-py has no typed method for."""
     result: Awaitable[Any] = redis.execute_command(*words)  # type: ignore[no-untyped-call]
     return result
+
+
+async def sync_to_disk(redis: Redis) -> None:
+    """Wait for the AOF to be on disk; servers without AOF or before 7.2 have nothing to wait for."""
+    try:
+        on_disk, _replicas = await redis.waitaof(1, 0, 2000)
+    except ResponseError:
+        return
+    if not on_disk:
+        raise TimeoutError

@@ -1,39 +1,47 @@
-"""One scope's learned state as a gateway holds it: threshold, certificate, governor, and its exchange with the others.
+"""One scope's learned state as a gateway holds it: threshold, certificate, label table, governor, and its exchange.
 
 Labels go to the shared stream; whoever holds the lease folds them into the state that all read. The governor is this
-process's own: it measures this process's costs. Knows nothing of vectors or of how z is made.
+process's own: it measures this process's costs. What was learned for another promise (fidelity, alpha) counts no more;
+the label table, which only says what is true, outlives a change of promise. Knows nothing of vectors or of how z is
+made.
 """
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from cache.governor import Governor
+from cache.governor import Governor, GovernorSettings
+from cache.keys import Scope
+from cache.label_table import LabelTable
+from cache.promise import Promise
 from cache.reuse import AutoReuse, Label
 from cache.reuse_log import ReuseLog, Saved
 from cache.threshold import DynamicThreshold
 
 if TYPE_CHECKING:
-    from cache.semantic import Lookup, SemanticSettings
+    from cache.semantic import Lookup
 
-MAX_HITS_IN_EVENT = 100_000
+MAX_COUNT_IN_EVENT = 100_000
 EARLY_CHECKS = 20  # the first hits of a scope in `on` mode are all checked
 
 
 class ScopeState:
-    """State of one (model, namespace, epoch), named by its tag."""
+    """State of one (model, namespace, epoch), named in Redis by the tag of its keys."""
 
-    def __init__(self, tag: str, settings: "SemanticSettings", probe_id: str) -> None:
-        self.tag = tag
-        self._identity = f"{probe_id}:{settings.reuse.fidelity}:{settings.reuse.alpha}:{settings.reuse.beta}"
+    reuse: AutoReuse
+    threshold: DynamicThreshold
+    served: dict[str, int]
+    _paused_until: str | None  # an event id; "" while it is not known yet
+
+    def __init__(self, keys: Scope, promise: Promise, governor: GovernorSettings, probe_id: str) -> None:
+        self.keys = keys
+        self.promise = promise
         self.used_at = time.monotonic()
-        self.governor = Governor(settings.governor)
-        self.reuse = AutoReuse(settings.reuse)
-        self.threshold = DynamicThreshold(settings.threshold)
-        self.served = {"hits": 0, "checked": 0, "violations": 0}
-        self._settings = settings
+        self.governor = Governor(governor)
+        self.table = LabelTable()
+        self._probe_id = probe_id
         self._last_event = "0-0"
         self._events: list[dict[str, Any]] = []
-        self._paused_until: str | None = None  # an event id; "" while it is not known yet
+        self._start_afresh()
 
     @property
     def is_paused(self) -> bool:
@@ -45,16 +53,30 @@ class ScopeState:
         """All of a scope's first hits are checked, then a falling share."""
         return min(1.0, EARLY_CHECKS / max(self.served["checked"], 1))
 
+    def adopt(self, promise: Promise) -> None:
+        """Go by another promise from now on: another fidelity or alpha starts afresh, other bounds move tau."""
+        if promise.reuse == self.promise.reuse:
+            started_at, self.promise = self.promise.threshold.similarity_threshold, promise
+            self.threshold = self._threshold_from(self.threshold.to_state(), started_at)
+            return
+        self.promise = promise
+        self._start_afresh()
+
     def count_hits(self, hits: int) -> None:
         """Vectors were served."""
         if hits:
             self._events.append({"i": self._identity, "k": "hits", "n": hits})
 
+    def count_empty(self, lookups: int) -> None:
+        """Look-ups found nothing that could have been served."""
+        if lookups:
+            self._events.append({"i": self._identity, "k": "empty", "n": lookups})
+
     def add_label(self, pair: int, lookup: "Lookup", similarity: float, was_hit: bool, is_violation: bool) -> None:
         """Record one comparison; it is shared at the next exchange."""
         assert lookup.choice is not None
         event: dict[str, Any] = {
-            "i": self._identity,
+            "i": lookup.promise.identity(self._probe_id),
             "k": "label",
             "p": pair,
             "z": round(lookup.choice.z, 6),
@@ -62,12 +84,16 @@ class ScopeState:
         }
         event |= {"v": lookup.version, "h": was_hit, "q": lookup.probability}
         self._events.append(event)
-        if was_hit and is_violation:
+        if was_hit and is_violation and lookup.promise.reuse == self.promise.reuse:
             self._paused_until = ""
 
     def served_summary(self) -> dict[str, Any]:
         """Hits served in this scope by all gateways, how many were checked, and how many of those violated."""
         return dict(self.served)
+
+    async def load(self, log: ReuseLog) -> None:
+        """Take the shared state, sending nothing. Raises RedisAway."""
+        self._take(await log.load(self.keys.tag))
 
     async def sync(self, log: ReuseLog) -> None:
         """Send own events; then fold all new ones in if this gateway is the writer, and take the shared state.
@@ -76,74 +102,142 @@ class ScopeState:
         """
         if self._events:
             sent = self._events[:256]
-            last = await log.append(self.tag, sent)
+            last = await log.append(self.keys.tag, sent)
             del self._events[: len(sent)]
             if self._paused_until == "" and not self._events:
                 self._paused_until = last
-        is_writer = await log.take_lease(self.tag)
-        saved = await log.load(self.tag)
-        self._take(saved)
+        is_writer = await log.take_lease(self.keys.tag)
+        self._take(await log.load(self.keys.tag))
         if is_writer:
             await self._fold(log)
         if self._paused_until and _order(self._last_event) >= _order(self._paused_until):
             self._paused_until = None
 
+    @property
+    def _identity(self) -> str:
+        return self.promise.identity(self._probe_id)
+
+    def _start_afresh(self) -> None:
+        self.reuse = AutoReuse(self.promise.reuse)
+        self.threshold = DynamicThreshold(self.promise.threshold)
+        self.served = {"hits": 0, "checked": 0, "violations": 0}
+        self._paused_until = None
+
     async def _fold(self, log: ReuseLog) -> None:
-        while events := await log.events_after(self.tag, self._last_event):
+        while events := await log.events_after(self.keys.tag, self._last_event):
             for event_id, event in events:
                 self._apply(event)
                 self._last_event = event_id
-            if not await log.save(self.tag, Saved(self._last_event, self._to_state())):
+            if not await log.save(self.keys.tag, Saved(self._last_event, self._to_state())):
                 return
 
     def _apply(self, event: dict[str, Any]) -> None:
-        """One event into the state; one that is damaged, or of another probe or promise, is skipped."""
-        if event.get("i") != self._identity:
+        """One event into the state; a damaged one is skipped, and so is one of another probe.
+
+        Of another promise only the label table learns: it holds what is true whatever is asked for.
+        """
+        if not self._is_of_probe(event.get("i")):
             return
+        is_own = event["i"] == self._identity
         try:
-            if event.get("k") == "hits":
-                hits = min(int(event["n"]), MAX_HITS_IN_EVENT)
-                self.served["hits"] += hits
-                for _ in range(hits):
-                    self.reuse.add_hit()
-                return
-            label = Label(
-                pair=int(event["p"]),
-                z=float(event["z"]),
-                similarity=float(event["s"]),
-                version=int(event["v"]),
-                was_hit=bool(event["h"]),
-                probability=float(event["q"]),
-            )
-            self.reuse.add_label(label)
+            if event.get("k") == "empty":
+                self.table.add_empty(_count(event))
+            elif event.get("k") == "hits":
+                self._add_hits(_count(event) if is_own else 0)
+            else:
+                label = _label(event)
+                self.table.add(label.z, label.similarity, 1 / label.probability if label.was_hit else 1.0)
+                if is_own:
+                    self._add_label(label)
         except (KeyError, TypeError, ValueError):
             return
+
+    def _add_hits(self, hits: int) -> None:
+        self.served["hits"] += hits
+        for _ in range(hits):
+            self.reuse.add_hit()
+
+    def _add_label(self, label: Label) -> None:
+        self.reuse.add_label(label)
         self.threshold.add_label(label.z, label.similarity, label.was_hit)
         if label.was_hit:
             self.served["checked"] += 1
-            self.served["violations"] += label.similarity < self._settings.reuse.fidelity
+            self.served["violations"] += label.similarity < self.promise.fidelity
 
     def _take(self, saved: Saved | None) -> None:
         if saved is None:
             return
-        try:
-            if saved.state["identity"] != self._identity:
-                return  # another probe or another promise: what was proven then says nothing now
-            reuse = AutoReuse.from_state(self._settings.reuse, saved.state["reuse"])
-            threshold = DynamicThreshold.from_state(self._settings.threshold, saved.state["threshold"])
-            served = {name: int(saved.state["served"][name]) for name in self.served}
-        except (KeyError, TypeError, ValueError):
-            return  # of another version: the writer starts afresh, and nothing is served until then
-        self.reuse, self.threshold, self.served = reuse, threshold, served
+        state = saved.state
+        if not self._is_of_probe(state.get("identity")):
+            return  # z meant something else then
+        if state["identity"] != self._identity:
+            self._start_afresh()  # what was proven for another promise says nothing now; nor do events up to here
+        elif not self._resume(state):
+            return
+        self.table = _table(state.get("table"))
         self._last_event = saved.last_event
+
+    def _resume(self, state: dict[str, Any]) -> bool:
+        """Go on from a state; False for one of another version: the writer starts afresh, nothing is served before."""
+        try:
+            reuse = AutoReuse.from_state(self.promise.reuse, state["reuse"])
+            threshold = self._threshold_from(state["threshold"], float(state.get("started_at", 0)))
+            served = {name: int(state["served"][name]) for name in self.served}
+        except (KeyError, TypeError, ValueError):
+            return False
+        self.reuse, self.threshold, self.served = reuse, threshold, served
+        return True
+
+    def _threshold_from(self, state: dict[str, Any], started_at: float) -> DynamicThreshold:
+        """tau as it was, moved into the bounds of now; from its start where `similarity_threshold` was set anew."""
+        settings = self.promise.threshold
+        if started_at not in (0, settings.similarity_threshold):
+            return DynamicThreshold(settings, reason="similarity_threshold was set")
+        threshold = DynamicThreshold.from_state(settings, state)
+        if threshold.tau != float(state["tau"]):
+            threshold.reason = "moved into its bounds"
+        return threshold
+
+    def _is_of_probe(self, identity: object) -> bool:
+        return isinstance(identity, str) and identity.startswith(f"{self._probe_id}:")
 
     def _to_state(self) -> dict[str, Any]:
         return {
             "identity": self._identity,
             "reuse": self.reuse.to_state(),
             "threshold": self.threshold.to_state(),
+            "started_at": self.promise.threshold.similarity_threshold,
             "served": self.served,
+            "table": self.table.to_state(),
         }
+
+
+def _label(event: dict[str, Any]) -> Label:
+    """The label in an event. Raises KeyError, TypeError or ValueError where there is none."""
+    label = Label(
+        pair=int(event["p"]),
+        z=float(event["z"]),
+        similarity=float(event["s"]),
+        version=int(event["v"]),
+        was_hit=bool(event["h"]),
+        probability=float(event["q"]),
+    )
+    if not 0 < label.probability <= 1:
+        raise ValueError("no probability")
+    return label
+
+
+def _table(state: Any) -> LabelTable:
+    """The saved table; an empty one where there is none that can be read."""
+    try:
+        return LabelTable.from_state(state)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return LabelTable()
+
+
+def _count(event: dict[str, Any]) -> int:
+    """How many look-ups or hits an event stands for."""
+    return max(0, min(int(event["n"]), MAX_COUNT_IN_EVENT))
 
 
 def _order(event_id: str) -> tuple[int, int]:

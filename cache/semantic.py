@@ -9,12 +9,11 @@ scope's state has counted it. The formulas are in `cache.threshold`, `cache.reus
 """
 
 import asyncio
-import enum
 import logging
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -24,13 +23,14 @@ from redis.asyncio import Redis
 from cache.exact import ExactTier
 from cache.governor import GovernorSettings
 from cache.index import Candidate, SemanticIndex
+from cache.keys import Scope
 from cache.metrics import SEMANTIC_LABELS, SEMANTIC_LOOKUPS, SEMANTIC_QUEUE_DROPPED
 from cache.probe import Float32Array, Int32Array, Probe
+from cache.promise import Promise, SemanticMode
 from cache.redis_link import RedisAway, RedisLink
-from cache.reuse import ReuseSettings
 from cache.reuse_log import ReuseLog
 from cache.reuse_state import ScopeState
-from cache.threshold import Choice, Predictor, ThresholdSettings, choose
+from cache.threshold import Choice, Predictor, choose
 
 log = logging.getLogger("dejavec.cache")
 
@@ -48,35 +48,27 @@ def cosine_similarity(first: bytes, second: bytes) -> float:
     return float(a @ b) / norm if norm > 0 else 0.0
 
 
-class SemanticMode(enum.Enum):
-    """OBSERVE: learn, serve nothing; AUTO: serve once certified and worth it; ON: serve by the moving threshold."""
-
-    OFF = "off"
-    OBSERVE = "observe"
-    AUTO = "auto"
-    ON = "on"
-
-
 @dataclass(frozen=True, slots=True)
 class SemanticSettings:
     """`ttl_s`: life of an index entry. `verify_share`: least share of `on` hits that are checked."""
 
-    mode: SemanticMode
     min_text_length: int
     ttl_s: int
     candidates: int = 16
     verify_share: float = 0.1
     max_queued_jobs: int = 4096
-    reuse: ReuseSettings = field(default_factory=ReuseSettings)
-    threshold: ThresholdSettings = field(default_factory=ThresholdSettings)
     governor: GovernorSettings = field(default_factory=GovernorSettings)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Lookup:
-    """What one look-up found: the best candidate, the tau it met, and the vector when it is served."""
+    """What one look-up found: the best candidate, the tau it met, and the vector when it is served.
+
+    `promise`: what was in force when it was decided, which its label is judged by.
+    """
 
     probe: Float32Array
+    promise: Promise
     neighbour: bytes | None = None
     choice: Choice | None = None
     tau: float | None = None
@@ -91,11 +83,11 @@ class Lookup:
         return self.choice is not None and self.tau is not None and self.choice.z >= self.tau
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     """A text whose true vector is known now. `is_check`: it verifies a hit."""
 
-    tag: str
+    keys: Scope
     digest: bytes
     vector: bytes
     lookup: Lookup | None
@@ -104,7 +96,11 @@ class _Job:
 
 
 class SemanticTier:
-    """The tier for one model. `run_learner`, `run_sync` and the index's `run_checks` must be running."""
+    """The tier for one model. `run_learner`, `run_sync` and the index's `run_checks` must be running.
+
+    `promise_of` names what is in force for a namespace; it is asked at every step, and an answer that has changed is
+    adopted then.
+    """
 
     def __init__(
         self,
@@ -114,6 +110,7 @@ class SemanticTier:
         probe: Probe,
         probe_id: str,
         settings: SemanticSettings,
+        promise_of: Callable[[str], Promise],
     ) -> None:
         self._link = link
         self._exact = exact
@@ -125,41 +122,48 @@ class SemanticTier:
         self._jobs: deque[_Job] = deque()
         self._work = asyncio.Event()
         self._random = random.Random()  # noqa: S311  draws samples, protects nothing
-        self._loosest_z = settings.reuse.levels()[-1]
+        self._promise_of = promise_of
         self.index = index
         self.settings = settings
 
-    def wants(self, tag: str, text: str) -> bool:
+    def promise(self, namespace: str) -> Promise:
+        """What is in force for a namespace now."""
+        return self._promise_of(namespace)
+
+    def wants(self, keys: Scope, text: str) -> bool:
         """Whether this text is looked up: long enough, an index to ask, and the governor's share."""
-        if self.settings.mode is SemanticMode.OFF or len(text) < self.settings.min_text_length:
+        mode = self._promise_of(keys.namespace).mode
+        if mode is SemanticMode.OFF or len(text) < self.settings.min_text_length:
             return False
         if not self.index.is_usable:
             return False
-        if self.settings.mode is SemanticMode.ON:
+        if mode is SemanticMode.ON:
             return True
-        governor = self.scope(tag).governor
+        governor = self.scope(keys).governor
         return governor.lookups < FIRST_LOOKUPS or governor.wants_lookup(self._random.random())
 
-    async def look_up(self, tag: str, texts: Sequence[Int32Array]) -> list[Lookup]:
+    async def look_up(self, keys: Scope, texts: Sequence[Int32Array]) -> list[Lookup]:
         """One Lookup a text (token ids), in order; `vector` is set where a neighbour's may be served."""
-        scope = self.scope(tag)
+        scope = self.scope(keys)
+        promise = scope.promise
         started = time.perf_counter()
         probes = np.stack([self._probe.vector(ids) for ids in texts])
-        found = await self.index.nearest(tag, probes, self.settings.candidates)
-        lookups = [self._decide(scope, probe, near) for probe, near in zip(probes, found, strict=True)]
+        found = await self.index.nearest(keys.tag, probes, self.settings.candidates)
+        lookups = [self._decide(scope, promise, probe, near) for probe, near in zip(probes, found, strict=True)]
         lookups = await self._fetch(scope, lookups)
         cost_s = (time.perf_counter() - started) / len(texts)
-        tau = self._tau(scope)
+        may_serve = self._tau(scope, promise) is not None
+        loosest_z = promise.reuse.levels()[-1]
         for lookup in lookups:
             would_hit = lookup.vector is not None
-            is_near = lookup.choice is not None and lookup.choice.z >= self._loosest_z
-            scope.governor.saw_lookup(cost_s, would_hit, lookup.probability, tau is not None, is_near)
+            is_near = lookup.choice is not None and lookup.choice.z >= loosest_z
+            scope.governor.saw_lookup(cost_s, would_hit, lookup.probability, may_serve, is_near)
             SEMANTIC_LOOKUPS.labels("hit" if would_hit else "miss").inc()
         return lookups
 
     def learn(
         self,
-        tag: str,
+        keys: Scope,
         digest: bytes,
         vector: bytes,
         lookup: Lookup | None,
@@ -167,38 +171,47 @@ class SemanticTier:
         is_check: bool = False,
     ) -> None:
         """Queue a computed text for labels and the index; what does not fit is dropped and counted."""
-        if self.settings.mode is SemanticMode.OFF:
+        if self._promise_of(keys.namespace).mode is SemanticMode.OFF:
             return
         if len(self._jobs) >= self.settings.max_queued_jobs:
             SEMANTIC_QUEUE_DROPPED.inc()
             return
-        self._jobs.append(_Job(tag, digest, vector, lookup, input_ids, is_check))
+        self._jobs.append(_Job(keys, digest, vector, lookup, input_ids, is_check))
         self._work.set()
 
-    def saw_engine(self, tag: str, seconds_per_text: float) -> None:
+    def saw_engine(self, keys: Scope, seconds_per_text: float) -> None:
         """What the engine costs, for the governor."""
-        self.scope(tag).governor.saw_engine(seconds_per_text)
+        self.scope(keys).governor.saw_engine(seconds_per_text)
 
-    def scope(self, tag: str) -> ScopeState:
-        """What is known of a scope; the least recently used ones are forgotten here (their state stays in Redis)."""
-        scope = self._scopes.get(tag)
+    def scope(self, keys: Scope) -> ScopeState:
+        """What is known of a scope, by the promise in force now; the least recently used ones are forgotten here
+        (their state stays in Redis)."""
+        scope = self._scopes.get(keys.tag)
         if scope is None:
-            scope = self._scopes[tag] = ScopeState(tag, self.settings, self._probe_id)
+            scope = self._scopes[keys.tag] = self._new_scope(keys)
             while len(self._scopes) > MAX_SCOPES:
                 self._scopes.popitem(last=False)
         scope.used_at = time.monotonic()
-        self._scopes.move_to_end(tag)
+        self._scopes.move_to_end(keys.tag)
+        self._keep_promise(scope)
         return scope
 
-    async def explain(self, tag: str, input_ids: Int32Array) -> dict[str, Any]:
+    async def shared_state(self, keys: Scope) -> ScopeState:
+        """What all gateways together know of a scope, read anew and kept by nobody. Raises RedisAway."""
+        scope = self._new_scope(keys)
+        await scope.load(self._log)
+        return scope
+
+    async def explain(self, keys: Scope, input_ids: Int32Array) -> dict[str, Any]:
         """The candidates of a text and how the decision falls, for people and tests; serves and learns nothing."""
-        scope = self.scope(tag)
+        scope = self.scope(keys)
+        promise = scope.promise
         probe = self._probe.vector(input_ids)
-        (near,) = await self.index.nearest(tag, probe[None], self.settings.candidates)
-        lookup = self._decide(scope, probe, near)
+        (near,) = await self.index.nearest(keys.tag, probe[None], self.settings.candidates)
+        lookup = self._decide(scope, promise, probe, near)
         return {
-            "mode": self.settings.mode.value,
-            "fidelity": self.settings.reuse.fidelity,
+            "mode": promise.mode.value,
+            "fidelity": promise.fidelity,
             "index": {"kind": self.index.kind, "documents": self.index.documents},
             "candidates": [
                 {"entry": c.digest.hex(), "probe_similarity": round(float(c.probe @ probe), 6)} for c in near
@@ -214,12 +227,12 @@ class SemanticTier:
             },
             "tau": lookup.tau,
             "serve": lookup.clears,
-            **self.summary(tag),
+            **self.summary(keys),
         }
 
-    def summary(self, tag: str) -> dict[str, Any]:
+    def summary(self, keys: Scope) -> dict[str, Any]:
         """Threshold, certificate and governor of a scope."""
-        scope = self.scope(tag)
+        scope = self.scope(keys)
         return {
             "threshold": {"tau": scope.threshold.tau, "reason": scope.threshold.reason, **scope.served_summary()},
             "certificate": scope.reuse.summary(),
@@ -245,23 +258,37 @@ class SemanticTier:
             await asyncio.sleep(SYNC_INTERVAL_S)
             now = time.monotonic()
             for scope in [scope for scope in self._scopes.values() if now - scope.used_at < IDLE_AFTER_S]:
+                self._keep_promise(scope)
                 try:
                     await scope.sync(self._log)
                 except RedisAway:
                     break
 
-    def _tau(self, scope: ScopeState) -> float | None:
-        if self.settings.mode is SemanticMode.ON:
+    def _new_scope(self, keys: Scope) -> ScopeState:
+        promise = self._promise_of(keys.namespace)
+        return ScopeState(keys, promise, self.settings.governor, self._probe_id)
+
+    def _keep_promise(self, scope: ScopeState) -> None:
+        promise = self._promise_of(scope.keys.namespace)
+        if promise is not scope.promise:
+            scope.adopt(promise)
+
+    def _tau(self, scope: ScopeState, promise: Promise) -> float | None:
+        """From which z on a look-up begun under this promise may be served; None, also where another came since."""
+        if scope.promise is not promise:
+            return None
+        if promise.mode is SemanticMode.ON:
             return scope.threshold.tau
-        if self.settings.mode is SemanticMode.AUTO and not scope.is_paused:
+        if promise.mode is SemanticMode.AUTO and not scope.is_paused:
             return scope.reuse.tau
         return None
 
-    def _decide(self, scope: ScopeState, probe: Float32Array, near: list[Candidate]) -> Lookup:
+    def _decide(self, scope: ScopeState, promise: Promise, probe: Float32Array, near: list[Candidate]) -> Lookup:
         """The best candidate and the tau it must clear; whether its hit would be checked is drawn here, before all."""
         probability = self._check_probability(scope)
         is_checked = self._random.random() < probability
-        lookup = Lookup(probe, tau=self._tau(scope), version=scope.reuse.version, probability=probability)
+        tau = self._tau(scope, promise)
+        lookup = Lookup(probe, promise, tau=tau, version=scope.reuse.version, probability=probability)
         if not near:
             return lookup
         probes, vectors = np.stack([c.probe for c in near]), np.stack([c.projected for c in near])
@@ -270,7 +297,7 @@ class SemanticTier:
         return replace(lookup, neighbour=near[choice.index].digest, choice=choice, is_checked=is_checked)
 
     def _check_probability(self, scope: ScopeState) -> float:
-        if self.settings.mode is SemanticMode.ON:
+        if scope.promise.mode is SemanticMode.ON:
             return max(self.settings.verify_share, scope.early_check_probability)
         return scope.reuse.verify_probability
 
@@ -287,15 +314,17 @@ class SemanticTier:
         return served
 
     async def _learn(self, jobs: list[_Job]) -> None:
-        labelled = [job for job in jobs if job.lookup is not None and job.lookup.neighbour is not None]
-        neighbours = list({job.lookup.neighbour for job in labelled if job.lookup and job.lookup.neighbour})
+        looked_up = [job for job in jobs if job.lookup is not None]
+        neighbours = list({job.lookup.neighbour for job in looked_up if job.lookup and job.lookup.neighbour})
         vectors = await self._exact.get_many(neighbours, len(self._probe.projection)) if neighbours else []
         held = dict(zip(neighbours, vectors, strict=True))
         violated: list[_Job] = []
-        for job in labelled:
+        for job in looked_up:
             assert job.lookup is not None
             stored = held.get(job.lookup.neighbour or b"")
-            if stored is not None and self._label(job, job.lookup, stored):
+            if stored is None:
+                self.scope(job.keys).count_empty(0 if job.is_check else 1)
+            elif self._label(job, job.lookup, stored):
                 violated.append(job)
         for job in violated:
             assert job.lookup is not None
@@ -308,9 +337,9 @@ class SemanticTier:
         """Record the true similarity; whether a served vector was below the fidelity."""
         assert lookup.choice is not None
         similarity = cosine_similarity(job.vector, stored)
-        is_violation = similarity < self.settings.reuse.fidelity
+        is_violation = similarity < lookup.promise.fidelity
         pair = int.from_bytes(job.digest[:4] + (lookup.neighbour or b"")[:3], "big")
-        self.scope(job.tag).add_label(pair, lookup, similarity, job.is_check, is_violation)
+        self.scope(job.keys).add_label(pair, lookup, similarity, job.is_check, is_violation)
         kind = "hit" if job.is_check else "miss"
         SEMANTIC_LABELS.labels(kind, "violation" if is_violation else "good").inc()
         return job.is_check and is_violation
@@ -328,16 +357,16 @@ class SemanticTier:
         async def write(redis: Redis) -> None:
             async with redis.pipeline(transaction=False) as commands:
                 for job, probe, vector in zip(chosen, probes, projected, strict=True):
-                    self.index.queue_add(commands, job.digest, job.tag, probe, vector, self.settings.ttl_s)
+                    self.index.queue_add(commands, job.digest, job.keys.tag, probe, vector, self.settings.ttl_s)
                 await commands.execute()
 
         await self._link.call(write, timeout_s=max(1.0, 4 * self._link.timeout_s))
         cost_s = (time.perf_counter() - started) / len(chosen)
         for job in chosen:
-            self.scope(job.tag).governor.saw_index_write(cost_s)
+            self.scope(job.keys).governor.saw_index_write(cost_s)
 
     def _is_indexed(self, job: _Job) -> bool:
-        if self.settings.mode is SemanticMode.ON:
+        if self._promise_of(job.keys.namespace).mode is SemanticMode.ON:
             return True
-        share = self.scope(job.tag).governor.index_share
+        share = self.scope(job.keys).governor.index_share
         return int.from_bytes(job.digest[-4:], "big") / 2**32 < share

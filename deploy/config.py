@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -117,6 +117,10 @@ def _shown(name: str, value: Any) -> str:
         return HIDDEN
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        value = {
+            key: one.model_dump(exclude_none=True) if isinstance(one, BaseModel) else one for key, one in value.items()
+        }
     if isinstance(value, dict | list):
         return str(value) if value else "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -123,5 +123,6 @@ def _explain(error: ValidationError) -> str:
         if not name:  # a rule over several settings; its message names them
             lines.append(f"{message} (settings come from {ENV_PREFIX}* variables and {config_file()})")
             continue
-        lines.append(f"{name}: {message} (set {ENV_PREFIX}{name.upper()} or {name!r} in {config_file()})")
+        variable = f"{ENV_PREFIX}{str(fault['loc'][0]).upper()}"  # a table's, as JSON
+        lines.append(f"{name}: {message} (set {variable} or {name!r} in {config_file()})")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ Resources open in the lifespan, in order, and close in reverse; background loops
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 
@@ -22,18 +22,20 @@ from starlette.types import ASGIApp
 from cache.epochs import Epochs
 from cache.exact import ExactTier
 from cache.keys import load_or_make_secret, parse_secret
+from cache.live_record import LiveRecord
 from cache.local import LocalCache
-from cache.redis_link import RedisLink
+from cache.redis_link import RedisAway, RedisLink
 from engine.configuration import load
-from gateway import routes_admin, routes_embed, routes_openai, routes_state
+from gateway import routes_admin, routes_embed, routes_openai, routes_state, routes_thresholds
 from gateway.background import keep_running, stop
-from gateway.embedding_call import EmbeddingCalls
+from gateway.embedding_call import REPLY_HEADERS, EmbeddingCalls
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
 from gateway.errors import BY_STATUS, GatewayError, InternalError, Unprocessable
 from gateway.http import Exchange, Front, HotPath, Reply, RequestIds
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.names import ModelNames
 from gateway.openapi import describe
+from gateway.promises import Promises
 from gateway.semantic_tiers import semantic_tiers
 from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
@@ -67,7 +69,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
 
     hot = {"/v1/embeddings": front.route(embeddings), "/embed": front.route(embed)}
     app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in hot.items())
-    for part in (routes_openai, routes_state, routes_admin):
+    for part in (routes_openai, routes_state, routes_admin, routes_thresholds):
         app.include_router(part.router)
     describe(app)
 
@@ -80,9 +82,9 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
         whole = CORSMiddleware(
             whole,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "PUT"],
             allow_headers=["*"],
-            expose_headers=["x-cache", "x-cache-items", "x-request-id", "x-truncated", "retry-after"],
+            expose_headers=[*REPLY_HEADERS, "x-request-id", "retry-after"],
         )
     return RequestIds(whole)
 
@@ -107,7 +109,9 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         exact = _exact_tier(settings, link) if link else None
         epochs = Epochs(link, secret)
         local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
-        tiers = semantic_tiers(settings, link, exact) if link and exact else None
+        namespaces = app.state.tenants.namespaces()
+        promises = Promises(settings, namespaces, LiveRecord(link) if link else None)
+        tiers = semantic_tiers(settings, promises, link, exact) if link and exact else None
         verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
         service = EmbeddingService(
             engine=engine,
@@ -121,16 +125,18 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             tiers=tiers,
             verifier=verifier,
         )
-        gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants, service, tiers)
+        gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants, service, promises, tiers)
         app.state.gateway = gateway
         names, decode = ModelNames(settings.model_aliases), decoder_for(settings.token_input_encoding)
         app.state.calls = EmbeddingCalls(settings, engine, service, names, decode)
         loops: list[Callable[[], Awaitable[None]]] = [engine.run_watch, verifier.run, partial(_run_gauges, gateway)]
         if link and exact:
             stack.push_async_callback(link.aclose)
-            for namespace in app.state.tenants.namespaces():
+            for namespace in namespaces:
                 await epochs.ensure(namespace)
-            loops += [epochs.run_refresh, exact.run_writer]
+            with suppress(RedisAway):
+                await promises.refresh()
+            loops += [epochs.run_refresh, promises.run_follow, exact.run_writer]
         if tiers:
             stack.push_async_callback(tiers.aclose)
         stack.push_async_callback(stop, [asyncio.create_task(keep_running(loop)) for loop in loops])

@@ -17,6 +17,15 @@ from gateway.token_input import Decode, texts_of
 
 MAX_TIER_RUNS: Final = 64
 FINGERPRINT_NAME: Final = FINGERPRINT_HEADER.encode()
+REPLY_HEADERS: Final = (  # all that `result_headers` may send; scripts of other origins may read them
+    "x-cache",
+    "x-cache-items",
+    "x-cache-similarity",
+    "x-cache-threshold",
+    "x-truncated",
+    FINGERPRINT_HEADER,
+    "server-timing",
+)
 _CONTROLS: Final = {control.value.encode(): control for control in CacheControl}
 
 

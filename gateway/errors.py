@@ -16,6 +16,8 @@
     ├── EngineFailed         503 the engine answered something that cannot be vouched for
     ├── DeadlineExceeded     503 no answer within the request's deadline
     ├── PurgeUnconfirmed     503 Redis did not confirm a purge
+    ├── ChangeUnconfirmed    503 Redis did not confirm values changed while running
+    ├── StateAway            503 Redis did not tell what was learned
     └── InternalError        500 a fault of ours; the log has the trace, the reply has not
 
     ModelChanged                 not an answer: the engine now serves another fingerprint; the request is done again
@@ -153,6 +155,18 @@ class PurgeUnconfirmed(GatewayError):
     """Redis did not confirm the purge."""
 
     status, type, code = 503, "server_error", "purge_unconfirmed"
+
+
+class ChangeUnconfirmed(GatewayError):
+    """Redis did not confirm the change."""
+
+    status, type, code = 503, "server_error", "change_unconfirmed"
+
+
+class StateAway(GatewayError):
+    """Redis did not tell what was learned."""
+
+    status, type, code = 503, "server_error", "state_unavailable"
 
 
 class InternalError(GatewayError):

@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES
-from cache.semantic import cosine_similarity
+from cache.semantic import SemanticTier, cosine_similarity
 from engine.protocol import Lane
+from gateway.engine_client import Model
 from gateway.errors import BadRequest, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
+from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN
 from gateway.state import Gateway
-from gateway.tenants import DEFAULT_NAMESPACE, bearer, same_secret
+from gateway.tenants import bearer, same_secret
 
 
 def _admin_only(request: Request) -> Gateway:
@@ -27,6 +29,14 @@ def _admin_only(request: Request) -> Gateway:
     return gateway
 
 
+def semantic_tier(gateway: Gateway, model: Model, namespace: str) -> SemanticTier:
+    """The tier in service for a namespace. Raises NotFound where there is none."""
+    tier = gateway.tiers.of(model, namespace) if gateway.tiers is not None else None
+    if tier is None:
+        raise NotFound("there is no semantic tier: semantic_mode is off, no Redis is set, or the bundle has no probe")
+    return tier
+
+
 Admin = Annotated[Gateway, Depends(_admin_only)]
 router = APIRouter(prefix="/admin", tags=["Admin"])
 
@@ -36,7 +46,7 @@ class PurgeBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    namespace: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    namespace: str | None = Field(None, pattern=NAMESPACE_PATTERN)
     all: bool = False
 
 
@@ -46,7 +56,7 @@ class ExplainBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: str = Field(min_length=1, max_length=100_000)
-    namespace: str = Field(DEFAULT_NAMESPACE, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    namespace: str = Field(DEFAULT_NAMESPACE, pattern=NAMESPACE_PATTERN)
     truth: bool = False
 
 
@@ -69,12 +79,10 @@ async def explain(gateway: Admin, body: ExplainBody) -> dict[str, object]:
     With `truth` the engine computes the text, and the true similarity stands beside the predicted one.
     """
     model = gateway.engine.model
-    tier = gateway.tiers.of(model) if gateway.tiers is not None else None
-    if tier is None:
-        raise NotFound("there is no semantic tier: semantic_mode is off, no Redis is set, or the bundle has no probe")
+    tier = semantic_tier(gateway, model, body.namespace)
     scope = await gateway.service.scope_of(model, body.namespace)
     (encoded,) = await model.encode([body.text])
-    told = await tier.explain(scope.tag, np.frombuffer(encoded.input_ids, dtype=np.int32))
+    told = await tier.explain(scope, np.frombuffer(encoded.input_ids, dtype=np.int32))
     best = told["best"]
     if body.truth and best is not None and gateway.exact is not None:
         deadline = asyncio.get_running_loop().time() + gateway.settings.request_timeout_s

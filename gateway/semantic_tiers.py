@@ -6,52 +6,51 @@ A tier belongs to one model and one probe; its background loops live as long as 
 import asyncio
 import logging
 
-from cache.budget import BudgetSettings
 from cache.exact import ExactTier
 from cache.governor import GovernorSettings
 from cache.index import SemanticIndex
+from cache.keys import ALL_NAMESPACES
 from cache.probe import Probe, ProbeError
+from cache.promise import SemanticMode
 from cache.redis_link import RedisLink
-from cache.reuse import ReuseSettings
-from cache.semantic import SemanticMode, SemanticSettings, SemanticTier
-from cache.threshold import ThresholdSettings
+from cache.semantic import SemanticSettings, SemanticTier
 from gateway.background import keep_running, stop
 from gateway.engine_client import Model
+from gateway.promises import Promises
 from gateway.settings import GatewaySettings
 
 log = logging.getLogger("dejavec.gateway")
 
 
-def semantic_tiers(settings: GatewaySettings, link: RedisLink, exact: ExactTier) -> "SemanticTiers | None":
-    """The holder for these settings; None in mode `off`."""
-    if settings.semantic_mode == "off":
-        return None
+def semantic_tiers(settings: GatewaySettings, promises: Promises, link: RedisLink, exact: ExactTier) -> "SemanticTiers":
+    """The holder for these settings."""
     price_s = settings.engine_price_ms / 1000 if settings.engine_price_ms is not None else None
-    alpha, fidelity = settings.certificate_alpha, settings.semantic_fidelity
     chosen = SemanticSettings(
-        mode=SemanticMode(settings.semantic_mode),
         min_text_length=settings.min_text_length,
         ttl_s=round(settings.cache_ttl_seconds * (1 + settings.cache_ttl_jitter)),
         candidates=settings.semantic_candidates,
         verify_share=settings.verify_share,
-        reuse=ReuseSettings(fidelity, alpha, settings.certificate_beta, budget=BudgetSettings(alpha)),
-        threshold=ThresholdSettings(
-            settings.similarity_threshold, settings.threshold_floor, settings.threshold_ceiling, fidelity, alpha
-        ),
         governor=GovernorSettings(engine_price_s=price_s),
     )
-    return SemanticTiers(link, exact, chosen, settings.hnsw_from, settings.semantic_timeout_ms / 1000)
+    return SemanticTiers(link, exact, chosen, promises, settings.hnsw_from, settings.semantic_timeout_ms / 1000)
 
 
 class SemanticTiers:
     """Holds the current tier; `of` is asked on every request."""
 
     def __init__(
-        self, link: RedisLink, exact: ExactTier, settings: SemanticSettings, hnsw_from: int, timeout_s: float
+        self,
+        link: RedisLink,
+        exact: ExactTier,
+        settings: SemanticSettings,
+        promises: Promises,
+        hnsw_from: int,
+        timeout_s: float,
     ) -> None:
         self._link = link
         self._exact = exact
         self._settings = settings
+        self._promises = promises
         self._hnsw_from = hnsw_from
         self._timeout_s = timeout_s
         self._model: Model | None = None
@@ -59,23 +58,29 @@ class SemanticTiers:
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
 
-    def of(self, model: Model) -> SemanticTier | None:
-        """The tier of this model; None when it has no probe, or one that cannot be read."""
-        if model is not self._model:
-            self._replace(model)
-        return self._tier
+    def of(self, model: Model, namespace: str) -> SemanticTier | None:
+        """The tier of this model; None where the namespace is `off`, or the model has no probe that can be read.
+
+        While every namespace is `off` there is none, and nothing runs.
+        """
+        wanted = model if self._promises.is_any_on else None
+        if wanted is not self._model:
+            self._replace(wanted)
+        return None if self._promises.of(namespace).mode is SemanticMode.OFF else self._tier
 
     async def aclose(self) -> None:
         """End the background loops."""
         await stop(self._tasks)
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    def _replace(self, model: Model) -> None:
+    def _replace(self, model: Model | None) -> None:
         if self._tasks:
             ending = asyncio.create_task(stop(self._tasks))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
         self._model, self._tier, self._tasks = model, None, []
+        if model is None:
+            return
         if model.probe is None:
             log.info("no semantic tier: the model bundle has no probe; build it again to get one")
             return
@@ -92,7 +97,8 @@ class SemanticTiers:
             hnsw_from=self._hnsw_from,
             timeout_s=self._timeout_s,
         )
-        self._tier = SemanticTier(self._link, self._exact, index, probe, probe_id, self._settings)
+        self._tier = SemanticTier(self._link, self._exact, index, probe, probe_id, self._settings, self._promises.of)
         loops = (index.run_checks, self._tier.run_learner, self._tier.run_sync)
         self._tasks = [asyncio.create_task(keep_running(loop)) for loop in loops]
-        log.info("semantic tier: mode %s, fidelity %g", self._settings.mode.value, self._settings.reuse.fidelity)
+        promise = self._promises.of(ALL_NAMESPACES)
+        log.info("semantic tier: mode %s, fidelity %g where nothing else is set", promise.mode.value, promise.fidelity)

@@ -163,8 +163,8 @@ class EmbeddingService:
                 stages.mark("exact")
 
             missing = [item for item in items if item.vector is None and not self._just_computed(item, request, result)]
-            tier = self._tiers.of(model) if self._tiers is not None and is_shared else None
-            if missing and tier is not None and request.allows_reuse(tier.settings.reuse.fidelity):
+            tier = self._tiers.of(model, request.namespace) if self._tiers is not None and is_shared else None
+            if missing and tier is not None and request.allows_reuse(tier.promise(request.namespace).fidelity):
                 await self._reuse(tier, model, scope, missing, result)
                 missing = [item for item in missing if item.vector is None]
                 stages.mark("semantic")
@@ -236,10 +236,10 @@ class EmbeddingService:
         self, tier: SemanticTier, model: Model, scope: Scope, missing: list[_Item], result: EmbedResult
     ) -> None:
         """Look the eligible texts up by meaning, and place the neighbours' vectors that may be served."""
-        wanted = [item for item in missing if tier.wants(scope.tag, item.text)]
+        wanted = [item for item in missing if tier.wants(scope, item.text)]
         if not wanted:
             return
-        lookups = await tier.look_up(scope.tag, [item.input_ids for item in wanted])
+        lookups = await tier.look_up(scope, [item.input_ids for item in wanted])
         for item, lookup in zip(wanted, lookups, strict=True):
             item.lookup = lookup
             if lookup.vector is None:
@@ -248,15 +248,15 @@ class EmbeddingService:
             result.reused.append(lookup)
             if lookup.is_checked and self._verifier is not None:
                 assert item.encoded is not None
-                self._verifier.submit(Check(model, tier, scope.tag, item.digest, item.encoded, lookup))
+                self._verifier.submit(Check(model, tier, scope, item.digest, item.encoded, lookup))
 
     def _learn(self, tier: SemanticTier, scope: Scope, computed: list[_Item], engine_s: float) -> None:
         """What the engine computed becomes labels and candidates, later, off this request's way."""
-        tier.saw_engine(scope.tag, engine_s / len(computed))
+        tier.saw_engine(scope, engine_s / len(computed))
         for item in computed:
             assert item.vector is not None
             if len(item.text) >= tier.settings.min_text_length:
-                tier.learn(scope.tag, item.digest, item.vector, item.lookup, item.input_ids)
+                tier.learn(scope, item.digest, item.vector, item.lookup, item.input_ids)
 
     async def _compute(self, model: Model, request: EmbedRequest, missing: list[_Item]) -> dict[bytes, bytes]:
         """Vectors of the missing items by digest, each computed once however many requests ask for it now."""

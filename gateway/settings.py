@@ -1,7 +1,7 @@
 """The gateway's settings. Read once at start and passed down; see engine.configuration for where they come from."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -29,14 +29,41 @@ def _secret(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+DEFAULT_NAMESPACE: Final = "default"  # of everybody, where there are no API keys
+NAMESPACE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+Namespace = Annotated[str, Field(pattern=NAMESPACE_PATTERN)]
+Mode = Literal["off", "observe", "auto", "on"]
+Fidelity = Annotated[float, Field(ge=0.8, le=0.99, allow_inf_nan=False)]
+Alpha = Annotated[float, Field(ge=0.005, le=0.2, allow_inf_nan=False)]
+Similarity = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
 class ApiKey(BaseModel):
     """What one API key may do: which namespace it reads and writes, and how fast."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    namespace: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    namespace: Namespace
     requests_per_minute: int = Field(0, ge=0)
     tokens_per_minute: int = Field(0, ge=0)
+
+
+class NamespaceSettings(BaseModel):
+    """What a namespace may be promised apart from the rest: names and bounds of the global settings; None: as those."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    semantic_mode: Mode | None = Field(None, description="off, observe, auto or on")
+    semantic_fidelity: Fidelity | None = Field(None, description="Least cosine similarity to the true vector")
+    certificate_alpha: Alpha | None = Field(None, description="Largest share of violations in `auto`")
+    similarity_threshold: Similarity | None = Field(None, description="Mode `on`: where tau starts")
+    threshold_floor: Similarity | None = Field(None, description="Mode `on`: lowest tau")
+    threshold_ceiling: Similarity | None = Field(None, description="Mode `on`: highest tau")
+
+    def stated(self) -> dict[str, str | float]:
+        """The values that are not left to the global settings."""
+        return self.model_dump(exclude_none=True, include=set(NamespaceSettings.model_fields))
 
 
 class GatewaySettings(Configuration):
@@ -67,28 +94,28 @@ class GatewaySettings(Configuration):
     write_back_max_items: int = Field(
         8192, ge=1, le=1_000_000, description="Vectors waiting to be written; more are dropped"
     )
-    semantic_mode: Literal["off", "observe", "auto", "on"] = Field(
+    semantic_mode: Mode = Field(
         "auto",
         description="Reuse by meaning: off; observe: learn only; auto: when certified and worth it; on: by threshold",
     )
-    semantic_fidelity: float = Field(
+    semantic_fidelity: Fidelity = Field(
         0.92,
-        ge=0.8,
-        le=0.99,
         description="Least cosine similarity of a reused vector to the true one",
     )
-    certificate_alpha: float = Field(
-        0.05, ge=0.005, le=0.2, description="Largest share of violations among reused vectors that `auto` may have"
+    certificate_alpha: Alpha = Field(
+        0.05, description="Largest share of violations among reused vectors that `auto` may have"
     )
     certificate_beta: float = Field(0.05, ge=0.001, le=0.2, description="Risk that such a certificate is wrong")
-    similarity_threshold: float = Field(
+    similarity_threshold: Similarity = Field(
         0.92,
-        ge=0,
-        le=1,
         description="Mode `on`: predicted similarity from which vectors are reused; it moves from here",
     )
-    threshold_floor: float = Field(0.88, ge=0, le=1, description="Mode `on`: lowest the threshold may go")
-    threshold_ceiling: float = Field(0.98, ge=0, le=1, description="Mode `on`: highest the threshold may go")
+    threshold_floor: Similarity = Field(0.88, description="Mode `on`: lowest the threshold may go")
+    threshold_ceiling: Similarity = Field(0.98, description="Mode `on`: highest the threshold may go")
+    namespaces: dict[Namespace, NamespaceSettings] = Field(
+        default_factory=dict,
+        description="Of the six settings above, those that a namespace has otherwise: `[namespaces.team-a]`",
+    )
     min_text_length: int = Field(10, ge=1, description="Characters a text needs to be looked up by meaning")
     verify_share: float = Field(
         0.1, gt=0, le=1, description="Mode `on`: least share of reused vectors that are checked"
@@ -140,8 +167,12 @@ class GatewaySettings(Configuration):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.threshold_floor <= self.similarity_threshold <= self.threshold_ceiling:
-            raise ValueError("similarity_threshold must lie between threshold_floor and threshold_ceiling")
+        _check_order(self, self)
+        for name, own in self.namespaces.items():
+            _check_order(own, self, f"namespaces.{name}: ")
+        reached = {key.namespace for key in self.api_keys.values()} or {DEFAULT_NAMESPACE}
+        if unreached := sorted(set(self.namespaces) - reached):
+            raise ValueError(f"namespaces: no API key leads to {', '.join(map(repr, unreached))}")
         if any(not key for key in self.api_keys):
             raise ValueError("api_keys: an empty key would let everyone in")
         token = self.admin_token.get_secret_value() if self.admin_token else None
@@ -153,3 +184,13 @@ class GatewaySettings(Configuration):
     def is_exposed(self) -> bool:
         """Whether the gateway listens beyond this machine."""
         return self.gateway_host not in {"127.0.0.1", "::1", "localhost"}
+
+
+def _check_order(own: NamespaceSettings | GatewaySettings, rest: GatewaySettings, where: str = "") -> None:
+    """Raises ValueError unless floor <= threshold <= ceiling, each from `rest` where `own` leaves it out."""
+    names = ("threshold_floor", "similarity_threshold", "threshold_ceiling")
+    floor, threshold, ceiling = (
+        getattr(rest, name) if getattr(own, name) is None else getattr(own, name) for name in names
+    )
+    if not floor <= threshold <= ceiling:
+        raise ValueError(f"{where}similarity_threshold must lie between threshold_floor and threshold_ceiling")

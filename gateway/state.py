@@ -7,6 +7,7 @@ from cache.exact import ExactTier
 from cache.local import LocalCache
 from cache.redis_link import RedisLink
 from gateway.engine_client import EngineClient
+from gateway.promises import Promises
 from gateway.semantic_tiers import SemanticTiers
 from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
@@ -25,6 +26,7 @@ class Gateway:
     link: RedisLink | None
     tenants: Tenants
     service: EmbeddingService
+    promises: Promises
     tiers: SemanticTiers | None
 
     @property

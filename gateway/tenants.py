@@ -11,12 +11,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from gateway.errors import RateLimited, Unauthorized
-from gateway.settings import ApiKey
-
-DEFAULT_NAMESPACE: Final = "default"
+from gateway.settings import DEFAULT_NAMESPACE, ApiKey
 
 
 class Bucket:

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from cache.exact import Dtype, as_stored
+from cache.keys import Scope
 from cache.metrics import SEMANTIC_QUEUE_DROPPED
 from cache.semantic import Lookup, SemanticTier
 from engine.protocol import Lane
@@ -32,7 +33,7 @@ class Check:
 
     model: Model
     tier: SemanticTier
-    tag: str
+    scope: Scope
     digest: bytes
     encoded: EncodedText
     lookup: Lookup
@@ -83,4 +84,4 @@ class Verifier:
         for check, vector in zip(same, vectors, strict=True):
             true = as_stored(vector.tobytes(), self._cache_dtype)
             ids = np.frombuffer(check.encoded.input_ids, dtype=np.int32)
-            check.tier.learn(check.tag, check.digest, true, check.lookup, ids, is_check=True)
+            check.tier.learn(check.scope, check.digest, true, check.lookup, ids, is_check=True)

@@ -11,8 +11,13 @@ import httpx
 import numpy as np
 import pytest
 
+from cache.promise import Promise, SemanticMode
+from cache.semantic import Lookup
+from cache.threshold import Choice
 from deploy.embedded_redis import RunningRedis
 from engine.protocol import Lane
+from gateway.embedding_call import result_headers
+from gateway.service import EmbedResult
 from tests.gateway_client import running_gateway, until_ready
 from tests.stand_in_engine import DIMENSIONS, MAX_TOKENS, StandInEngine, tiny_tokenizer, vector_of
 
@@ -388,3 +393,19 @@ async def test_openapi_document_names_the_embedding_routes(client: httpx.AsyncCl
     assert {"/v1/embeddings", "/embed", "/health", "/ready"} <= set(document["paths"])
     assert "ErrorReply" in json.dumps(document["paths"]["/v1/embeddings"])
     assert (await client.get("/docs")).status_code == 200
+
+
+async def test_scripts_of_an_allowed_origin_may_read_every_header(engine: StandInEngine, redis: RunningRedis) -> None:
+    """CORS exposes all that a reply says of its vectors, semantic hits included, to configured origins only."""
+    lookup = Lookup(
+        np.zeros(1, np.float32), Promise(SemanticMode.ON), choice=Choice(0, 0.9, 0.97, 0.01, 0.96), tau=0.92
+    )
+    everything = EmbedResult(engine.info, [b""], ["semantic"], truncated=1, reused=[lookup], stage_s={"local": 0.1})
+    sent = {name.decode() for name, _ in result_headers(everything)} | {"x-request-id", "retry-after"}
+    origin = "https://app.example"
+    async with running_gateway(engine.url, redis_url=redis.url, cors_origins=[origin]) as client:
+        await until_ready(client)
+        reply = await post(client, "a", headers={"origin": origin})
+        exposed = {name.strip().lower() for name in reply.headers["access-control-expose-headers"].split(",")}
+        assert exposed == sent
+        assert "access-control-allow-origin" not in (await post(client, "a", headers={"origin": "https://x"})).headers

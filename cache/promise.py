@@ -1,0 +1,34 @@
+"""What is asked of reuse in one namespace: its mode, its fidelity, its bounds. Values only; no I/O, no state."""
+
+import enum
+from dataclasses import dataclass, field
+
+from cache.reuse import ReuseSettings
+from cache.threshold import ThresholdSettings
+
+
+class SemanticMode(enum.Enum):
+    """OBSERVE: learn, serve nothing; AUTO: serve once certified and worth it; ON: serve by the moving threshold."""
+
+    OFF = "off"
+    OBSERVE = "observe"
+    AUTO = "auto"
+    ON = "on"
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The values in force for one namespace; `reuse` and `threshold` hold the same fidelity and alpha."""
+
+    mode: SemanticMode
+    reuse: ReuseSettings = field(default_factory=ReuseSettings)
+    threshold: ThresholdSettings = field(default_factory=ThresholdSettings)
+
+    @property
+    def fidelity(self) -> float:
+        """Least cosine similarity of a served vector to the true one."""
+        return self.reuse.fidelity
+
+    def identity(self, probe_id: str) -> str:
+        """Names what a certificate was earned for: with another probe, fidelity, alpha or beta it says nothing."""
+        return f"{probe_id}:{self.reuse.fidelity}:{self.reuse.alpha}:{self.reuse.beta}"

@@ -1,0 +1,225 @@
+"""A scope's state: what a change of promise keeps and what it starts anew, alone and through the shared state."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.governor import GovernorSettings
+from cache.keys import Scope
+from cache.promise import Promise, SemanticMode
+from cache.reuse import ReuseSettings
+from cache.reuse_log import Saved
+from cache.reuse_state import ScopeState
+from cache.semantic import Lookup
+from cache.threshold import Choice, ThresholdSettings
+
+KEYS = Scope(b"s" * 32, "fingerprint", "a", ("1-a", "1-b"))
+PROMISE = Promise(SemanticMode.ON)
+
+
+class Log:
+    """A ReuseLog in memory, of which `writer` holds the lease."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.saved: Saved | None = None
+        self.writer: object = None
+
+    def of(self, gateway: object) -> "Log":
+        self.writer = self.writer or gateway
+        self.asker = gateway
+        return self
+
+    async def append(self, tag: str, events: Sequence[dict[str, Any]]) -> str:
+        self.events += [json.loads(json.dumps(event)) for event in events]
+        return f"{len(self.events)}-0"
+
+    async def load(self, tag: str) -> Saved | None:
+        return self.saved
+
+    async def take_lease(self, tag: str) -> bool:
+        return self.asker is self.writer
+
+    async def events_after(self, tag: str, last_event: str) -> list[tuple[str, dict[str, Any]]]:
+        start = int(last_event.split("-", maxsplit=1)[0])
+        return [(f"{start + n + 1}-0", event) for n, event in enumerate(self.events[start:])]
+
+    async def save(self, tag: str, saved: Saved) -> bool:
+        self.saved = Saved(saved.last_event, json.loads(json.dumps(saved.state)))
+        return True
+
+
+def state_of(promise: Promise = PROMISE) -> ScopeState:
+    return ScopeState(KEYS, promise, GovernorSettings(), "probe")
+
+
+def with_fidelity(fidelity: float) -> Promise:
+    return Promise(SemanticMode.ON, ReuseSettings(fidelity), ThresholdSettings(fidelity=fidelity))
+
+
+def with_bounds(threshold: float, floor: float, ceiling: float) -> Promise:
+    return replace(PROMISE, threshold=ThresholdSettings(threshold, floor, ceiling))
+
+
+def label(
+    state: ScopeState, pair: int, z: float = 0.98, true: float = 0.99, hit: bool = False, probability: float = 1.0
+) -> None:
+    """Record one comparison as the tier does."""
+    choice = Choice(0, z, z, 0.0, z)
+    lookup = Lookup(
+        np.zeros(2, np.float32), state.promise, b"n", choice, 0.92, state.reuse.version, probability, is_checked=hit
+    )
+    state.add_label(pair, lookup, true, hit, true < state.promise.fidelity)
+
+
+async def sync(log: Log, *states: ScopeState) -> None:
+    for state in states:
+        await state.sync(log.of(state))  # type: ignore[arg-type]
+
+
+async def proven(log: Log, state: ScopeState) -> None:
+    for pair in range(200):
+        label(state, pair)
+    await sync(log, state)
+    assert state.reuse.phase == "serving"
+
+
+async def test_another_fidelity_starts_certification_anew() -> None:
+    """What was proven for one fidelity serves nothing at another, nor again when the first comes back."""
+    log, state = Log(), state_of()
+    await proven(log, state)
+    state.adopt(with_fidelity(0.95))
+    assert state.reuse.tau is None
+    await sync(log, state)
+    assert state.reuse.tau is None
+    label(state, 1000)
+    await sync(log, state)
+    assert state.reuse.certificate.tests[-1].labels == 1
+    state.adopt(PROMISE)
+    await sync(log, state)
+    assert state.reuse.phase == "testing"
+    assert state.reuse.certificate.tests[-1].labels == 0
+
+
+async def test_another_gateway_follows() -> None:
+    """A reader under the new promise takes nothing of the old state; once the writer has it too, they agree."""
+    log, writer, reader = Log(), state_of(), state_of()
+    await proven(log, writer)
+    await sync(log, reader)
+    assert reader.reuse.phase == "serving"
+    reader.adopt(with_fidelity(0.95))
+    await sync(log, reader)
+    assert reader.reuse.tau is None
+    writer.adopt(with_fidelity(0.95))
+    label(reader, 5000)
+    await sync(log, reader, writer, reader)
+    assert reader.reuse.to_state() == writer.reuse.to_state()
+    assert reader.reuse.certificate.tests[-1].labels == 1
+
+
+async def test_labels_decided_under_an_old_promise_certify_nothing() -> None:
+    """A look-up of before the change teaches the label table, and not the new certificate; nor does it pause."""
+    log, state = Log(), state_of()
+    choice = Choice(0, 0.98, 0.98, 0.0, 0.98)
+    lookup = Lookup(np.zeros(2, np.float32), PROMISE, b"n", choice, 0.92)
+    state.adopt(with_fidelity(0.95))
+    state.add_label(1, lookup, 0.5, True, True)
+    assert not state.is_paused
+    await sync(log, state)
+    assert state.reuse.certificate.tests[-1].labels == 0
+    assert state.served["checked"] == 0
+    assert state.table.labels == 1
+
+
+async def test_the_label_table_outlives_a_change_of_promise() -> None:
+    """It says what is true, whatever is asked for; another probe's z means something else, and is not read."""
+    log, state = Log(), state_of()
+    await proven(log, state)
+    state.adopt(with_fidelity(0.95))
+    await sync(log, state)
+    assert state.table.labels == 200
+    other = ScopeState(KEYS, PROMISE, GovernorSettings(), "other-probe")
+    await other.load(log)  # type: ignore[arg-type]
+    assert other.table.labels == 0
+
+
+async def test_weights_stand_for_lookups() -> None:
+    """A checked hit counts for the unchecked ones, a miss and an empty look-up for themselves."""
+    log, state = Log(), state_of()
+    label(state, 1, hit=True, probability=0.1)
+    label(state, 2, z=0.85, true=0.85, probability=0.1)
+    state.count_empty(9)
+    await sync(log, state)
+    assert state.table.what_if(0.95, 0.92).reused == pytest.approx(10 / 20)
+
+
+async def test_bounds_move_tau_and_keep_the_rest() -> None:
+    """tau comes back within new bounds, in memory and through the shared state; the certificate stays."""
+    log, state = Log(), state_of()
+    await proven(log, state)
+    state.adopt(with_bounds(0.92, 0.90, 0.92))
+    label(state, 999)
+    await sync(log, state)
+    assert state.reuse.phase == "serving"
+    state.threshold.tau = 0.915
+    log.saved = Saved(log.saved.last_event, state._to_state()) if log.saved else None
+    state.adopt(with_bounds(0.92, 0.92, 0.95))
+    assert (state.threshold.tau, state.threshold.reason) == (0.92, "moved into its bounds")
+    reader = state_of(with_bounds(0.92, 0.92, 0.95))
+    await reader.load(log)  # type: ignore[arg-type]
+    assert reader.threshold.tau == 0.92
+    assert reader.reuse.phase == "serving"
+
+
+async def test_another_similarity_threshold_is_where_tau_starts() -> None:
+    """tau goes to the new start, also in a gateway that only knows the state of before."""
+    log, state = Log(), state_of()
+    await proven(log, state)
+    moved = with_bounds(0.95, 0.88, 0.98)
+    state.adopt(moved)
+    assert (state.threshold.tau, state.threshold.reason) == (0.95, "similarity_threshold was set")
+    reader = state_of(moved)
+    await reader.load(log)  # type: ignore[arg-type]
+    assert reader.threshold.tau == 0.95
+    label(state, 999)
+    await sync(log, state)
+    again = state_of(moved)
+    await again.load(log)  # type: ignore[arg-type]
+    assert again.threshold.reason == "similarity_threshold was set"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"k": "label"},
+        {"k": "label", "p": 1, "z": None, "s": 0.9, "v": 0, "h": True, "q": 1.0},
+        {"k": "label", "p": 1, "z": 0.9, "s": 0.9, "v": 0, "h": True, "q": 0.0},
+        {"k": "label", "p": 1, "z": 0.9, "s": 0.9, "v": 0, "h": True, "q": 2.0},
+        {"k": "hits", "n": "many"},
+        {"k": "empty"},
+        {"k": "hits", "n": -5},
+    ],
+)
+async def test_damaged_events_are_skipped(event: dict[str, Any]) -> None:
+    """Nothing in the stream stops the writer or moves what it holds."""
+    log, state = Log(), state_of()
+    before = state._to_state()
+    log.events.append({"i": PROMISE.identity("probe")} | event)
+    await sync(log, state)
+    assert state._to_state() == before
+
+
+async def test_a_damaged_table_is_an_empty_one() -> None:
+    """The certificate beside it is kept."""
+    log, state = Log(), state_of()
+    await proven(log, state)
+    assert log.saved is not None
+    log.saved.state["table"] = {"cells": "x"}
+    reader = state_of()
+    await reader.load(log)  # type: ignore[arg-type]
+    assert reader.table.labels == 0
+    assert reader.reuse.phase == "serving"
