@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import click
@@ -19,11 +20,22 @@ from gateway.client.settings import ClientSettings
 TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 WARM_BATCH = 64
+SHOWN_CHANGES = 10
+FIELDS = (
+    "semantic_mode",
+    "semantic_fidelity",
+    "certificate_alpha",
+    "similarity_threshold",
+    "threshold_floor",
+    "threshold_ceiling",
+)
+SHORT_NAMES = {"mode": "semantic_mode", "fidelity": "semantic_fidelity", "alpha": "certificate_alpha"}
+MARKS = {"default": "", "configuration": "*", "live": "!"}
 
 
 @click.group("cache")
 def cache() -> None:
-    """Look into a running gateway's cache, explain a reuse, purge, warm.
+    """Look into a running gateway's cache, explain a reuse, change thresholds, purge, warm.
 
     All but `warm` need the gateway's admin_token, here as the setting client_admin_token.
     """
@@ -71,6 +83,58 @@ def warm(source: Path, url: str | None) -> None:
         raise click.ClickException(str(error)) from None
     told = ", ".join(f"{name} {count:,}" for name, count in sorted(tiers.items()))
     click.echo(f"{sum(tiers.values()):,} texts: {told or 'none'}")
+
+
+@cache.command()
+@click.option("--namespace", help="Only this one, or with --set: whose values to change.")
+@click.option("--all", "everything", is_flag=True, help="With --set: change what holds where nothing else is set.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a value in all gateways while they run; FIELD=configured takes the change back. Repeatable.",
+)
+@click.option("--url", help="The gateway (setting client_url).")
+def thresholds(namespace: str | None, everything: bool, changes: tuple[str, ...], url: str | None) -> None:
+    """Show what reuse promises in each namespace and where each value comes from; with --set, change it."""
+    if changes:
+        if everything == (namespace is not None):
+            raise click.UsageError("name a --namespace to change, or say --all")
+        body: dict[str, Any] = {"all": True} if everything else {"namespace": namespace}
+        answer = _admin("PUT", "/admin/thresholds", url, body | dict(map(_assignment, changes)))
+        click.echo(answer["note"])
+    query = f"?{urlencode({'namespace': namespace})}" if namespace else ""
+    told = _admin("GET", f"/admin/thresholds{query}", url)
+    rows = [_threshold_row("(all)", told["all"], None)]
+    rows += [_threshold_row(name, one["in_force"], one["learned"]) for name, one in told["namespaces"].items()]
+    heads = ("namespace", *FIELDS, "serves from", "tau of on", "certified", "why tau")
+    _print_table(heads, rows)
+    click.echo("* configured   ! changed while running")
+    if told["changes"]:
+        click.echo()
+        latest = told["changes"][:SHOWN_CHANGES]
+        _print_table(tuple(latest[0]), [tuple(str(value) for value in one.values()) for one in latest])
+
+
+@cache.command()
+@click.option("--namespace", default="default", show_default=True, help="Whose labels.")
+@click.option("--url", help="The gateway (setting client_url).")
+def calibration(namespace: str, url: str | None) -> None:
+    """Show what the labels say: for each threshold, how much would be reused, and how much of that too far off."""
+    told = _admin("GET", f"/admin/calibration?{urlencode({'namespace': namespace})}", url)
+    click.echo(f"{told['labels']:,} labels for {told['lookups']:,.0f} look-ups; fidelity {told['fidelity']:g}")
+    click.echo(told["reading"])
+    points = [point for point in told["curve"] if point["reused"] > 0]
+    if points:
+        means = {one["z_from"]: one["mean_true_similarity"] for one in told["bins"]}
+        heads = (
+            "tau",
+            "reused",
+            *(f"below {fidelity}" for fidelity in points[0]["violations"]),
+            "true similarity here",
+        )
+        _print_table(heads, [_curve_row(point, means.get(point["tau"])) for point in points])
 
 
 def _admin(method: str, path: str, url: str | None, body: dict[str, Any] | None = None) -> Any:
@@ -136,6 +200,42 @@ def _text_of(line: bytes, is_json: bool) -> str:
     except (UnicodeDecodeError, orjson.JSONDecodeError, KeyError, TypeError):
         return ""
     return text if isinstance(text, str) else ""
+
+
+def _assignment(text: str) -> tuple[str, str | float | None]:
+    """FIELD=VALUE of --set, with the field's full name. Raises click.UsageError."""
+    name, equals, value = text.partition("=")
+    full = SHORT_NAMES.get(name, name)
+    if not equals or full not in FIELDS:
+        raise click.UsageError(f"--set {text}: say FIELD=VALUE, FIELD one of {', '.join(FIELDS)}")
+    if value == "configured":
+        return full, None
+    if full == "semantic_mode":
+        return full, value
+    try:
+        return full, float(value)
+    except ValueError:
+        raise click.UsageError(f"--set {text}: {value!r} is no number") from None
+
+
+def _threshold_row(name: str, in_force: dict[str, Any], learned: dict[str, Any] | None) -> tuple[str, ...]:
+    values = [f"{in_force[field]['value']}{MARKS[in_force[field]['source']]}" for field in FIELDS]
+    known = learned or {}
+    figures = [known.get(key) for key in ("serving_from", "tau", "certificate_tau", "reason")]
+    return (name, *values, *("-" if figure is None else str(figure) for figure in figures))
+
+
+def _curve_row(point: dict[str, Any], mean: float | None) -> tuple[str, ...]:
+    shares = ("-" if share is None else f"{100 * share:.1f} %" for share in point["violations"].values())
+    reused = f"{100 * point['reused']:.1f} %"
+    return (f"{point['tau']:.3f}", reused, *shares, "-" if mean is None else f"{mean:.4f}")
+
+
+def _print_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as what they hold, two spaces apart, whatever the terminal."""
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+    for row in (heads, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print(answer: Any) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import httpx
 
-from deploy.embedded_redis import RunningRedis
+from deploy.embedded_redis import RunningRedis, running_redis
 from tests.gateway_client import running_gateway, until_ready
 from tests.stand_in_engine import StandInEngine
 
+OPERATOR = {"authorization": "Bearer operator"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,3 +45,72 @@ async def test_warm_stats_purge(redis: RunningRedis, tmp_path: Path) -> None:
         status, _, err = await run(client, tmp_path, "stats", token="wrong")
         assert (status, err) == (1, "Error: send the admin token as `Authorization: Bearer <token>`\n")
         assert (await run(client, tmp_path, "purge"))[0] == 2
+
+
+async def test_thresholds_are_shown_and_changed(tmp_path: Path) -> None:
+    """A table with each value's source; --set changes it for all gateways; mistakes are one kind message."""
+    with running_redis(tmp_path / "redis") as redis:
+        async with (
+            StandInEngine(fingerprint=secrets.token_hex(16), has_probe=True).running() as engine,
+            running_gateway(
+                engine.url, redis_url=redis.url, admin_token="operator", similarity_threshold=0.93
+            ) as client,
+        ):
+            await until_ready(client)
+            status, out, _ = await run(client, tmp_path, "thresholds")
+            assert status == 0
+            heads, everywhere, own = out.splitlines()[:3]
+            assert heads.split()[:3] == ["namespace", "semantic_mode", "semantic_fidelity"]
+            assert everywhere.split()[:5] == ["(all)", "auto", "0.92", "0.05", "0.93*"]
+            assert own.split()[0] == "default"
+
+            words = ("--namespace", "default", "--set", "fidelity=0.95", "--set", "semantic_mode=on")
+            status, out, _ = await run(client, tmp_path, "thresholds", *words)
+            assert status == 0
+            assert "start anew in: default" in out.splitlines()[0]
+            assert out.splitlines()[3].split()[:3] == ["default", "on!", "0.95!"]
+            assert any(line.split()[1:] == ["default", "semantic_mode", "auto", "on"] for line in out.splitlines())
+            status, out, _ = await run(client, tmp_path, "thresholds", "--all", "--set", "fidelity=0.9")
+            assert "A value of their own for semantic_fidelity keep: default." in out
+            words = ("--namespace", "default", "--set", "fidelity=configured")
+            status, out, _ = await run(client, tmp_path, "thresholds", *words)
+            assert out.splitlines()[3].split()[2] == "0.9!"
+
+            for words, message in (
+                (("--set", "fidelity=0.95"), "name a --namespace to change, or say --all"),
+                (("--all", "--set", "fidelity"), "say FIELD=VALUE"),
+                (("--all", "--set", "speed=1"), "say FIELD=VALUE"),
+                (("--all", "--set", "fidelity=much"), "'much' is no number"),
+                (("--all", "--set", "fidelity=7"), "semantic_fidelity"),
+                (("--namespace", "nobody"), "no API key leads to namespace 'nobody'"),
+            ):
+                status, out, err = await run(client, tmp_path, "thresholds", *words)
+                assert status != 0
+                assert message in err
+                assert "Traceback" not in err
+
+
+async def test_calibration_is_a_reading_and_a_curve(redis: RunningRedis, tmp_path: Path) -> None:
+    """Before there are labels it says so; then each threshold has its share and its violations."""
+    async with (
+        StandInEngine(fingerprint=secrets.token_hex(16), has_probe=True).running() as engine,
+        running_gateway(
+            engine.url, redis_url=redis.url, admin_token="operator", semantic_mode="observe", engine_price_ms=10_000
+        ) as client,
+    ):
+        await until_ready(client)
+        status, out, _ = await run(client, tmp_path, "calibration")
+        assert (status, out.splitlines()[1]) == (0, "no labels yet: nothing can be said")
+
+        words = [f"w{number}" for number in range(300)]
+        async with asyncio.timeout(20):
+            while (await client.get("/admin/calibration", headers=OPERATOR)).json()["labels"] < 5:
+                text = " ".join([*words[:12], words.pop()])
+                await client.post("/v1/embeddings", json={"model": "tiny", "input": text})
+                await asyncio.sleep(0.05)
+        status, out, _ = await run(client, tmp_path, "calibration")
+        lines = out.splitlines()
+        assert lines[1].startswith("nothing is served; at tau")
+        assert lines[2].split()[:4] == ["tau", "reused", "below", "0.9"]
+        assert lines[3].split()[0] == "0.800"
+        assert (await run(client, tmp_path, "calibration", "--namespace", "nobody"))[0] == 1
