@@ -1,4 +1,4 @@
-"""One `dejavec up` with its real processes, for end-to-end tests."""
+"""One `dejavec up` with its real processes, and further gateways beside it, for end-to-end tests."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 
 from deploy.ports import free_port
@@ -47,6 +48,17 @@ class Run:
         self.printed = ""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    @property
+    def home(self) -> Path:
+        """Where it keeps its data."""
+        return Path(f"/proc/{self.process.pid}/cwd").resolve() / ".dejavec"
+
+    @property
+    def redis_url(self) -> str:
+        """Its embedded Redis, password included."""
+        password, port = ((self.home / "redis" / name).read_text().strip() for name in ("password", "port"))
+        return f"redis://:{password}@127.0.0.1:{port}/0"
 
     def children(self) -> list[psutil.Process]:
         """All processes below the supervisor."""
@@ -118,3 +130,32 @@ def running(folder: Path, **settings: str) -> Iterator[Run]:
         run.process.wait()
         for process in left:
             until(lambda process=process: is_gone(process), "the leash ends what is left")  # type: ignore[misc]
+
+
+@contextmanager
+def another_gateway(stack: Run, folder: Path, **settings: str) -> Iterator[httpx.Client]:
+    """One more gateway process on the same engine and the same Redis."""
+    port = free_port()
+    own = {
+        "DEJAVEC_REDIS_URL": stack.redis_url,
+        "DEJAVEC_KEY_SECRET_FILE": str(stack.home / "key-secret"),
+        "DEJAVEC_ENGINE_URL": f"http://127.0.0.1:{stack.engine_port}",
+        "DEJAVEC_REDIS_TIMEOUT_MS": "2000",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    command = [sys.executable, "-m", "deploy.cli", "gateway", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=folder, env={**os.environ, **own, **settings}, stderr=subprocess.DEVNULL)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            until(lambda: is_ready(client), "the other gateway")
+            yield client
+    finally:
+        process.terminate()
+        assert process.wait(30) in (0, -15)
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/ready").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -2,13 +2,9 @@
 
 import base64
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +14,7 @@ import numpy.typing as npt
 import openai
 import pytest
 
-from deploy.ports import free_port
-from tests.e2e.stack import Run, until
+from tests.e2e.stack import Run, another_gateway, until
 
 MODEL = "all-MiniLM-L6-v2"
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "minilm_fp32.json").read_text(encoding="utf-8"))["entries"]
@@ -42,38 +37,6 @@ def ask(http: httpx.Client, inputs: str | list[str], **headers: str) -> tuple[li
 
 def numbers(vectors: list[bytes]) -> npt.NDArray[np.float32]:
     return np.stack([np.frombuffer(vector, dtype="<f4") for vector in vectors])
-
-
-@contextmanager
-def another_gateway(stack: Run, folder: Path, **settings: str) -> Iterator[httpx.Client]:
-    """One more gateway process on the same engine and the same Redis."""
-    home = Path(f"/proc/{stack.process.pid}/cwd").resolve() / ".dejavec"
-    password = (home / "redis" / "password").read_text().strip()
-    redis_port = (home / "redis" / "port").read_text().strip()
-    port = free_port()
-    own = {
-        "DEJAVEC_REDIS_URL": f"redis://:{password}@127.0.0.1:{redis_port}/0",
-        "DEJAVEC_KEY_SECRET_FILE": str(home / "key-secret"),
-        "DEJAVEC_ENGINE_URL": f"http://127.0.0.1:{stack.engine_port}",
-        "DEJAVEC_REDIS_TIMEOUT_MS": "2000",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    command = [sys.executable, "-m", "deploy.cli", "gateway", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, **own, **settings}, stderr=subprocess.DEVNULL)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            until(lambda: is_ready(client), "the other gateway")
-            yield client
-    finally:
-        process.terminate()
-        assert process.wait(30) in (0, -15)
-
-
-def is_ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_openai_client_gets_vectors_true_to_fp32(stack: Run) -> None:
