@@ -46,6 +46,7 @@ class Bundle(BaseModel):
     source_sha256: str  # of model.safetensors
     tokenizer_sha256: str  # of the bundle's tokenizer.json
     graph_sha256: str  # of the bundle's model.onnx
+    probe_sha256: str = ""  # of the bundle's probe.npz; empty in bundles made before it was kept
     precision: Precision
     dimensions: int
     max_tokens: int
@@ -81,8 +82,11 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def check_files(folder: Path, bundle: Bundle) -> None:
-    """Compare the graph's and the tokenizer's SHA-256 with `bundle.json`. Raises BundleError naming the file."""
-    for name, expected in ((GRAPH_FILE, bundle.graph_sha256), (TOKENIZER_FILE, bundle.tokenizer_sha256)):
+    """Compare the files' SHA-256 with `bundle.json`. Raises BundleError naming the file."""
+    files = {GRAPH_FILE: bundle.graph_sha256, TOKENIZER_FILE: bundle.tokenizer_sha256}
+    if bundle.probe_sha256:
+        files[PROBE_FILE] = bundle.probe_sha256
+    for name, expected in files.items():
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{path} is missing; build the bundle again")

@@ -193,14 +193,15 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     _write_model(graph, folder / GRAPH_FILE)
     _write_model(write_kernel_probe(), folder / KERNEL_PROBE_FILE)
     run = open_graph(graph)
-    probe = make_probe(run, partial(_encode, tokenizer), tokenizer, _probe_corpus(plan), progress)
+    ordinary = (*plan.texts.calibrate, *plan.texts.hold_out)
+    probe = make_probe(run, partial(_encode, tokenizer), tokenizer, ordinary, _probe_corpus(plan), progress)
     _write_file(folder / PROBE_FILE, probe.to_bytes())
     quality = _measure(plan, run, reference, tokenizer, progress)
     if not plan.options.force:
         demand(quality)
     for shortfall in shortfalls(quality) if plan.options.precision != "fp32" else ():
         progress(f"UNDER THE ENGINE'S BAR: {shortfall}; `dejavec model verify` tells more")
-    bundle = _describe(plan, folder, quality)
+    bundle = _describe(plan, folder, quality, probe.meta)
     _write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
     progress(f"built in {time.perf_counter() - started_s:.1f} s")
     return bundle
@@ -255,12 +256,13 @@ def _batch_dependence(plan: _Plan, run: Run) -> dict[str, float]:
     return {"batch_checked_texts": float(len(lengths_to_check(max_tokens))), "batch_dependent_texts": float(changed)}
 
 
-def _describe(plan: _Plan, folder: Path, quality: dict[str, float]) -> Bundle:
+def _describe(plan: _Plan, folder: Path, quality: dict[str, float], probe: dict[str, Any]) -> Bundle:
     recipe: dict[str, Any] = {
         "inputs": plan.inputs(),
         "opset": OPSET,
         "onnxruntime": ort.__version__,
         "revision": plan.checkpoint.revision,
+        "probe": probe,
     }
     if plan.options.precision == "int8":
         recipe["smoothquant_alpha"] = ALPHA
@@ -278,6 +280,7 @@ def _describe(plan: _Plan, folder: Path, quality: dict[str, float]) -> Bundle:
         source_sha256=plan.checkpoint.weights_sha256,
         tokenizer_sha256=sha256_of(folder / TOKENIZER_FILE),
         graph_sha256=sha256_of(folder / GRAPH_FILE),
+        probe_sha256=sha256_of(folder / PROBE_FILE),
         precision=plan.options.precision,
         dimensions=plan.shape.hidden,
         max_tokens=choices.max_tokens,

@@ -81,9 +81,7 @@ def weighted_table(vocabulary: Float32Array, projection: Float32Array, special_i
 def quick_probe(vocabulary: Float32Array, special_ids: Iterable[int], dimensions: int = 256) -> ProbeArrays:
     """The probe that needs no corpus, from `vocabulary_vectors`."""
     projection = principal_axes(vocabulary, min(dimensions, vocabulary.shape[1]))
-    return ProbeArrays(
-        weighted_table(vocabulary, projection, special_ids), projection, {"form": "quick", **PRIOR}
-    )
+    return ProbeArrays(weighted_table(vocabulary, projection, special_ids), projection, {"form": "quick", **PRIOR})
 
 
 def probe_vectors(table: Float32Array, texts: Sequence[Int32Array]) -> Float32Array:

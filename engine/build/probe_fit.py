@@ -218,7 +218,9 @@ def fit_probe(
     table[list(special_ids)] = 0
     meta: dict[str, Any] = {"form": "fitted", "texts": len(texts), "pairs": len(pairs), **PRIOR}
     if len(held) > 1:
-        meta["spearman"] = round(spearman(probe_vectors(table, held), embed(held)), 4)
+        true = embed(held)
+        meta["spearman"] = round(spearman(probe_vectors(table, held), true), 4)
+        meta["spearman_before"] = round(spearman(probe_vectors(start, held), true), 4)
     return ProbeArrays(table, projection, meta)
 
 

@@ -5,23 +5,27 @@ from collections.abc import Callable, Sequence
 from tokenizers import Tokenizer
 
 from engine.build.errors import CalibrationError
-from engine.build.probe import ProbeArrays, quick_probe, vocabulary_vectors
+from engine.build.probe import ProbeArrays, probe_vectors, quick_probe, spearman, vocabulary_vectors
 from engine.build.probe_fit import fit_probe
 from engine.build.running import Run, embed
 from engine.protocol import Float32Array, Int32Array
 
 TOLD_EVERY = 0.25  # of a stage's work
+FEWEST_TEXTS = 10  # for a rank correlation that says something
 
 
 def make_probe(
     run: Run,
     tokenize: Callable[[Sequence[str]], list[Int32Array]],
     tokenizer: Tokenizer,
+    ordinary: Sequence[str],
     corpus: Sequence[str],
     progress: Callable[[str], None],
 ) -> ProbeArrays:
-    """The quick probe when `corpus` is empty, else the fitted one, which reports its Spearman on texts kept back.
+    """The quick probe when `corpus` is empty, else the fitted one.
 
+    Reports the rank correlation (Spearman) of probe cosine with the engine's cosine: of the quick probe on `ordinary`
+    texts, of the fitted one on texts of the corpus kept back, beside the quick one's on the same.
     Raises CalibrationError when the corpus is too small.
     """
 
@@ -33,7 +37,12 @@ def make_probe(
     progress(f"making the probe from {tokenizer.get_vocab_size()} tokens")
     vocabulary = vocabulary_vectors(vectors, tokenizer.get_vocab_size(), (before, after))
     if not corpus:
-        return quick_probe(vocabulary, special)
+        quick = quick_probe(vocabulary, special)
+        texts = tokenize(ordinary)
+        if len(texts) >= FEWEST_TEXTS:
+            quick.meta["spearman"] = round(spearman(probe_vectors(quick.table, texts), vectors(texts)), 4)
+            progress(f"probe made: Spearman with the engine {quick.meta['spearman']} over {len(texts)} texts")
+        return quick
     told: dict[str, float] = {}
 
     def tell(stage: str, part: float) -> None:
@@ -45,8 +54,9 @@ def make_probe(
         probe = fit_probe(vectors, vocabulary, special, tokenize(corpus), progress=tell)
     except ValueError as error:
         raise CalibrationError(str(error)) from None
-    shown = {name: value for name, value in probe.meta.items() if name.startswith("spearman")}
-    progress(f"probe fitted: {shown}")
+    if "spearman" in probe.meta:
+        figures = f"{probe.meta['spearman']}, before fitting {probe.meta['spearman_before']}"
+        progress(f"probe fitted: Spearman with the engine {figures}, on texts kept back")
     return probe
 
 

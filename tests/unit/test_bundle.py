@@ -69,6 +69,9 @@ def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
         "tokenizer_sha256": sha256_of(tmp_path / "tokenizer.json"),
     }
     check_files(tmp_path, bundle(**hashes))
+    (tmp_path / "probe.npz").write_bytes(b"probe")
+    with pytest.raises(BundleError, match=r"probe\.npz is not the file"):
+        check_files(tmp_path, bundle(**hashes, probe_sha256="5" * 64))
     (tmp_path / "model.onnx").write_bytes(b"another")
     with pytest.raises(BundleError, match=r"model\.onnx is not the file"):
         check_files(tmp_path, bundle(**hashes))
