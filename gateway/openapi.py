@@ -19,8 +19,9 @@ from gateway.schemas import (
 REF_TEMPLATE: Final = "#/components/schemas/{model}"
 ERRORS: Final = {
     "400": "A field is wrong; `param` names it",
-    "401": "No or unknown API key",
-    "404": "Unknown model",
+    "401": "No or unknown API key or admin token",
+    "403": "The admin interface is closed: no admin_token is set",
+    "404": "Unknown model, route or namespace",
     "405": "Wrong method",
     "408": "The body came too slowly",
     "413": "The body is too large",
@@ -28,7 +29,7 @@ ERRORS: Final = {
     "422": "Wrong shape",
     "429": "A limit is reached; see Retry-After",
     "500": "Internal fault",
-    "503": "The engine is away or too slow; see Retry-After",
+    "503": "The engine, or for the operator Redis, is away or too slow; see Retry-After",
 }
 CACHE_HEADERS: Final[list[dict[str, Any]]] = [
     {
