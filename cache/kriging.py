@@ -54,7 +54,7 @@ def predict(
     covariance = np.exp(np.sqrt(np.maximum(2 - 2 * gram, 0)) * (-1 / kernel.reach))
     covariance[np.diag_indices_from(covariance)] = 1 + kernel.noise
     towards = np.exp(np.sqrt(np.maximum(2 - 2 * near, 0)) * (-1 / kernel.reach))
-    weights = np.linalg.solve(covariance, towards)
+    weights = np.asarray(np.linalg.solve(covariance, towards), dtype=np.float32)
     left_open = probe - weights @ probes
     estimate = weights @ vectors + (left_open if trend is None else left_open @ trend)
     length = max(float(np.sqrt(estimate @ estimate)), TINY)

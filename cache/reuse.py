@@ -107,11 +107,11 @@ class AutoReuse:
         if self.budget is not None:
             if self.budget.is_spent:
                 self.trips += 1
-                self._next_round()
+                self.start_next_round()
         elif self.certificate.loosest_proven is not None:
             self.budget = ViolationBudget.start(self.settings.budget)
         elif self.certificate.tests[-1].labels >= self.settings.patience * 2**self.version:
-            self._next_round()
+            self.start_next_round()
 
     def _is_new(self, pair: int) -> bool:
         if pair in self._pairs:
@@ -125,7 +125,8 @@ class AutoReuse:
         beta = self.settings.beta * (1 - ROUND_SHARE) * ROUND_SHARE**self.version
         return Certificate.start(self.settings.levels(), self.settings.alpha, beta)
 
-    def _next_round(self) -> None:
+    def start_next_round(self) -> None:
+        """Forget what was proven and test anew, with the confidence that is left."""
         self.version += 1
         self.budget = None
         self.certificate = self._fresh()

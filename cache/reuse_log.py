@@ -3,6 +3,7 @@
     dv1:l:<tag>   STREAM of events, at most about `MAX_EVENTS`; any gateway appends
     dv1:w:<tag>   the lease: which gateway folds events into the state now; lost `LEASE_MS` after its last renewal
     dv1:r:<tag>   the state, JSON without a TTL so that eviction under volatile-* never takes it
+    dv1:t:<tag>   the map that belongs to the state (`cache.trend`), likewise; the state names its bytes
 
 The state names the last event it has seen, so a new writer goes on where the old one stopped and no event counts
 twice. A write counts only while the lease is held (checked in the same script). Knows nothing of what events mean.
@@ -16,10 +17,11 @@ from typing import Any, Final
 import orjson
 from redis.asyncio import Redis
 
-from cache.keys import LABELS_PREFIX, LEASE_PREFIX, REUSE_PREFIX
+from cache.keys import LABELS_PREFIX, LEASE_PREFIX, REUSE_PREFIX, TREND_PREFIX
 from cache.redis_link import RedisLink, command, script
 
 LEASE_MS: Final = 5000
+TREND_TIMEOUT_S: Final = 2.0  # a map is about 400 kB
 MAX_EVENTS: Final = 5000
 EVENTS_PER_READ: Final = 500
 
@@ -33,6 +35,7 @@ return 1
 SAVE: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2])
+if ARGV[3] ~= '' then redis.call('SET', KEYS[3], ARGV[3]) end
 return 1
 """
 
@@ -86,11 +89,24 @@ class ReuseLog:
         entries = await self._link.call(lambda redis: command(redis, *words))
         return [(str(event_id, "ascii"), _event(fields)) for event_id, fields in entries]
 
-    async def save(self, tag: str, saved: Saved) -> bool:
-        """Store the state if the lease is still ours."""
+    async def load_trend(self, tag: str) -> bytes:
+        """The stored map, which may be anything; empty when there is none."""
+        key = TREND_PREFIX + tag.encode()
+        content = await self._link.call(lambda redis: redis.get(key), timeout_s=TREND_TIMEOUT_S)
+        return content if isinstance(content, bytes) else b""
+
+    async def save(self, tag: str, saved: Saved, trend: bytes = b"") -> bool:
+        """Store the state, and with it a new map where one is given, if the lease is still ours."""
         content = orjson.dumps({"last_event": saved.last_event, "state": saved.state})
-        keys = [LEASE_PREFIX + tag.encode(), REUSE_PREFIX + tag.encode()]
-        return bool(await self._link.call(lambda redis: script(redis, SAVE, keys, [self._writer, content])))
+        keys = [prefix + tag.encode() for prefix in (LEASE_PREFIX, REUSE_PREFIX, TREND_PREFIX)]
+        words = [self._writer, content, trend]
+        timeout_s = TREND_TIMEOUT_S if trend else None
+        return bool(await self._link.call(lambda redis: script(redis, SAVE, keys, words), timeout_s=timeout_s))
+
+    async def forget(self, tag: str) -> None:
+        """Drop everything kept of a scope that a purge has ended, once every gateway has left it."""
+        keys = [prefix + tag.encode() for prefix in (LABELS_PREFIX, REUSE_PREFIX, TREND_PREFIX, LEASE_PREFIX)]
+        await self._link.call(lambda redis: redis.unlink(*keys))
 
 
 def _event(fields: Any) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""One scope's learned state as a gateway holds it: threshold, certificate, label table, governor, and its exchange.
+"""One scope's learned state as a gateway holds it: map, threshold, certificate, label table, governor; its exchange.
 
-Labels go to the shared stream; whoever holds the lease folds them into the state that all read. The governor is this
-process's own: it measures this process's costs. What was learned for another promise (fidelity, alpha) counts no more;
-the label table, which only says what is true, outlives a change of promise. Knows nothing of vectors or of how z is
-made.
+Labels go to the shared stream; whoever holds the lease folds them into the state that all read. The same writer fits
+the map (`cache.trend`) to the texts it has computed itself and stores it in one step with the state that names it, so
+a gateway goes by a state and the map it belongs to, or serves nothing. The governor is this process's own: it measures
+this process's costs. What was learned for another promise (fidelity, alpha) counts no more; the map and the label
+table, which only say what is true, outlive a change of promise. Knows nothing of how z is made.
 """
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,12 @@ from cache.promise import Promise
 from cache.reuse import AutoReuse, Label
 from cache.reuse_log import ReuseLog, Saved
 from cache.threshold import DynamicThreshold
+from cache.trend import Trend, TrendLearner
 
 if TYPE_CHECKING:
     from cache.semantic import Lookup
+
+log = logging.getLogger("dejavec.cache")
 
 MAX_COUNT_IN_EVENT = 100_000
 EARLY_CHECKS = 20  # the first hits of a scope in `on` mode are all checked
@@ -32,12 +37,17 @@ class ScopeState:
     served: dict[str, int]
     _paused_until: str | None  # an event id; "" while it is not known yet
 
-    def __init__(self, keys: Scope, promise: Promise, governor: GovernorSettings, probe_id: str) -> None:
+    def __init__(
+        self, keys: Scope, promise: Promise, governor: GovernorSettings, probe_id: str, dimensions: int
+    ) -> None:
         self.keys = keys
         self.promise = promise
         self.used_at = time.monotonic()
         self.governor = Governor(governor)
         self.table = LabelTable()
+        self.trend: Trend | None = None
+        self.learner = TrendLearner(dimensions)
+        self._named_trend: str | None = None  # by the shared state
         self._probe_id = probe_id
         self._last_event = "0-0"
         self._events: list[dict[str, Any]] = []
@@ -47,6 +57,11 @@ class ScopeState:
     def is_paused(self) -> bool:
         """A violation was seen here that the shared state does not hold yet."""
         return self._paused_until is not None
+
+    @property
+    def has_its_trend(self) -> bool:
+        """Whether the map that the shared state was learned with is at hand."""
+        return self._named_trend == (None if self.trend is None else self.trend.id)
 
     @property
     def early_check_probability(self) -> float:
@@ -92,8 +107,10 @@ class ScopeState:
         return dict(self.served)
 
     async def load(self, log: ReuseLog) -> None:
-        """Take the shared state, sending nothing. Raises RedisAway."""
+        """Take the shared state and its map, sending nothing. Raises RedisAway."""
         self._take(await log.load(self.keys.tag))
+        if not self.has_its_trend:
+            self._take_trend(await log.load_trend(self.keys.tag))
 
     async def sync(self, log: ReuseLog) -> None:
         """Send own events; then fold all new ones in if this gateway is the writer, and take the shared state.
@@ -107,7 +124,7 @@ class ScopeState:
             if self._paused_until == "" and not self._events:
                 self._paused_until = last
         is_writer = await log.take_lease(self.keys.tag)
-        self._take(await log.load(self.keys.tag))
+        await self.load(log)
         if is_writer:
             await self._fold(log)
         if self._paused_until and _order(self._last_event) >= _order(self._paused_until):
@@ -124,12 +141,35 @@ class ScopeState:
         self._paused_until = None
 
     async def _fold(self, log: ReuseLog) -> None:
+        if not self.has_its_trend:
+            self._give_up_trend()
         while events := await log.events_after(self.keys.tag, self._last_event):
             for event_id, event in events:
                 self._apply(event)
                 self._last_event = event_id
             if not await log.save(self.keys.tag, Saved(self._last_event, self._to_state())):
                 return
+        if self.learner.is_due:
+            self.trend, content = self.learner.fit()
+            self._named_trend = self.trend.id
+            await log.save(self.keys.tag, Saved(self._last_event, self._to_state()), content)
+
+    def _take_trend(self, content: bytes) -> None:
+        """Go by the stored map if it is the one that the state names; learn on from its sums if they say more."""
+        try:
+            trend, learner = TrendLearner.resume(content, self.learner.dimensions)
+        except ValueError:
+            return
+        if trend.id == self._named_trend:
+            self.trend = trend
+            if learner.texts >= self.learner.texts:
+                self.learner = learner
+
+    def _give_up_trend(self) -> None:
+        """The named map is gone: what was proven with it says nothing of another one."""
+        log.warning("the map of a semantic scope is gone from Redis: its certificate starts anew")
+        self.trend = self._named_trend = None
+        self.reuse.start_next_round()
 
     def _apply(self, event: dict[str, Any]) -> None:
         """One event into the state; a damaged one is skipped, and so is one of another probe.
@@ -170,6 +210,9 @@ class ScopeState:
         state = saved.state
         if not self._is_of_probe(state.get("identity")):
             return  # z meant something else then
+        self._named_trend = str(state["trend"]) if state.get("trend") else None
+        if self._named_trend is None:
+            self.trend = None
         if state["identity"] != self._identity:
             self._start_afresh()  # what was proven for another promise says nothing now; nor do events up to here
         elif not self._resume(state):
@@ -209,6 +252,7 @@ class ScopeState:
             "started_at": self.promise.threshold.similarity_threshold,
             "served": self.served,
             "table": self.table.to_state(),
+            "trend": self._named_trend,
         }
 
 

@@ -36,7 +36,7 @@ log = logging.getLogger("dejavec.cache")
 
 SYNC_INTERVAL_S: Final = 0.5
 IDLE_AFTER_S: Final = 60.0
-MAX_SCOPES: Final = 1024
+MAX_SCOPES: Final = 256  # each holds up to 1 MB of what it has learned
 JOBS_AT_ONCE: Final = 64
 FIRST_LOOKUPS: Final = 20  # of a scope in this process: what is rationed must first be measured
 
@@ -117,6 +117,7 @@ class SemanticTier:
         self._probe = probe
         self._probe_id = probe_id
         self._predictor = Predictor.from_meta(probe.meta)
+        self._cautious = self._predictor.cautious
         self._log = ReuseLog(link)
         self._scopes: OrderedDict[str, ScopeState] = OrderedDict()
         self._jobs: deque[_Job] = deque()
@@ -237,6 +238,7 @@ class SemanticTier:
             "threshold": {"tau": scope.threshold.tau, "reason": scope.threshold.reason, **scope.served_summary()},
             "certificate": scope.reuse.summary(),
             "governor": {"state": scope.governor.state.value, "reason": scope.governor.reason},
+            "map": {"texts": 0 if scope.trend is None else scope.trend.texts, "at_hand": scope.has_its_trend},
             "paused": scope.is_paused,
         }
 
@@ -266,7 +268,7 @@ class SemanticTier:
 
     def _new_scope(self, keys: Scope) -> ScopeState:
         promise = self._promise_of(keys.namespace)
-        return ScopeState(keys, promise, self.settings.governor, self._probe_id)
+        return ScopeState(keys, promise, self.settings.governor, self._probe_id, self._probe.dimensions)
 
     def _keep_promise(self, scope: ScopeState) -> None:
         promise = self._promise_of(scope.keys.namespace)
@@ -279,7 +281,7 @@ class SemanticTier:
             return None
         if promise.mode is SemanticMode.ON:
             return scope.threshold.tau
-        if promise.mode is SemanticMode.AUTO and not scope.is_paused:
+        if promise.mode is SemanticMode.AUTO and scope.has_its_trend and not scope.is_paused:
             return scope.reuse.tau
         return None
 
@@ -292,7 +294,8 @@ class SemanticTier:
         if not near:
             return lookup
         probes, vectors = np.stack([c.probe for c in near]), np.stack([c.projected for c in near])
-        choice = choose(self._predictor, probe, probes, vectors)
+        predictor = self._cautious if promise.mode is SemanticMode.ON else self._predictor
+        choice = choose(predictor, probe, probes, vectors, None if scope.trend is None else scope.trend.matrix)
         assert choice is not None
         return replace(lookup, neighbour=near[choice.index].digest, choice=choice, is_checked=is_checked)
 
@@ -352,7 +355,9 @@ class SemanticTier:
         started = time.perf_counter()
         vectors = np.stack([np.frombuffer(job.vector, dtype="<f4") for job in chosen])
         projected = self._probe.project(vectors)
-        probes = [j.lookup.probe if j.lookup is not None else self._probe.vector(j.input_ids) for j in chosen]
+        probes = np.stack([j.lookup.probe if j.lookup is not None else self._probe.vector(j.input_ids) for j in chosen])
+        for group in _by_tag(chosen).values():
+            self.scope(chosen[group[0]].keys).learner.add(probes[group], projected[group])
 
         async def write(redis: Redis) -> None:
             async with redis.pipeline(transaction=False) as commands:
@@ -370,3 +375,11 @@ class SemanticTier:
             return True
         share = self.scope(job.keys).governor.index_share
         return int.from_bytes(job.digest[-4:], "big") / 2**32 < share
+
+
+def _by_tag(jobs: Sequence[_Job]) -> dict[str, list[int]]:
+    """Places of the jobs of each scope."""
+    places: dict[str, list[int]] = {}
+    for place, job in enumerate(jobs):
+        places.setdefault(job.keys.tag, []).append(place)
+    return places

@@ -28,16 +28,11 @@ RIDGE = np.float32(0.1)
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A fitted map, float32[d, d], how many texts taught it, and its stored form."""
+    """A fitted map, float32[d, d], how many texts taught it, and the name of its stored form: 16 hex digits."""
 
     matrix: Float32Array
     texts: int
-    content: bytes = field(repr=False)
-
-    @property
-    def id(self) -> str:
-        """Names these bytes: 16 hex digits."""
-        return hashlib.blake2b(self.content, digest_size=8).hexdigest()
+    id: str
 
 
 @dataclass(slots=True)
@@ -65,19 +60,23 @@ class TrendLearner:
         self._residual += probes.T @ (vectors - probes)
         self.texts += len(probes)
 
-    def fit(self) -> Trend:
-        """The map of all texts so far, about 3 ms at d = 256; the next is due after half as many texts again."""
+    def fit(self) -> tuple[Trend, bytes]:
+        """The map of all texts so far, and its stored form; the next is due after half as many texts again.
+
+        Takes about 3 ms at d = 256.
+        """
         eye = np.eye(self.dimensions, dtype=np.float32)
         matrix = (eye + np.linalg.solve(self._moment + RIDGE * eye, self._residual)).astype(np.float16)
         buffer = io.BytesIO()
         np.savez(buffer, matrix=matrix, moment=self._moment, texts=np.array(self.texts))
-        trend = Trend(matrix.astype(np.float32), self.texts, buffer.getvalue())
+        content = buffer.getvalue()
+        trend = Trend(matrix.astype(np.float32), self.texts, _id(content))
         if self.texts >= MEMORY:
             self._moment /= 2
             self._residual /= 2
             self.texts //= 2
         self.due_at = _next_fit(self.texts)
-        return trend
+        return trend, content
 
     @classmethod
     def resume(cls, content: bytes, dimensions: int) -> tuple[Trend, "TrendLearner"]:
@@ -91,12 +90,16 @@ class TrendLearner:
         sound = matrix.shape == moment.shape == size and matrix.dtype == np.float16 and moment.dtype == np.float32
         if not sound or texts < FIRST_FIT or not (np.isfinite(matrix).all() and np.isfinite(moment).all()):
             raise ValueError("not a map of this probe")
-        trend = Trend(matrix.astype(np.float32), texts, content)
+        trend = Trend(matrix.astype(np.float32), texts, _id(content))
         learner = cls(dimensions, texts, _next_fit(texts))
         eye = np.eye(dimensions, dtype=np.float32)
         learner._moment = moment.copy()
         learner._residual = (moment + RIDGE * eye) @ (trend.matrix - eye)
         return trend, learner
+
+
+def _id(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _next_fit(texts: int) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,23 @@ from cache.budget import BudgetSettings, violations_before_trip
 from cache.certificate import binomial_cdf, upper_bound
 from cache.governor import Governor, GovernorSettings
 from cache.probe import Probe
-from cache.reuse import ReuseSettings
+from cache.reuse import ROUND_SHARE, ReuseSettings
 from cache.threshold import Predictor, ThresholdSettings, choose
 from cache.trend import TrendLearner
 from engine.build.probe import quick_probe, spearman, vocabulary_vectors
 from tests.simulation.attacks import TRICKS, attack_texts
 from tests.simulation.on_mode import OnRun
 from tests.simulation.replay import LABEL_LAG, AutoRun, Costs, Outcome, Prepared, hindsight, prepare
-from tests.simulation.streams import SOURCES, Stream, Teacher, embed_cached, load, one_after_another, shuffled
+from tests.simulation.streams import (
+    SOURCES,
+    Float32Array,
+    Stream,
+    Teacher,
+    embed_cached,
+    load,
+    one_after_another,
+    shuffled,
+)
 
 FIDELITIES = (0.95, 0.92, 0.90)
 ALPHAS = (0.01, 0.05)
@@ -98,7 +108,7 @@ class Bench:
         learner, trend = TrendLearner(self.probe.dimensions), None
         for row in range(len(prepared.probes)):
             if learner.is_due:
-                trend = learner.fit().matrix
+                trend = learner.fit()[0].matrix
             learner.add(prepared.probes[[row]], prepared.images[[row]])
             candidates = prepared.near[row][: self.neighbours]
             candidates = candidates[candidates >= 0]
@@ -129,6 +139,7 @@ class Bench:
                 "static_092": float(fixed.mean()),
                 "static_092_violations": float((near_trues[fixed] < fidelity).mean()) if fixed.any() else 0.0,
                 "decision_us": decision_us,
+                "levels": _levels(zs, trues >= fidelity, fidelity),
             }
             print("  ", json.dumps(row_out), flush=True)
             yield row_out
@@ -262,6 +273,29 @@ class Bench:
             }
         )
         return out
+
+
+def _levels(z: Float32Array, good: np.ndarray[tuple[int], np.dtype[np.bool_]], fidelity: float) -> list[object]:
+    """For each level of the certificate: share of requests, violations, and after how many requests to expect proof.
+
+    A test's capital grows by KL(violations, alpha) a label at best (Kelly's rate), and has to reach levels / beta.
+    """
+    settings = ReuseSettings(fidelity=fidelity)
+    wanted = math.log(len(settings.levels()) / (settings.beta * (1 - ROUND_SHARE)))
+    rows: list[object] = []
+    for level in settings.levels():
+        clear = z >= level
+        share, q = float(clear.mean()), float((~good[clear]).mean()) if clear.any() else 1.0
+        rate = _divergence(q, settings.alpha) if q < settings.alpha else 0.0
+        needed = round(wanted / rate / share) if rate * share > 0 else None
+        rows.append({"level": level, "share": round(share, 3), "violations": round(q, 3), "requests_to_proof": needed})
+    return rows
+
+
+def _divergence(q: float, alpha: float) -> float:
+    """Kullback-Leibler divergence of two coins."""
+    first = q * math.log(q / alpha) if q > 0 else 0.0
+    return first + (1 - q) * math.log((1 - q) / (1 - alpha))
 
 
 def _share_below(similarities: list[float], fidelity: float) -> float:

@@ -67,4 +67,4 @@ class OnRun:
         self._stored[text] = self._indexed[text] = True
         self._learner.add(self.stream.probes[[text]], self.stream.images[[text]])
         if self._learner.is_due:
-            self._trend = self._learner.fit().matrix
+            self._trend = self._learner.fit()[0].matrix

@@ -193,7 +193,7 @@ class AutoRun:
         self.outcome.saved_s -= self.costs.index_s
         self._learner.add(self.stream.probes[[text]], self.stream.images[[text]])
         if self._learner.is_due:
-            self._trend = self._learner.fit().matrix
+            self._trend = self._learner.fit()[0].matrix
 
     def _hit(self, text: int, neighbour: int, choice: Choice, probability: float) -> None:
         out = self.outcome

@@ -16,9 +16,11 @@ from cache.reuse_log import Saved
 from cache.reuse_state import ScopeState
 from cache.semantic import Lookup
 from cache.threshold import Choice, ThresholdSettings
+from cache.trend import FIRST_FIT
 
 KEYS = Scope(b"s" * 32, "fingerprint", "a", ("1-a", "1-b"))
 PROMISE = Promise(SemanticMode.ON)
+DIMENSIONS = 4
 
 
 class Log:
@@ -27,6 +29,7 @@ class Log:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.saved: Saved | None = None
+        self.trend = b""
         self.writer: object = None
 
     def of(self, gateway: object) -> "Log":
@@ -48,13 +51,17 @@ class Log:
         start = int(last_event.split("-", maxsplit=1)[0])
         return [(f"{start + n + 1}-0", event) for n, event in enumerate(self.events[start:])]
 
-    async def save(self, tag: str, saved: Saved) -> bool:
+    async def load_trend(self, tag: str) -> bytes:
+        return self.trend
+
+    async def save(self, tag: str, saved: Saved, trend: bytes = b"") -> bool:
         self.saved = Saved(saved.last_event, json.loads(json.dumps(saved.state)))
+        self.trend = trend or self.trend
         return True
 
 
 def state_of(promise: Promise = PROMISE) -> ScopeState:
-    return ScopeState(KEYS, promise, GovernorSettings(), "probe")
+    return ScopeState(KEYS, promise, GovernorSettings(), "probe", DIMENSIONS)
 
 
 def with_fidelity(fidelity: float) -> Promise:
@@ -142,7 +149,7 @@ async def test_the_label_table_outlives_a_change_of_promise() -> None:
     state.adopt(with_fidelity(0.95))
     await sync(log, state)
     assert state.table.labels == 200
-    other = ScopeState(KEYS, PROMISE, GovernorSettings(), "other-probe")
+    other = ScopeState(KEYS, PROMISE, GovernorSettings(), "other-probe", DIMENSIONS)
     await other.load(log)  # type: ignore[arg-type]
     assert other.table.labels == 0
 
@@ -223,3 +230,57 @@ async def test_a_damaged_table_is_an_empty_one() -> None:
     await reader.load(log)  # type: ignore[arg-type]
     assert reader.table.labels == 0
     assert reader.reuse.phase == "serving"
+
+
+def teach(state: ScopeState, texts: int = FIRST_FIT, seed: int = 0) -> None:
+    """Give a scope texts it has computed."""
+    probes = np.random.default_rng(seed).normal(size=(texts, DIMENSIONS)).astype(np.float32)
+    probes /= np.linalg.norm(probes, axis=1, keepdims=True)
+    state.learner.add(probes, probes[:, ::-1])
+
+
+async def test_the_writer_fits_the_map_and_all_go_by_it() -> None:
+    """A reader has seen as many texts, and still goes by the writer's map, to the bit."""
+    log, writer, reader = Log(), state_of(), state_of()
+    teach(writer)
+    teach(reader, seed=1)
+    await sync(log, writer, reader)
+    assert writer.trend is not None
+    assert reader.trend is not None
+    assert np.array_equal(writer.trend.matrix, reader.trend.matrix)
+    assert reader.has_its_trend
+    restarted = state_of()
+    await restarted.load(log)  # type: ignore[arg-type]
+    assert restarted.trend is not None
+    assert (restarted.trend.id, restarted.learner.texts) == (writer.trend.id, FIRST_FIT)
+
+
+async def test_a_state_whose_map_is_gone_serves_nothing_and_starts_anew() -> None:
+    """What was proven with a map says nothing without it: the reader waits, the next writer tests anew."""
+    log, writer = Log(), state_of()
+    teach(writer)
+    await proven(log, writer)
+    log.trend = b"damaged"
+    reader = state_of()
+    await sync(log, reader)
+    assert reader.reuse.phase == "serving"
+    assert not reader.has_its_trend
+    log.writer = reader
+    label(reader, 5000)
+    await sync(log, reader)
+    assert reader.has_its_trend
+    assert reader.reuse.phase == "testing"
+    assert reader.reuse.version == 1
+    await sync(log, writer)
+    assert writer.reuse.tau is None
+
+
+async def test_a_change_of_promise_keeps_the_map() -> None:
+    """The map says what is true, whatever is asked for."""
+    log, state = Log(), state_of()
+    teach(state)
+    await sync(log, state)
+    state.adopt(with_fidelity(0.95))
+    await sync(log, state)
+    assert state.trend is not None
+    assert state.has_its_trend
