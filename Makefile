@@ -29,7 +29,7 @@ check: install-dev  ## formatting, lint, types, dependency directions
 format: install-dev  ## format the code and apply safe lint fixes
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
-bench: install  ## cached requests a second against a bare echo; uncached ones against the bare graph
+bench: install  ## cached against a bare echo; uncached against the bare graph; what caching costs where nothing repeats
 	@test -e .dejavec/models/all-MiniLM-L6-v2-int8/bundle.json || $(BIN)/dejavec model build
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 

@@ -1,9 +1,10 @@
-"""`python -m loadtest.bench`: the benchmarks' command line; without a name it runs `gateway` and `engine`."""
+"""`python -m loadtest.bench`: the benchmarks' command line; without a name it runs all but `peers`."""
 
 import click
 
 from loadtest.bench.engine import engine
 from loadtest.bench.gateway import gateway
+from loadtest.bench.norepeat import norepeat
 from loadtest.bench.peers import peers
 
 
@@ -12,15 +13,15 @@ from loadtest.bench.peers import peers
 def bench(context: click.Context) -> None:
     """Benchmarks: contenders measured side by side in alternating rounds, reported as ratios.
 
-    Without a command: `gateway`, then `engine`, with their defaults. On a machine with two cores or more, give
-    `--core 0 --generator-core 1`.
+    Without a command: `gateway`, `engine`, then `norepeat`, with their defaults. On a machine with two cores or
+    more, give `--core 0 --generator-core 1`.
     """
     if context.invoked_subcommand is None:
-        for command in (gateway, engine):
+        for command in (gateway, engine, norepeat):
             context.invoke(command)
 
 
-for named in (gateway, engine, peers):
+for named in (gateway, engine, norepeat, peers):
     bench.add_command(named)
 
 if __name__ == "__main__":

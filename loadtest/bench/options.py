@@ -13,11 +13,12 @@ from rich.console import Console
 from loadtest.bench.load import Load, wrk_installed
 from loadtest.bench.machine import Machine, describe
 from loadtest.bench.processes import BenchmarkError
-from loadtest.bench.rounds import Result, results_json, show
+from loadtest.bench.rounds import Reported, results_json
 from loadtest.display import wide_console
 from loadtest.texts import TextsError, read_texts
 
 SEED = 0
+OWN_GENERATOR, WRK = "own", "wrk"
 DEFAULT_BUNDLE = Path(".dejavec/models/all-MiniLM-L6-v2-int8")
 
 
@@ -28,21 +29,21 @@ class Bench:
     core: int | None
     generator_core: int | None
     rounds: int
-    seconds: float
-    connections: int
     texts_file: Path | None
     field: str
-    count: int
     bundle: Path
-    generator: str
     json_file: Path | None
     machine: Machine
     console: Console
+    seconds: float = 5.0
+    connections: int = 32
+    count: int | None = None  # all
+    generator: str = OWN_GENERATOR
 
     @property
     def load(self) -> Load:
         """How every contender is driven."""
-        return Load(self.seconds, self.generator_core, use_wrk=self.generator == "wrk")
+        return Load(self.seconds, self.generator_core, use_wrk=self.generator == WRK)
 
     def texts(self) -> list[str]:
         """At most `count` distinct texts in a seeded order, so that any stretch of them is like the whole.
@@ -53,28 +54,20 @@ class Bench:
         order = np.random.default_rng(SEED).permutation(len(distinct))
         return [distinct[place] for place in order[: self.count]]
 
-    def finish(self, results: Sequence[Result]) -> None:
+    def finish(self, results: Sequence[Reported]) -> None:
         """Print results, and write them when a file was named."""
         for result in results:
-            show(result, self.console)
+            result.show(self.console)
         if self.json_file is not None:
             self.json_file.write_bytes(results_json(results))
 
 
-def common_options(run: Callable[..., Sequence[Result]]) -> Callable[..., None]:
-    """Give a command the common options as one Bench, and turn known faults into one line."""
+def server_options(run: Callable[..., Sequence[Reported]]) -> Callable[..., None]:
+    """Give a command the options of every benchmark as one Bench, and turn known faults into one line."""
 
     @click.option("--core", type=int, help="Pin all servers to this core (best: 0).")
     @click.option("--generator-core", type=int, help="Pin the generator to this one (best: another, 1).")
     @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Alternating rounds.")
-    @click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.2), help="Of each round.")
-    @click.option(
-        "--connections",
-        default=32,
-        show_default=True,
-        type=click.IntRange(1, 1000),
-        help="Connections that send single texts.",
-    )
     @click.option(
         "--texts",
         "texts_file",
@@ -82,7 +75,6 @@ def common_options(run: Callable[..., Sequence[Result]]) -> Callable[..., None]:
         help="One text a line, or .jsonl, or .tsv with a header; a small file of our own by default.",
     )
     @click.option("--field", default="text", show_default=True, help="JSONL field or TSV column of the text.")
-    @click.option("--count", default=2000, show_default=True, type=click.IntRange(1), help="Distinct texts used.")
     @click.option(
         "--bundle",
         type=click.Path(file_okay=False, path_type=Path),
@@ -90,25 +82,46 @@ def common_options(run: Callable[..., Sequence[Result]]) -> Callable[..., None]:
         show_default=True,
         help="Model bundle that the engine serves.",
     )
-    @click.option(
-        "--generator",
-        type=click.Choice(["own", "wrk"]),
-        default="own",
-        show_default=True,
-        help="Ours checks the tier of every answer; wrk, where installed, is for cross-checking.",
-    )
     @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all rounds.")
     @functools.wraps(run)
     def command(**options: Any) -> None:
         names = Bench.__dataclass_fields__.keys() - {"machine", "console"}
-        common = {name: options.pop(name) for name in names}
-        machine = describe(common["core"], common["generator_core"], common["generator"])
+        common = {name: options.pop(name) for name in names & options.keys()}
+        machine = describe(common["core"], common["generator_core"], common.get("generator", OWN_GENERATOR))
         bench = Bench(**common, machine=machine, console=wide_console())
-        if bench.generator == "wrk" and not wrk_installed():
+        if bench.generator == WRK and not wrk_installed():
             raise click.ClickException("wrk is not installed: leave --generator out")
         try:
             bench.finish(run(bench, **options))
         except (BenchmarkError, TextsError) as error:
             raise click.ClickException(str(error)) from None
 
+    return command
+
+
+LOAD_OPTIONS = (
+    click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.2), help="Of each round."),
+    click.option(
+        "--connections",
+        default=32,
+        show_default=True,
+        type=click.IntRange(1, 1000),
+        help="Connections that send single texts.",
+    ),
+    click.option("--count", default=2000, show_default=True, type=click.IntRange(1), help="Distinct texts used."),
+    click.option(
+        "--generator",
+        type=click.Choice([OWN_GENERATOR, WRK]),
+        default=OWN_GENERATOR,
+        show_default=True,
+        help="Ours checks the tier of every answer; wrk, where installed, is for cross-checking.",
+    ),
+)
+
+
+def common_options(run: Callable[..., Sequence[Reported]]) -> Callable[..., None]:
+    """`server_options`, and those of the benchmarks that put servers under load."""
+    command = server_options(run)
+    for option in reversed(LOAD_OPTIONS):
+        command = option(command)
     return command

@@ -76,7 +76,10 @@ def run_pinned(command: Sequence[str], stdin: bytes, core: int | None, timeout_s
 
 
 class Child:
-    """A server started by a benchmark; a context manager that stops it with everything it started."""
+    """A server started by a benchmark; a context manager that stops it with everything it started.
+
+    `environment` is all that it gets; None: what we have.
+    """
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class Child:
     ) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
-        variables = {**os.environ, **(environment or {})}
+        variables = os.environ if environment is None else environment
         try:
             with self._log.open("wb") as log, pinned(core):
                 self._process = subprocess.Popen(  # noqa: S603 (a list, never a shell)
@@ -109,6 +112,11 @@ class Child:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def wait_for(self, url: str, timeout_s: float = 120.0) -> None:
         """Wait until `GET url` answers 200. Raises BenchmarkError with the child's last lines."""

@@ -7,6 +7,7 @@ the ratio reported is the median over the rounds, with its range.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Protocol
 
 import orjson
 from rich.console import Console
@@ -82,6 +83,16 @@ class Outcome:
         return "; ".join(parts)
 
 
+class Reported(Protocol):
+    """What a benchmark ends with, whatever it measured."""
+
+    def show(self, console: Console) -> None:
+        """Print it."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Everything, ready for JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """One benchmark's outcome: contenders by name, what is compared, and single figures besides."""
@@ -101,6 +112,10 @@ class Result:
         """A difference's spread over the rounds, in milliseconds."""
         above, below = self.outcomes[difference.above], self.outcomes[difference.below]
         return spread([one - other for one, other in zip(above.p50_ms, below.p50_ms, strict=True)])
+
+    def show(self, console: Console) -> None:
+        """Print machine, contenders and ratios."""
+        show(self, console)
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
@@ -143,7 +158,7 @@ def alternate(
 def show(result: Result, console: Console) -> None:
     """Print machine, contenders and ratios."""
     console.print(f"\n[bold]{escape(result.title)}[/]\n{escape(str(result.machine))}", soft_wrap=True)
-    table = _table(("", "texts/s, median", "lowest - highest", "p50 ms", "p99 ms", ""))
+    table = figures_table(("", "texts/s, median", "lowest - highest", "p50 ms", "p99 ms", ""))
     for name, outcome in result.outcomes.items():
         rates = spread(outcome.rates)
         p99 = spread([measurement.p99_ms for measurement in outcome.rounds]).median
@@ -161,7 +176,7 @@ def show(result: Result, console: Console) -> None:
 
 def show_comparisons(result: Result, console: Console) -> None:
     """Print ratios and differences beside their aims, then the single figures."""
-    table = _table(("round by round", "median", "lowest - highest", "aim", ""))
+    table = figures_table(("round by round", "median", "lowest - highest", "aim", ""))
     for ratio in result.ratios:
         values = result.ratio(ratio)
         aim = "" if ratio.aim is None else f"≥ {ratio.aim:g}"
@@ -192,12 +207,13 @@ def _verdict(aim: str, reached: bool) -> str:
     return "reached" if reached else "[red]missed[/]"
 
 
-def results_json(results: Sequence[Result]) -> bytes:
+def results_json(results: Sequence[Reported]) -> bytes:
     """Results as indented JSON."""
     return orjson.dumps([result.to_dict() for result in results], option=orjson.OPT_INDENT_2)
 
 
-def _table(columns: Sequence[str]) -> Table:
+def figures_table(columns: Sequence[str]) -> Table:
+    """An empty table: names at the left, figures at the right, remarks in the last column."""
     table = Table()
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number in {0, len(columns) - 1} else "right")

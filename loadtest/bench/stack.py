@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -32,6 +33,14 @@ BARE_TTL_S = 3600
 BEFORE_START = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "TOKENIZERS_PARALLELISM": "false"}
 
 
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A running `dejavec up`: where its gateway answers, and the process id of its supervisor."""
+
+    url: str
+    pid: int
+
+
 class Stack:
     """Starts servers on one core and stops them all at its end; a context manager."""
 
@@ -46,10 +55,18 @@ class Stack:
     def __exit__(self, *_error: object) -> None:
         self._exits.close()
 
-    def child(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Child:
+    def child(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> Child:
         """Start any command with the given variables besides the user's, DEJAVEC_* apart."""
         variables = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS_PREFIX)}
-        child = Child(name, command, self.folder, core=self._core, environment=variables | dict(environment or {}))
+        child = Child(
+            name, command, folder or self.folder, core=self._core, environment=variables | dict(environment or {})
+        )
         return self._exits.enter_context(child)
 
     def redis(self) -> str:
@@ -78,6 +95,16 @@ class Stack:
             values["redis_url"] = redis_url
         return self._dejavec("gateway", f"gateway-{port}", port, values | settings)
 
+    def up(self, name: str, bundle: Path, **settings: object) -> Up:
+        """Start `dejavec up` with a folder and a Redis of its own; ready when its gateway is."""
+        folder, port = self.folder / name, free_port()
+        folder.mkdir()
+        own = {"gateway_port": port, "engine_port": free_port(), "model_bundle": check_bundle(bundle)}
+        child = self.child(name, (*DEJAVEC, "up"), variables_of(own | settings), folder)
+        url = f"http://{LOOPBACK}:{port}"
+        child.wait_for(f"{url}/ready")
+        return Up(url, child.pid)
+
     def bare_app(self, app: str, redis_url: str | None = None) -> str:
         """Start one of loadtest.bench.bare_apps on the gateway's server software; its URL."""
         port = free_port()
@@ -89,11 +116,15 @@ class Stack:
         return url
 
     def _dejavec(self, command: str, name: str, port: int, settings: Mapping[str, object]) -> str:
-        variables = {SETTINGS_PREFIX + key.upper(): str(value) for key, value in settings.items()}
-        child = self.child(name, (*DEJAVEC, command), BEFORE_START | variables)
+        child = self.child(name, (*DEJAVEC, command), BEFORE_START | variables_of(settings))
         url = f"http://{LOOPBACK}:{port}"
         child.wait_for(f"{url}/ready")
         return url
+
+
+def variables_of(settings: Mapping[str, object]) -> dict[str, str]:
+    """Settings as environment variables."""
+    return {SETTINGS_PREFIX + key.upper(): str(value) for key, value in settings.items()}
 
 
 def check_bundle(folder: Path) -> Path:

@@ -1,8 +1,12 @@
 """What benchmarks send, how they compare rounds, and how they mind their children."""
 
+import http.server
 import io
+import itertools
 import os
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -21,6 +25,19 @@ from loadtest.bench.gateway import RATIOS
 from loadtest.bench.generator import Measurement
 from loadtest.bench.graph import packed, padded
 from loadtest.bench.machine import describe
+from loadtest.bench.norepeat import (
+    AUTO,
+    CACHE_OFF,
+    ORDERS,
+    SEMANTIC_OFF,
+    CpuResult,
+    Turn,
+    cpu_seconds,
+    distinct_texts,
+    made_texts,
+    role_of,
+    send,
+)
 from loadtest.bench.options import Bench
 from loadtest.bench.processes import BenchmarkError, Child, free_port, pinned, run_pinned
 from loadtest.bench.rounds import (
@@ -32,8 +49,9 @@ from loadtest.bench.rounds import (
     results_json,
     show,
 )
-from loadtest.bench.stack import check_bundle
+from loadtest.bench.stack import Stack, check_bundle
 from loadtest.bench.wire import batches, embeddings_body, http_request, vectors_body, whole
+from loadtest.texts import read_texts
 
 IDS = [[101, 7, 102], [101, 102], [101, 8, 9, 10, 102]]
 
@@ -193,6 +211,146 @@ def test_missing_bundle_names_the_remedy() -> None:
         check_bundle(Path("/nowhere"))
 
 
+def test_children_do_not_inherit_the_users_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark measures the defaults and what it names itself."""
+    monkeypatch.setenv("DEJAVEC_SEMANTIC_MODE", "observe")
+    script = "import os; print({k: v for k, v in os.environ.items() if 'DEJAVEC' in k})"
+    with Stack() as stack:
+        child = stack.child("env", (sys.executable, "-c", script), {"DEJAVEC_CACHE_TTL_SECONDS": "9"})
+        with pytest.raises(BenchmarkError, match="ended with 0"):
+            child.wait_for(f"http://127.0.0.1:{free_port()}/health", 30)
+        assert child.last_lines() == "{'DEJAVEC_CACHE_TTL_SECONDS': '9'}"
+
+
+def a_cpu_result() -> CpuResult:
+    """100 texts a turn; in the second round the machine is twice as slow for all."""
+
+    def turns(gateway_s: float, tiers: dict[str, int]) -> list[Turn]:
+        return [Turn({"gateway": slow * gateway_s, "engine": slow * 0.1}, tiers) for slow in (1, 2)]
+
+    return CpuResult(
+        "no [repeats]",
+        describe(None, None, "own"),
+        {
+            CACHE_OFF: turns(0.1, {"miss": 100}),
+            SEMANTIC_OFF: turns(0.12, {"miss": 100}),
+            AUTO: turns(0.14, {"miss": 90, "semantic": 10}),
+        },
+    )
+
+
+def test_cpu_a_text_and_its_ratios() -> None:
+    """CPU of all processes over the texts of a turn; ratios pair the rounds, so a slow one changes nothing."""
+    result = a_cpu_result()
+    assert result.turns[AUTO][0].ms_per_text == pytest.approx(2.4)
+    assert result.turns[AUTO][0].reused_share == 0.1
+    assert result.ms_per_text(CACHE_OFF).high == pytest.approx(4)
+    assert result.process_ms(CACHE_OFF, "engine") == pytest.approx(1.5)
+    ratio = result.ratio(AUTO, CACHE_OFF)
+    assert (ratio.median, ratio.low, ratio.high) == pytest.approx((1.2, 1.2, 1.2))
+    added = result.added_ms(AUTO, CACHE_OFF)
+    assert (added.low, added.high) == pytest.approx((0.4, 0.8))
+
+
+def test_cpu_figures_are_printed_and_written() -> None:
+    """The table names processes, ratios and what was reused; JSON holds every turn."""
+    console = quiet()
+    a_cpu_result().show(console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for expected in ("no [repeats]", "engine", "auto / cache off", "1.200", "10.0%"):
+        assert expected in text
+    payload = orjson.loads(results_json([a_cpu_result()]))[0]
+    assert payload["ratios"]["auto / semantic off"]["median"] == pytest.approx(24 / 22)
+    assert payload["contenders"][AUTO]["rounds"][1]["tiers"] == {"miss": 90, "semantic": 10}
+
+
+def test_cache_off_never_follows_semantic_off_on_the_same_texts() -> None:
+    """Both ask one gateway: what the second left would be found by the first, which must find nothing."""
+    for order in ORDERS:
+        assert sorted(order) == sorted((CACHE_OFF, SEMANTIC_OFF, AUTO))
+        assert order.index(CACHE_OFF) < order.index(SEMANTIC_OFF)
+
+
+def test_processes_are_told_apart_by_their_commands() -> None:
+    """Redis by its server, ours by the command's name; anything else is not counted."""
+    assert role_of(["/data/redis-server", "127.0.0.1:7000"]) == "redis"
+    assert role_of(["python", "-P", "-m", "deploy.cli", "engine"]) == "engine"
+    assert role_of(["python", "-P", "-m", "deploy.cli", "gateway"]) == "gateway"
+    assert role_of(["sleep", "1"]) is None
+    assert role_of([]) is None
+
+
+def test_cpu_seconds_of_what_a_supervisor_started() -> None:
+    """What a child and its own children used is put on that child's role."""
+    burn = "import time\nwhile time.process_time() < 0.2: pass\nprint('burnt', flush=True); input()"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    supervisor = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {nested!r}, 'gateway'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", supervisor], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "burnt\n"
+        used = cpu_seconds(process.pid)
+        process.communicate("end\n")
+    assert used.keys() == {"gateway"}
+    assert used["gateway"] >= 0.19
+
+
+def test_made_texts_never_repeat() -> None:
+    """Thousands of texts, none twice whatever their case, the same ones each time."""
+    sources = read_texts(None)
+    first, second = (list(itertools.islice(made_texts(sources, seed=3), 5000)) for _ in range(2))
+    assert first == second
+    assert len({text.casefold() for text in first}) == 5000
+    assert all(len(text.split()) > 1 for text in first)
+
+
+def test_a_file_with_too_few_texts_says_what_to_lower(tmp_path: Path) -> None:
+    """Repeating some would measure the cache."""
+    path = tmp_path / "texts.txt"
+    path.write_text("one text\nand another\none text")
+    with pytest.raises(BenchmarkError, match="2 distinct texts, and 3 are needed: lower --rounds"):
+        distinct_texts(a_bench(path, count=None), 3)
+
+
+class RepeatingGateway(http.server.BaseHTTPRequestHandler):
+    """Says that it had every text in its exact tier."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(b'{"data": [{"id": "m"}]}')
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self._answer(b"{}")
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("x-cache", "exact")
+        self.send_header("x-cache-items", "miss,exact*31")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+def test_a_stream_that_repeats_is_refused() -> None:
+    """Texts that come from the cache would make it look cheap."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RepeatingGateway) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(BenchmarkError, match="31 of 32 texts were in the cache already"):
+                send(f"http://127.0.0.1:{server.server_port}", [["text"] * 32], {})
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 async def test_bare_apps_answer_as_the_gateway_does() -> None:
     """Echo and route give one base64 vector in OpenAI's shape."""
     for app in (echo, route):
@@ -221,7 +379,7 @@ def test_benchmarks_take_the_same_sample_each_time(tmp_path: Path) -> None:
     assert first != sorted(first, key=lambda text: int(text.split()[1]))
 
 
-def a_bench(texts_file: Path, count: int) -> Bench:
+def a_bench(texts_file: Path, count: int | None) -> Bench:
     """The options of a benchmark."""
     return Bench(
         core=None,
