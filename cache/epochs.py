@@ -20,6 +20,7 @@ from cache.redis_link import RedisAway, RedisLink, script, sync_to_disk
 
 log = logging.getLogger("dejavec.cache")
 
+PURGE_TIMEOUT_S: Final = 3.0
 REFRESH_S: Final = 1.0
 FOLLOW_S: Final = 2.0
 MAX_NAMESPACES: Final = 10_000
@@ -92,8 +93,7 @@ class Epochs:
             await self._exchange([namespace], create=True)
             epoch = new_epoch(self._known[namespace])
             self._known[namespace] = epoch
-            await self._exchange([namespace], create=False)
-            await self._link.call(sync_to_disk, timeout_s=3.0)
+            await self._advance([namespace], [epoch], until_on_disk=True)
         except RedisAway as error:
             raise PurgeFailed("Redis did not confirm the purge: try again when /ready names it ok") from error
         return self._known[namespace]
@@ -118,10 +118,19 @@ class Epochs:
             offers = [self._known.get(n) or (new_epoch() if create else "") for n in part]
             await self._advance(part, offers)
 
-    async def _advance(self, namespaces: list[str], offers: list[str]) -> None:
+    async def _advance(self, namespaces: list[str], offers: list[str], until_on_disk: bool = False) -> None:
         assert self._link is not None
         keys = [epoch_key(name) for name in namespaces]
-        told = await self._link.call(lambda redis: script(redis, ADVANCE, keys, list(offers)))
+
+        async def exchange(redis: Redis) -> list[bytes]:
+            if not until_on_disk:
+                return list(await script(redis, ADVANCE, keys, list(offers)))
+            async with redis.client() as connection:  # one, because WAITAOF waits for its own connection's writes
+                told = list(await script(connection, ADVANCE, keys, list(offers)))
+                await sync_to_disk(connection)
+                return told
+
+        told = await self._link.call(exchange, timeout_s=PURGE_TIMEOUT_S if until_on_disk else None)
         for name, value in zip(namespaces, told, strict=True):
             epoch = value.decode("ascii", "replace")
             if epoch and epoch > self._known.get(name, ""):

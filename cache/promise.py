@@ -29,6 +29,15 @@ class Promise:
         """Least cosine similarity of a served vector to the true one."""
         return self.reuse.fidelity
 
+    @property
+    def is_cautious(self) -> bool:
+        """Whether z has the doubled margin of `on` mode, see `cache.threshold.Predictor.cautious`."""
+        return self.mode is SemanticMode.ON
+
+    def score(self, probe_id: str) -> str:
+        """Names what z means: labels of another probe or margin say nothing of it."""
+        return f"{probe_id}{'+' if self.is_cautious else ''}"
+
     def identity(self, probe_id: str) -> str:
-        """Names what a certificate was earned for: with another probe, fidelity, alpha or beta it says nothing."""
-        return f"{probe_id}:{self.reuse.fidelity}:{self.reuse.alpha}:{self.reuse.beta}"
+        """Names what a certificate was earned for: with another z, fidelity, alpha or beta it says nothing."""
+        return f"{self.score(probe_id)}:{self.reuse.fidelity}:{self.reuse.alpha}:{self.reuse.beta}"

@@ -70,12 +70,15 @@ class ScopeState:
 
     def adopt(self, promise: Promise) -> None:
         """Go by another promise from now on: another fidelity or alpha starts afresh, other bounds move tau."""
-        if promise.reuse == self.promise.reuse:
+        is_same_score = promise.is_cautious == self.promise.is_cautious
+        if promise.reuse == self.promise.reuse and is_same_score:
             started_at, self.promise = self.promise.threshold.similarity_threshold, promise
             self.threshold = self._threshold_from(self.threshold.to_state(), started_at)
             return
         self.promise = promise
         self._start_afresh()
+        if not is_same_score:
+            self.table = LabelTable()
 
     def count_hits(self, hits: int) -> None:
         """Vectors were served."""
@@ -99,7 +102,7 @@ class ScopeState:
         }
         event |= {"v": lookup.version, "h": was_hit, "q": lookup.probability}
         self._events.append(event)
-        if was_hit and is_violation and lookup.promise.reuse == self.promise.reuse:
+        if was_hit and is_violation and event["i"] == self._identity:
             self._paused_until = ""
 
     def served_summary(self) -> dict[str, Any]:
@@ -172,11 +175,11 @@ class ScopeState:
         self.reuse.start_next_round()
 
     def _apply(self, event: dict[str, Any]) -> None:
-        """One event into the state; a damaged one is skipped, and so is one of another probe.
+        """One event into the state; a damaged one is skipped, and so is one whose z means something else.
 
         Of another promise only the label table learns: it holds what is true whatever is asked for.
         """
-        if not self._is_of_probe(event.get("i")):
+        if not self._has_own_score(event.get("i")):
             return
         is_own = event["i"] == self._identity
         try:
@@ -208,11 +211,12 @@ class ScopeState:
         if saved is None:
             return
         state = saved.state
-        if not self._is_of_probe(state.get("identity")):
+        if self._is_of_probe(state.get("identity")):
+            self._named_trend = str(state["trend"]) if state.get("trend") else None
+            if self._named_trend is None:
+                self.trend = None
+        if not self._has_own_score(state.get("identity")):
             return  # z meant something else then
-        self._named_trend = str(state["trend"]) if state.get("trend") else None
-        if self._named_trend is None:
-            self.trend = None
         if state["identity"] != self._identity:
             self._start_afresh()  # what was proven for another promise says nothing now; nor do events up to here
         elif not self._resume(state):
@@ -242,7 +246,10 @@ class ScopeState:
         return threshold
 
     def _is_of_probe(self, identity: object) -> bool:
-        return isinstance(identity, str) and identity.startswith(f"{self._probe_id}:")
+        return isinstance(identity, str) and identity.partition(":")[0].removesuffix("+") == self._probe_id
+
+    def _has_own_score(self, identity: object) -> bool:
+        return isinstance(identity, str) and identity.startswith(f"{self.promise.score(self._probe_id)}:")
 
     def _to_state(self) -> dict[str, Any]:
         return {

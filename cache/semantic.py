@@ -36,6 +36,8 @@ log = logging.getLogger("dejavec.cache")
 
 SYNC_INTERVAL_S: Final = 0.5
 IDLE_AFTER_S: Final = 60.0
+FORGET_AFTER_S: Final = 90.0  # a purged scope: by then every gateway has followed and its scope is idle
+MAX_ENDED: Final = 10_000
 MAX_SCOPES: Final = 256  # each holds up to 1 MB of what it has learned
 JOBS_AT_ONCE: Final = 64
 FIRST_LOOKUPS: Final = 20  # of a scope in this process: what is rationed must first be measured
@@ -120,6 +122,7 @@ class SemanticTier:
         self._cautious = self._predictor.cautious
         self._log = ReuseLog(link)
         self._scopes: OrderedDict[str, ScopeState] = OrderedDict()
+        self._ended: deque[tuple[float, str]] = deque(maxlen=MAX_ENDED)  # purged scopes: when, and their tag
         self._jobs: deque[_Job] = deque()
         self._work = asyncio.Event()
         self._random = random.Random()  # noqa: S311  draws samples, protects nothing
@@ -197,6 +200,11 @@ class SemanticTier:
         self._keep_promise(scope)
         return scope
 
+    def forget(self, keys: Scope) -> None:
+        """A purge has ended this scope: drop what was learned, in Redis once every gateway has left it."""
+        self._scopes.pop(keys.tag, None)
+        self._ended.append((time.monotonic(), keys.tag))
+
     async def shared_state(self, keys: Scope) -> ScopeState:
         """What all gateways together know of a scope, read anew and kept by nobody. Raises RedisAway."""
         scope = self._new_scope(keys)
@@ -265,6 +273,12 @@ class SemanticTier:
                     await scope.sync(self._log)
                 except RedisAway:
                     break
+            while self._ended and now - self._ended[0][0] >= FORGET_AFTER_S:
+                try:
+                    await self._log.forget(self._ended[0][1])
+                except RedisAway:
+                    break
+                self._ended.popleft()
 
     def _new_scope(self, keys: Scope) -> ScopeState:
         promise = self._promise_of(keys.namespace)
@@ -294,7 +308,7 @@ class SemanticTier:
         if not near:
             return lookup
         probes, vectors = np.stack([c.probe for c in near]), np.stack([c.projected for c in near])
-        predictor = self._cautious if promise.mode is SemanticMode.ON else self._predictor
+        predictor = self._cautious if promise.is_cautious else self._predictor
         choice = choose(predictor, probe, probes, vectors, None if scope.trend is None else scope.trend.matrix)
         assert choice is not None
         return replace(lookup, neighbour=near[choice.index].digest, choice=choice, is_checked=is_checked)

@@ -72,7 +72,10 @@ def choose(
 
 @dataclass(frozen=True, slots=True)
 class ThresholdSettings:
-    """`similarity_threshold` is where tau starts. `window`: labels looked at; `fewest`: labels before a move."""
+    """`similarity_threshold` is where tau starts, but not under the fidelity, which no label has spoken for yet.
+
+    `window`: labels looked at; `fewest`: labels before a move.
+    """
 
     similarity_threshold: float = 0.92
     threshold_floor: float = 0.88
@@ -88,6 +91,11 @@ class ThresholdSettings:
         if not self.threshold_floor <= self.similarity_threshold <= self.threshold_ceiling:
             raise ValueError("similarity_threshold must lie between threshold_floor and threshold_ceiling")
 
+    @property
+    def start(self) -> float:
+        """tau before the first label."""
+        return min(self.threshold_ceiling, max(self.similarity_threshold, self.fidelity))
+
 
 @dataclass(slots=True)
 class DynamicThreshold:
@@ -100,7 +108,7 @@ class DynamicThreshold:
     _near_misses: deque[bool] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.tau = self.tau or self.settings.similarity_threshold
+        self.tau = self.tau or self.settings.start
         self._hits = deque(self._hits, maxlen=self.settings.window)
         self._near_misses = deque(self._near_misses, maxlen=self.settings.window)
 

@@ -12,7 +12,7 @@ import socket
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -30,6 +30,7 @@ class Configuration(BaseSettings):
     """Base of each process's settings. Immutable once built."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+    secret_tables: ClassVar[frozenset[str]] = frozenset()  # tables whose keys are secrets, never to be printed
 
     @classmethod
     def settings_customise_sources(
@@ -61,7 +62,7 @@ def load(settings_class: type[SettingsT], **overrides: object) -> SettingsT:
     try:
         return settings_class(**given)
     except ValidationError as error:
-        raise ConfigurationError(_explain(error)) from None
+        raise ConfigurationError(_explain(error, settings_class.secret_tables)) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{config_file()} is not valid TOML: {error}") from None
     except ValueError as error:  # pydantic-settings: a list or table given as something that is not JSON
@@ -115,10 +116,13 @@ def _nearest(name: str, names: set[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, secret_tables: frozenset[str]) -> str:
     lines = []
     for fault in error.errors(include_url=False):
-        name = ".".join(str(part) for part in fault["loc"])
+        parts = [str(part) for part in fault["loc"]]
+        if len(parts) > 1 and parts[0] in secret_tables:
+            parts[1] = "<a key>"
+        name = ".".join(parts)
         message = fault["msg"].removeprefix("Value error, ")
         if not name:  # a rule over several settings; its message names them
             lines.append(f"{message} (settings come from {ENV_PREFIX}* variables and {config_file()})")

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from cache.errors import PurgeFailed
-from cache.keys import ALL_NAMESPACES
+from cache.keys import ALL_NAMESPACES, Scope
 from cache.semantic import SemanticTier, cosine_similarity
 from engine.protocol import Lane
 from gateway.engine_client import Model
-from gateway.errors import BadRequest, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
+from gateway.errors import BadRequest, EngineAway, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN
 from gateway.state import Gateway
 from gateway.tenants import bearer, same_secret
@@ -98,8 +98,23 @@ async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str]:
     if body.all == (body.namespace is not None):
         raise BadRequest("name a `namespace`, or send `all`: true", param="namespace")
     namespace = ALL_NAMESPACES if body.all else str(body.namespace)
+    learned = await _learned(gateway, gateway.tenants.namespaces() if body.all else [namespace])
     try:
         epoch = await gateway.epochs.purge(namespace)
     except PurgeFailed as error:
         raise PurgeUnconfirmed(str(error), retry_after_s=1) from error
+    for tier, scope in learned:
+        tier.forget(scope)
     return {"purged": "all" if body.all else namespace, "epoch": epoch}
+
+
+async def _learned(gateway: Gateway, namespaces: list[str]) -> list[tuple[SemanticTier, Scope]]:
+    """The scopes of namespaces as they are now, each with its tier; none where no model is known."""
+    try:
+        model = gateway.engine.model
+    except EngineAway:
+        return []
+    if gateway.tiers is None:
+        return []
+    tiers = [(gateway.tiers.of(model, namespace), namespace) for namespace in namespaces]
+    return [(tier, await gateway.service.scope_of(model, name)) for tier, name in tiers if tier is not None]

@@ -323,3 +323,66 @@ async def test_without_a_probe_there_is_no_semantic_tier(redis: RunningRedis) ->
         reply = await client.post("/admin/explain", json={"text": BASE}, headers=OPERATOR)
         assert reply.status_code == 404
         assert "probe" in reply.json()["error"]["message"]
+
+
+async def learned_map(client: httpx.AsyncClient) -> dict[str, Any]:
+    return dict((await explain(client, BASE))["map"])
+
+
+async def test_all_gateways_go_by_one_learned_map(gateway: Callable[..., Any], redis: RunningRedis) -> None:
+    """What one gateway learns of its texts, another uses, also after a restart; a damaged map serves nothing."""
+    async with gateway(semantic_mode="on") as first, gateway(semantic_mode="on") as second:
+        await ready_with(first, BASE)
+        await until_ready(second)
+        for start in range(0, 200, 20):
+            texts = [
+                f"w{n % 17} w{n % 13 + 20} w{n % 7 + 40} w{n + 60} w{n + 61} w{n + 62}"
+                for n in range(start, start + 20)
+            ]
+            reply = await first.post("/v1/embeddings", json={"model": "tiny", "input": texts})
+            assert reply.status_code == 200
+
+        async def both() -> bool:
+            maps = [await learned_map(client) for client in (first, second)]
+            return all(one["at_hand"] and one["texts"] >= 150 for one in maps)
+
+        await until(both)
+    database = Redis.from_url(redis.url)
+    for key in await database.keys("dv1:t:*"):
+        await database.set(key, b"damaged")
+    await database.aclose()
+    async with gateway(semantic_mode="on") as third:
+        await until_ready(third)
+
+        async def given_up() -> bool:
+            told = await explain(third, BASE)
+            return bool(told["map"]["at_hand"] and told["certificate"]["version"] == 1)
+
+        await ask(third, "w1 w2 w3 w4")
+        await until(given_up)
+        assert (await learned_map(third))["texts"] == 0
+
+
+async def test_a_purge_forgets_what_was_learned(
+    gateway: Callable[..., Any], redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels, state and map of the purged namespace leave Redis once every gateway has left them."""
+    monkeypatch.setattr("cache.semantic.FORGET_AFTER_S", 0.0)
+    database = Redis.from_url(redis.url)
+    of_others = set(await database.keys("dv1:r:*"))
+    async with gateway(semantic_mode="on") as client:
+        await ready_with(client, BASE)
+        await ask(client, near(1))
+
+        async def kept() -> set[Any]:
+            return set(await database.keys("dv1:r:*")) - of_others
+
+        await until(kept)
+        before = await kept()
+        assert (await client.post("/admin/purge", json={"namespace": "default"}, headers=OPERATOR)).status_code == 200
+
+        async def gone() -> bool:
+            return not before & await kept()
+
+        await until(gone)
+    await database.aclose()

@@ -118,12 +118,12 @@ async def test_a_change_reaches_another_gateway_and_survives_restart(gateway: Ca
 
 async def test_each_namespace_has_its_own_fidelity(gateway: Callable[..., Any]) -> None:
     """`x-min-fidelity` and the threshold's bounds are the namespace's own; a change of one never moves the other."""
-    namespaces = {"a": {"semantic_fidelity": 0.95}, "b": {"similarity_threshold": 0.97}}
+    namespaces = {"a": {"semantic_fidelity": 0.93}, "b": {"similarity_threshold": 0.97}}
     async with gateway(semantic_mode="on", api_keys=KEYS, namespaces=namespaces, local_cache_mb=0) as client:
         await fill(client, "key-a", "key-b")
-        assert (await explain(client, BASE, namespace="a"))["fidelity"] == 0.95
-        assert await tier(client, near(1), "key-a", **{"x-min-fidelity": "0.94"}) == "semantic"
-        assert await tier(client, near(2), "key-a", **{"x-min-fidelity": "0.96"}) == "miss"
+        assert (await explain(client, BASE, namespace="a"))["fidelity"] == 0.93
+        assert await tier(client, near(1), "key-a", **{"x-min-fidelity": "0.925"}) == "semantic"
+        assert await tier(client, near(2), "key-a", **{"x-min-fidelity": "0.94"}) == "miss"
         best = (await explain(client, near(3), namespace="b"))["best"]
         assert 0.92 < best["z"] < 0.97
         assert await tier(client, near(3), "key-b") == "miss"
@@ -190,7 +190,7 @@ async def test_bounds_move_tau(gateway: Callable[..., Any]) -> None:
         assert (await explain(client, BASE))["tau"] == 0.95
         await changed(client, namespace="default", similarity_threshold=0.9, threshold_ceiling=0.91)
         shown = await explain(client, BASE)
-        assert shown["tau"] == 0.9
+        assert shown["tau"] == 0.91  # as near the fidelity, 0.92, as the ceiling lets it
         assert shown["threshold"]["reason"] == "similarity_threshold was set"
 
 
@@ -327,15 +327,21 @@ async def test_calibration_says_what_the_labels_say(gateway: Callable[..., Any],
         assert strict["reused"] <= loose["reused"]
         means = [one["mean_true_similarity"] for one in shown["bins"] if one["z_from"] >= 0.8]
         assert all(-1 <= mean <= 1 for mean in means)
-        await changed(client, namespace="default", semantic_fidelity=0.95, semantic_mode="on")
+        await changed(client, namespace="default", semantic_fidelity=0.95, semantic_mode="auto")
 
         async def kept() -> bool:
             await tier(client, f"{BASE} w395")
             told = await labels()
-            return bool(told["fidelity"] == 0.95 and told["labels"] >= 21 and told["tau"] == 0.92)
+            return bool(told["fidelity"] == 0.95 and told["labels"] >= 21)
 
         await until(kept)
         assert "below 0.95" in (await labels())["reading"]
+        await changed(client, namespace="default", semantic_mode="on")  # another margin: z means something else
+
+        async def anew() -> bool:
+            return bool((await labels())["labels"] < 21)
+
+        await until(anew)
     assert float(true(near(1)) @ true(BASE)) > 0.92  # what the texts above rest on
 
 

@@ -284,3 +284,18 @@ async def test_a_change_of_promise_keeps_the_map() -> None:
     await sync(log, state)
     assert state.trend is not None
     assert state.has_its_trend
+
+
+async def test_another_mode_means_another_score() -> None:
+    """`on` doubles the margin, so what its labels say proves nothing for `auto`; the map they share."""
+    log, state = Log(), state_of()
+    teach(state)
+    await proven(log, state)
+    auto = replace(PROMISE, mode=SemanticMode.AUTO)
+    for one in (state, reader := state_of(auto)):
+        one.adopt(auto)
+        await one.load(log)  # type: ignore[arg-type]
+        assert one.reuse.tau is None
+        assert one.table.labels == 0
+    assert reader.trend is not None
+    assert reader.has_its_trend

@@ -42,11 +42,23 @@ def test_prior_comes_from_the_probe_file() -> None:
     assert (predictor.kernel, predictor.margin) == (Kernel(1.5, 0.1), 0.3)
 
 
+def test_on_mode_is_twice_as_cautious() -> None:
+    """Without a certificate the margin counts double."""
+    assert Predictor(margin=0.2).cautious.margin == 0.4
+
+
 def test_tau_starts_at_the_setting() -> None:
     """similarity_threshold is where it starts; out of its bounds is an error."""
     assert DynamicThreshold(ThresholdSettings()).tau == 0.92
     with pytest.raises(ValueError, match="between"):
         ThresholdSettings(similarity_threshold=0.5)
+
+
+def test_tau_never_starts_under_the_fidelity() -> None:
+    """Where the fidelity is above similarity_threshold it is the start, up to the ceiling."""
+    assert DynamicThreshold(ThresholdSettings(fidelity=0.95)).tau == 0.95
+    assert DynamicThreshold(ThresholdSettings(fidelity=0.95, threshold_ceiling=0.94)).tau == 0.94
+    assert DynamicThreshold(ThresholdSettings(fidelity=0.9)).tau == 0.92
 
 
 def test_good_near_misses_lower_tau_to_the_floor() -> None:
