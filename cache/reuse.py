@@ -53,7 +53,7 @@ class ReuseSettings:
     fidelity: float = 0.92
     alpha: float = 0.05
     beta: float = 0.05
-    steps: tuple[float, ...] = (0.06, 0.05, 0.04, 0.03, 0.02, 0.01, 0.0)
+    steps: tuple[float, ...] = (0.06, 0.05, 0.04, 0.03, 0.02)
     patience: int = 3000
     remembered_pairs: int = 2048
     budget: BudgetSettings = field(default_factory=BudgetSettings)

@@ -15,11 +15,10 @@ from cache.governor import Governor, GovernorSettings
 from cache.probe import Probe
 from cache.reuse import ROUND_SHARE, ReuseSettings
 from cache.threshold import Predictor, ThresholdSettings, choose
-from cache.trend import TrendLearner
 from engine.build.probe import quick_probe, spearman, vocabulary_vectors
 from tests.simulation.attacks import TRICKS, attack_texts
 from tests.simulation.on_mode import OnRun
-from tests.simulation.replay import LABEL_LAG, AutoRun, Costs, Outcome, Prepared, hindsight, prepare
+from tests.simulation.replay import LABEL_LAG, AutoRun, Costs, Learning, Outcome, Prepared, hindsight, prepare
 from tests.simulation.streams import (
     SOURCES,
     Float32Array,
@@ -47,7 +46,8 @@ def main() -> None:
     parser.add_argument("--probe", type=Path, help="a probe file; default: the quick probe of the bundle")
     parser.add_argument("--cache", type=Path, default=Path(".dejavec/simulation"), help="where true vectors are kept")
     parser.add_argument("--streams", nargs="*", default=list(SOURCES))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="orders that nothing was chosen on start at 100")
     parser.add_argument("--neighbours", type=int, default=NEIGHBOURS)
     parser.add_argument("--skip-ceilings", action="store_true", help="only the runs of auto mode")
     parser.add_argument("--out", type=Path, default=Path(".dejavec/simulation/report.json"))
@@ -55,7 +55,8 @@ def main() -> None:
     teacher = Teacher(options.bundle)
     probe = Probe.from_bytes(options.probe.read_bytes()) if options.probe else _quick(teacher, options.cache)
     bench = Bench(teacher, probe, options.data, options.cache, options.neighbours)
-    report = bench.run(options.streams, options.seeds, options.skip_ceilings)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    report = bench.run(options.streams, seeds, options.skip_ceilings)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1))
 
@@ -82,7 +83,7 @@ class Bench:
         self.predictor = Predictor.from_meta(probe.meta)
         self.runs: list[dict[str, object]] = []
 
-    def run(self, names: list[str], seeds: int, skip_ceilings: bool) -> dict[str, object]:
+    def run(self, names: list[str], seeds: range, skip_ceilings: bool) -> dict[str, object]:
         """All tables."""
         print("probe:", self.probe.meta)
         streams = {name: load(name, self.data, self.teacher, self.cache) for name in names}
@@ -92,9 +93,11 @@ class Bench:
             self.auto(stream, seeds)
         for stream in streams.values():
             self.on_mode(stream, seeds)
-        self.attacks(max(1, seeds))
+        self.attacks(seeds)
         self.switches(streams, seeds)
-        drifts = self.drift(streams["revisions"] if "revisions" in streams else next(iter(streams.values())), seeds)
+        drifts = [
+            row for name in ("banking77", "revisions") if name in streams for row in self.drift(streams[name], seeds)
+        ]
         bad = [run for run in self.runs if run["significantly_above"]]
         print(f"\n{len(self.runs)} runs; violation share above alpha with 95 % confidence in {len(bad)}: {bad}")
         return {"probe": self.probe.meta, "ceilings": ceilings, "runs": self.runs, "drift": drifts}
@@ -105,11 +108,10 @@ class Bench:
         first = WARM.get(stream.name) or len(set(prepared.order[: prepared.measured_from].tolist())) or 1
         z, true, near, near_true = [], [], [], []
         started = time.perf_counter()
-        learner, trend = TrendLearner(self.probe.dimensions), None
+        learning = Learning(prepared)
         for row in range(len(prepared.probes)):
-            if learner.is_due:
-                trend = learner.fit()[0].matrix
-            learner.add(prepared.probes[[row]], prepared.images[[row]])
+            trend = learning.trend
+            learning.add(row)
             candidates = prepared.near[row][: self.neighbours]
             candidates = candidates[candidates >= 0]
             if row < first or not len(candidates):
@@ -144,12 +146,12 @@ class Bench:
             print("  ", json.dumps(row_out), flush=True)
             yield row_out
 
-    def auto(self, stream: Stream, seeds: int) -> None:
+    def auto(self, stream: Stream, seeds: range) -> None:
         """`auto` runs in several orders: governor off, and on with this engine and one ten times dearer."""
         print(f"\n{stream.name}, auto")
         results: dict[tuple[object, ...], list[Outcome]] = {}
         engine_s = ENGINE_S.get(stream.name, SHORT_ENGINE_S)
-        for seed in range(seeds):
+        for seed in seeds:
             prepared = prepare(shuffled(stream, seed), self.probe)
             for fidelity in FIDELITIES:
                 for alpha in ALPHAS:
@@ -163,13 +165,13 @@ class Bench:
             fidelity, alpha, governor = key
             print(f"   phi {fidelity} alpha {alpha} governor {governor}: {_summary(outs)}", flush=True)
 
-    def on_mode(self, stream: Stream, seeds: int) -> None:
+    def on_mode(self, stream: Stream, seeds: range) -> None:
         """`on` from the first request, tau moving: what a newcomer gets, and what it costs in violations."""
         for fidelity in FIDELITIES:
             settings = ThresholdSettings(similarity_threshold=max(fidelity, 0.88), fidelity=fidelity)
             outs = [
                 OnRun(prepare(shuffled(stream, s), self.probe), self.predictor.cautious, settings, s, self.neighbours)
-                for s in range(seeds)
+                for s in seeds
             ]
             similarities = [one for run in outs for one in run.run()]
             early = [one for run in outs for one in run.served[:50]]
@@ -182,13 +184,13 @@ class Bench:
                 flush=True,
             )
 
-    def switches(self, streams: dict[str, Stream], seeds: int) -> None:
+    def switches(self, streams: dict[str, Stream], seeds: range) -> None:
         """A topic that changes once the certificate holds, in every pair of streams that certify."""
         names = [name for name in ("banking77", "revisions", "qqp") if name in streams]
         for before in names:
             for after in (name for name in names if name != before):
                 outs = []
-                for seed in range(seeds):
+                for seed in seeds:
                     joined = one_after_another(streams[before], streams[after], seed)
                     prepared = prepare(joined, self.probe)
                     outs += [
@@ -196,11 +198,11 @@ class Bench:
                     ]
                 print(f"\ntopic switch, {before} then {after}: {_summary(outs)}", flush=True)
 
-    def attacks(self, seeds: int) -> None:
+    def attacks(self, seeds: range) -> None:
         """Hostile tenants: easy paraphrases first, then look-alikes."""
         for trick in TRICKS:
             outs = []
-            for seed in range(2 * seeds):
+            for seed in range(2 * seeds.start, 2 * seeds.stop):
                 texts = attack_texts(trick, seed)
                 ids = self.teacher.tokenize(texts)
                 seen: dict[bytes, int] = {}
@@ -215,11 +217,11 @@ class Bench:
                 ]
             print(f"\nattack, {trick}: {_summary(outs)}", flush=True)
 
-    def drift(self, stream: Stream, seeds: int) -> list[dict[str, object]]:
+    def drift(self, stream: Stream, seeds: range) -> list[dict[str, object]]:
         """From some hit on every served vector is a violation: how many are served before the trip."""
         rows: list[dict[str, object]] = []
         settings = BudgetSettings()
-        for seed in range(seeds):
+        for seed in seeds:
             prepared = prepare(shuffled(stream, seed), self.probe)
             for after in (10, 50, 100):
                 run = self._prepare_run(prepared, 0.90, 0.05, seed, SHORT_ENGINE_S, False, after)
@@ -228,7 +230,7 @@ class Bench:
                     bound = violations_before_trip(settings, settings.limit(after)) + LABEL_LAG
                     first_trip = out.violations_at_trips[0]
                     rows.append({"after": after, "violations_at_trip": first_trip, "bound": bound})
-        print(f"\nplanted drift: {rows}")
+        print(f"\nplanted drift, {stream.name}: {rows}")
         return rows
 
     def _prepare_run(

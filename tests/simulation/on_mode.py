@@ -5,8 +5,7 @@ from collections import deque
 import numpy as np
 
 from cache.threshold import DynamicThreshold, Predictor, ThresholdSettings, choose
-from cache.trend import TrendLearner
-from tests.simulation.replay import LABEL_LAG, Float32Array, Prepared
+from tests.simulation.replay import LABEL_LAG, Learning, Prepared
 
 CHECKED_SHARE = 0.1  # as `verify_share`
 EARLY_CHECKS = 20  # as `cache.reuse_state.EARLY_CHECKS`
@@ -26,8 +25,7 @@ class OnRun:
         self._draw = np.random.default_rng(seed)
         self._stored = np.zeros(len(stream.probes), dtype=bool)
         self._indexed = np.zeros(len(stream.probes), dtype=bool)
-        self._learner = TrendLearner(stream.probes.shape[1])
-        self._trend: Float32Array | None = None
+        self._learning = Learning(stream)
         self._late: deque[tuple[float, float, bool]] = deque()
 
     def run(self) -> list[float]:
@@ -44,7 +42,8 @@ class OnRun:
         stream, near = self.stream, self.stream.near[text]
         near = near[near >= 0]
         near = near[self._indexed[near]][: self.neighbours]
-        best = choose(self.predictor, stream.probes[text], stream.probes[near], stream.images[near], self._trend)
+        trend = self._learning.trend
+        best = choose(self.predictor, stream.probes[text], stream.probes[near], stream.images[near], trend)
         if best is None:
             self._compute(text)
             return
@@ -65,6 +64,4 @@ class OnRun:
 
     def _compute(self, text: int) -> None:
         self._stored[text] = self._indexed[text] = True
-        self._learner.add(self.stream.probes[[text]], self.stream.images[[text]])
-        if self._learner.is_due:
-            self._trend = self._learner.fit()[0].matrix
+        self._learning.add(text)

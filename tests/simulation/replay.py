@@ -76,6 +76,27 @@ def earlier_nearest(probes: Float32Array, count: int = SPARE) -> npt.NDArray[np.
     return out
 
 
+class Learning:
+    """The map as a gateway learns it: texts enter its sums some at a time, as the product's learner does."""
+
+    AT_ONCE = 32
+
+    def __init__(self, stream: Prepared) -> None:
+        self.trend: Float32Array | None = None
+        self._stream = stream
+        self._learner = TrendLearner(stream.probes.shape[1])
+        self._waiting: list[int] = []
+
+    def add(self, text: int) -> None:
+        """A text was computed and indexed."""
+        self._waiting.append(text)
+        if len(self._waiting) >= self.AT_ONCE:
+            self._learner.add(self._stream.probes[self._waiting], self._stream.images[self._waiting])
+            self._waiting.clear()
+            if self._learner.is_due:
+                self.trend = self._learner.fit()[0].matrix
+
+
 @dataclass(slots=True)
 class Outcome:
     """What one run did, over the requests that the exact tier did not answer."""
@@ -137,8 +158,7 @@ class AutoRun:
         self._stored = np.zeros(len(stream.probes), dtype=bool)
         self._indexed = np.zeros(len(stream.probes), dtype=bool)
         self._index_draw = self._draw.random(len(stream.probes))
-        self._learner = TrendLearner(stream.probes.shape[1])
-        self._trend: Float32Array | None = None
+        self._learning = Learning(stream)
         self._late: deque[Label] = deque()  # labels arrive a few requests later, as they do in the product
 
     def run(self) -> Outcome:
@@ -177,9 +197,8 @@ class AutoRun:
         near = self.stream.near[text]
         near = near[near >= 0]
         near = near[self._indexed[near]][: self.neighbours]
-        choice = choose(
-            self.predictor, self.stream.probes[text], self.stream.probes[near], self.stream.images[near], self._trend
-        )
+        stream, trend = self.stream, self._learning.trend
+        choice = choose(self.predictor, stream.probes[text], stream.probes[near], stream.images[near], trend)
         return choice, int(near[choice.index]) if choice else -1
 
     def _compute(self, text: int) -> None:
@@ -191,9 +210,7 @@ class AutoRun:
             self.governor.saw_index_write(self.costs.index_s)
         self._indexed[text] = True
         self.outcome.saved_s -= self.costs.index_s
-        self._learner.add(self.stream.probes[[text]], self.stream.images[[text]])
-        if self._learner.is_due:
-            self._trend = self._learner.fit()[0].matrix
+        self._learning.add(text)
 
     def _hit(self, text: int, neighbour: int, choice: Choice, probability: float) -> None:
         out = self.outcome
