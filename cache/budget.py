@@ -11,13 +11,16 @@ so a long clean past cannot be saved up and spent at once, and hits are checked 
 
 chosen before anything is known of the hit, and never on load. A check costs engine time, not the client's.
 
+A namespace that has tripped before gets a smaller purse: start_balance / (1 + trips), so that somebody who earns a
+certificate again and again only to spend it serves fewer violations each time (`BudgetSettings.after`).
+
 Bound. What the checks take out is an unbiased count of the violations served, so at the trip the expected violations
 since the purse held B are at most (B + 1 / pi) / (1 - alpha / q) when each hit violates with probability q.
 `violations_before_trip` computes the quantile of their number exactly, to the grid.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 GRID = 0.05  # balances are rounded up to it when the bound is computed
@@ -33,6 +36,10 @@ class BudgetSettings:
     max_balance: float = 40.0
     caution: float = 3.0
     verify_floor: float = 0.075
+
+    def after(self, trips: int) -> "BudgetSettings":
+        """The purse of a namespace that has tripped so often."""
+        return replace(self, start_balance=self.start_balance / (1 + trips))
 
     def limit(self, hits: int) -> float:
         """The most the purse may hold after so many hits."""

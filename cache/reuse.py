@@ -48,6 +48,7 @@ class ReuseSettings:
     """`fidelity`: what a served vector must reach. `steps`: where levels stand above it, strict to loose.
 
     `patience`: labels at the loosest level after which a round without a proof ends; doubles from round to round.
+    `comeback`: labels that a proven level needs after a first trip; doubles with each further one.
     """
 
     fidelity: float = 0.92
@@ -55,6 +56,7 @@ class ReuseSettings:
     beta: float = 0.05
     steps: tuple[float, ...] = (0.06, 0.05, 0.04, 0.03, 0.02)
     patience: int = 3000
+    comeback: int = 300
     remembered_pairs: int = 2048
     budget: BudgetSettings = field(default_factory=BudgetSettings)
 
@@ -108,10 +110,18 @@ class AutoReuse:
             if self.budget.is_spent:
                 self.trips += 1
                 self.start_next_round()
-        elif self.certificate.loosest_proven is not None:
-            self.budget = ViolationBudget.start(self.settings.budget)
+        elif self._may_serve():
+            self.budget = ViolationBudget.start(self.settings.budget.after(self.trips))
         elif self.certificate.tests[-1].labels >= self.settings.patience * 2**self.version:
             self.start_next_round()
+
+    def _may_serve(self) -> bool:
+        """Whether a level is proven and, after trips, has seen enough for a comeback."""
+        place = self.certificate.loosest_proven
+        if place is None:
+            return False
+        wanted = self.settings.comeback * 2 ** (self.trips - 1) if self.trips else 0
+        return self.certificate.tests[place].labels >= wanted
 
     def _is_new(self, pair: int) -> bool:
         if pair in self._pairs:
@@ -172,5 +182,5 @@ class AutoReuse:
         if reuse.certificate.levels != settings.levels() or reuse.certificate.tests[0].alpha != settings.alpha:
             raise ValueError("a reuse state of other levels or another alpha")
         if state["budget"] is not None:
-            reuse.budget = ViolationBudget.from_state(settings.budget, state["budget"])
+            reuse.budget = ViolationBudget.from_state(settings.budget.after(reuse.trips), state["budget"])
         return reuse

@@ -8,13 +8,15 @@ table, which only say what is true, outlive a change of promise. Knows nothing o
 """
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from cache.governor import Governor, GovernorSettings
 from cache.keys import Scope
 from cache.label_table import LabelTable
-from cache.promise import Promise
+from cache.metrics import SEMANTIC_QUEUE_DROPPED
+from cache.promise import Promise, SemanticMode
 from cache.reuse import AutoReuse, Label
 from cache.reuse_log import ReuseLog, Saved
 from cache.threshold import DynamicThreshold
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("dejavec.cache")
 
 MAX_COUNT_IN_EVENT = 100_000
+MAX_EVENTS_WAITING = 20_000
+EVENTS_AT_ONCE = 256
+CHECK_LOST_AFTER_S = 120.0  # a hit whose label has not come by then is no longer waited for
 EARLY_CHECKS = 20  # the first hits of a scope in `on` mode are all checked
 
 
@@ -35,7 +40,8 @@ class ScopeState:
     reuse: AutoReuse
     threshold: DynamicThreshold
     served: dict[str, int]
-    _paused_until: str | None  # an event id; "" while it is not known yet
+    _pause_after: int | None  # number of the own event that tells of a violation, until it is sent
+    _paused_until: str | None  # and from then on its id in the stream
 
     def __init__(
         self, keys: Scope, promise: Promise, governor: GovernorSettings, probe_id: str, dimensions: int
@@ -51,12 +57,14 @@ class ScopeState:
         self._probe_id = probe_id
         self._last_event = "0-0"
         self._events: list[dict[str, Any]] = []
+        self._events_sent = 0
+        self._on_their_way: dict[int, tuple[float, float]] = {}  # checked hits by ticket: since when, and at what price
         self._start_afresh()
 
     @property
     def is_paused(self) -> bool:
         """A violation was seen here that the shared state does not hold yet."""
-        return self._paused_until is not None
+        return self._pause_after is not None or self._paused_until is not None
 
     @property
     def has_its_trend(self) -> bool:
@@ -80,6 +88,29 @@ class ScopeState:
         if not is_same_score:
             self.table = LabelTable()
 
+    def admits(self, lookup: "Lookup") -> bool:
+        """Whether the purse could pay if this hit and all checked ones on their way violated; if so it is one of them.
+
+        Texts of one request, and requests of one moment, are all decided before any of them is checked.
+        """
+        if self.promise.mode is not SemanticMode.AUTO:
+            return True
+        if self.reuse.budget is None:
+            return False
+        now, price = time.monotonic(), 1 / lookup.probability
+        for ticket in [t for t, (since, _) in self._on_their_way.items() if now - since > CHECK_LOST_AFTER_S]:
+            del self._on_their_way[ticket]
+        owed = sum(one for _, one in self._on_their_way.values())
+        if owed and owed + price > self.reuse.budget.balance:
+            return False
+        if lookup.is_checked:
+            self._on_their_way[lookup.ticket] = (now, price)
+        return True
+
+    def arrived(self, lookup: "Lookup") -> None:
+        """A checked hit has its label, or will have none."""
+        self._on_their_way.pop(lookup.ticket, None)
+
     def count_hits(self, hits: int) -> None:
         """Vectors were served."""
         if hits:
@@ -101,9 +132,12 @@ class ScopeState:
             "s": round(similarity, 6),
         }
         event |= {"v": lookup.version, "h": was_hit, "q": lookup.probability}
+        if len(self._events) >= MAX_EVENTS_WAITING and not was_hit:
+            SEMANTIC_QUEUE_DROPPED.inc()
+            return
         self._events.append(event)
         if was_hit and is_violation and event["i"] == self._identity:
-            self._paused_until = ""
+            self._pause_after = self._events_sent + len(self._events)
 
     def served_summary(self) -> dict[str, Any]:
         """Hits served in this scope by all gateways, how many were checked, and how many of those violated."""
@@ -120,12 +154,7 @@ class ScopeState:
 
         Raises RedisAway; events stay for the next time.
         """
-        if self._events:
-            sent = self._events[:256]
-            last = await log.append(self.keys.tag, sent)
-            del self._events[: len(sent)]
-            if self._paused_until == "" and not self._events:
-                self._paused_until = last
+        await self._send(log)
         is_writer = await log.take_lease(self.keys.tag)
         await self.load(log)
         if is_writer:
@@ -141,7 +170,17 @@ class ScopeState:
         self.reuse = AutoReuse(self.promise.reuse)
         self.threshold = DynamicThreshold(self.promise.threshold)
         self.served = {"hits": 0, "checked": 0, "violations": 0}
-        self._paused_until = None
+        self._pause_after = self._paused_until = None
+
+    async def _send(self, log: ReuseLog) -> None:
+        """All events that wait now; those that come meanwhile wait for the next time."""
+        for _ in range(math.ceil(len(self._events) / EVENTS_AT_ONCE)):
+            sent = self._events[:EVENTS_AT_ONCE]
+            last = await log.append(self.keys.tag, sent)
+            del self._events[: len(sent)]
+            self._events_sent += len(sent)
+            if self._pause_after is not None and self._events_sent >= self._pause_after:
+                self._pause_after, self._paused_until = None, last
 
     async def _fold(self, log: ReuseLog) -> None:
         if not self.has_its_trend:

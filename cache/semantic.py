@@ -9,6 +9,7 @@ scope's state has counted it. The formulas are in `cache.threshold`, `cache.reus
 """
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -78,6 +79,7 @@ class Lookup:
     probability: float = 1.0  # with which a hit of this moment is checked
     vector: bytes | None = None  # float32 bytes, when served
     is_checked: bool = False
+    ticket: int = 0  # of this look-up, in this process
 
     @property
     def clears(self) -> bool:
@@ -126,6 +128,7 @@ class SemanticTier:
         self._jobs: deque[_Job] = deque()
         self._work = asyncio.Event()
         self._random = random.Random()  # noqa: S311  draws samples, protects nothing
+        self._tickets = itertools.count()
         self._promise_of = promise_of
         self.index = index
         self.settings = settings
@@ -304,7 +307,8 @@ class SemanticTier:
         probability = self._check_probability(scope)
         is_checked = self._random.random() < probability
         tau = self._tau(scope, promise)
-        lookup = Lookup(probe, promise, tau=tau, version=scope.reuse.version, probability=probability)
+        ticket = next(self._tickets)
+        lookup = Lookup(probe, promise, tau=tau, version=scope.reuse.version, probability=probability, ticket=ticket)
         if not near:
             return lookup
         probes, vectors = np.stack([c.probe for c in near]), np.stack([c.projected for c in near])
@@ -320,15 +324,21 @@ class SemanticTier:
 
     async def _fetch(self, scope: ScopeState, lookups: list[Lookup]) -> list[Lookup]:
         """The stored vectors of those that clear tau; an entry that is gone makes the hit a miss."""
-        chosen = [one for one in lookups if one.clears]
+        chosen = [one for one in lookups if one.clears and scope.admits(one)]
         if not chosen:
             return lookups
         neighbours = [one.neighbour for one in chosen if one.neighbour is not None]
         vectors = await self._exact.get_many(neighbours, len(self._probe.projection))
-        held = dict(zip(neighbours, vectors, strict=True))
-        served = [replace(one, vector=held.get(one.neighbour or b"")) if one.clears else one for one in lookups]
-        scope.count_hits(sum(one.vector is not None for one in served))
-        return served
+        served = {
+            one.ticket: replace(one, vector=vector)
+            for one, vector in zip(chosen, vectors, strict=True)
+            if vector is not None
+        }
+        for one in chosen:
+            if one.ticket not in served:
+                scope.arrived(one)
+        scope.count_hits(len(served))
+        return [served.get(one.ticket, one) for one in lookups]
 
     async def _learn(self, jobs: list[_Job]) -> None:
         looked_up = [job for job in jobs if job.lookup is not None]
@@ -339,6 +349,8 @@ class SemanticTier:
         for job in looked_up:
             assert job.lookup is not None
             stored = held.get(job.lookup.neighbour or b"")
+            if job.is_check:
+                self.scope(job.keys).arrived(job.lookup)
             if stored is None:
                 self.scope(job.keys).count_empty(0 if job.is_check else 1)
             elif self._label(job, job.lookup, stored):

@@ -60,6 +60,31 @@ def test_violations_trip_it_and_the_next_round_needs_more() -> None:
     assert reuse.tau is None
 
 
+def trip(reuse: AutoReuse, first_pair: int) -> int:
+    """Serve only violations, each checked, until it trips; how many there were."""
+    trips, served = reuse.trips, 0
+    while reuse.trips == trips:
+        served += 1
+        reuse.add_hit()
+        reuse.add_label(label(reuse, first_pair + served, similarity=0.5, was_hit=True, probability=1.0))
+    return served
+
+
+def test_who_trips_again_and_again_serves_ever_less() -> None:
+    """A comeback takes 300, 600, 1,200 clean labels; the purse is 2, then 1, 2/3, 1/2; also after a restart."""
+    reuse, taken, served = proven(), [], []
+    for trips in range(4):
+        labels = 0
+        while reuse.phase == "testing":
+            labels += 1
+            reuse.add_label(label(reuse, 100_000 * (trips + 1) + labels))
+        taken.append(labels)
+        reuse = AutoReuse.from_state(reuse.settings, json.loads(json.dumps(reuse.to_state())))
+        served.append(trip(reuse, 50_000 * (2 * trips + 1)))
+    assert taken[1:] == [300, 600, 1200]
+    assert served == [3, 2, 1, 1]
+
+
 def test_a_round_without_a_proof_ends() -> None:
     """Labels that neither prove nor can prove anything lead to a new round."""
     reuse = AutoReuse(ReuseSettings(patience=100))

@@ -299,3 +299,68 @@ async def test_another_mode_means_another_score() -> None:
         assert one.table.labels == 0
     assert reader.trend is not None
     assert reader.has_its_trend
+
+
+def hit(state: ScopeState, ticket: int, probability: float = 1.0, is_checked: bool = True) -> Lookup:
+    """A look-up whose candidate clears the level in force."""
+    choice = Choice(0, 0.99, 0.99, 0.0, 0.99)
+    return Lookup(
+        np.zeros(2, np.float32),
+        state.promise,
+        b"n",
+        choice,
+        0.92,
+        state.reuse.version,
+        probability,
+        is_checked=is_checked,
+        ticket=ticket,
+    )
+
+
+async def test_no_more_hits_are_on_their_way_than_the_purse_could_pay_for() -> None:
+    """However many texts are decided at once; a label that comes makes room for the next."""
+    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    await proven(log, state)
+    assert state.reuse.budget is not None
+    assert state.reuse.budget.balance == pytest.approx(2.0)
+    hits = [hit(state, ticket) for ticket in range(64)]
+    admitted = [one for one in hits if state.admits(one)]
+    assert len(admitted) == 2
+    state.arrived(admitted[0])
+    assert [state.admits(hit(state, ticket)) for ticket in (100, 101)] == [True, False]
+    rare = hit(state_of(replace(PROMISE, mode=SemanticMode.AUTO)), 200)
+    assert not state_of(replace(PROMISE, mode=SemanticMode.AUTO)).admits(rare)  # nothing is proven there
+
+
+async def test_a_dear_check_is_always_admitted_alone() -> None:
+    """One hit may be on its way even where its check stands for more than the purse holds; unchecked ones too."""
+    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    await proven(log, state)
+    assert state.admits(hit(state, 1, probability=0.1, is_checked=False))
+    assert state.admits(hit(state, 2, probability=0.1))
+    assert not state.admits(hit(state, 3, probability=0.1, is_checked=False))
+
+
+async def test_a_label_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check may be dropped; its place is free again after a while."""
+    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    await proven(log, state)
+    assert [state.admits(hit(state, ticket)) for ticket in range(3)] == [True, True, False]
+    monkeypatch.setattr("cache.reuse_state.CHECK_LOST_AFTER_S", -1.0)
+    assert state.admits(hit(state, 4))
+
+
+async def test_the_pause_ends_under_steady_load() -> None:
+    """More labels a moment than one message holds: all are sent, and the pause ends once the violation is counted."""
+    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    await proven(log, state)
+    for pair in range(1000, 2000):
+        label(state, pair)
+    label(state, 2000, true=0.5, hit=True)
+    assert state.is_paused
+    for pair in range(3000, 4000):
+        label(state, pair)
+    await sync(log, state)
+    assert not state.is_paused
+    assert state.served_summary()["violations"] == 1
+    assert len(log.events) == 200 + 2001
