@@ -47,7 +47,7 @@ class GovernorSettings:
 
 @dataclass(slots=True)
 class Governor:
-    """One namespace's running averages. `random` arguments are drawn by the caller from [0, 1)."""
+    """One namespace's running averages."""
 
     settings: GovernorSettings
     state: GovernorState = GovernorState.LEARNING
@@ -60,10 +60,6 @@ class Governor:
     index_s: float = 0.0
     near_share: float = 1.0
     trial: int = 0  # look-ups since reuse was allowed
-
-    def wants_lookup(self, random: float) -> bool:
-        """Whether this request is looked up."""
-        return random < self.lookup_share
 
     @property
     def lookup_share(self) -> float:

@@ -137,17 +137,30 @@ class SemanticTier:
         """What is in force for a namespace now."""
         return self._promise_of(namespace)
 
-    def wants(self, keys: Scope, text: str) -> bool:
-        """Whether this text is looked up: long enough, an index to ask, and the governor's share."""
+    def lookup_share(self, keys: Scope) -> float:
+        """The share of a request's texts to look up: none without an index to ask, in `auto` the governor's."""
         mode = self._promise_of(keys.namespace).mode
-        if mode is SemanticMode.OFF or len(text) < self.settings.min_text_length:
-            return False
-        if not self.index.is_usable:
-            return False
+        if mode is SemanticMode.OFF or not self.index.is_usable:
+            return 0.0
         if mode is SemanticMode.ON:
-            return True
+            return 1.0
         governor = self.scope(keys).governor
-        return governor.lookups < FIRST_LOOKUPS or governor.wants_lookup(self._random.random())
+        return 1.0 if governor.lookups < FIRST_LOOKUPS else governor.lookup_share
+
+    def wants(self, text: str, lookup_share: float) -> bool:
+        """Whether this text is looked up: long enough, and drawn with the share's probability."""
+        return len(text) >= self.settings.min_text_length and self._random.random() < lookup_share
+
+    def index_share(self, keys: Scope) -> float:
+        """The share of computed texts that enter the index: all, unless the governor finds that too dear."""
+        mode = self._promise_of(keys.namespace).mode
+        if mode is SemanticMode.OFF:
+            return 0.0
+        return 1.0 if mode is SemanticMode.ON else self.scope(keys).governor.index_share
+
+    def teaches(self, text: str, digest: bytes, lookup: Lookup | None, index_share: float) -> bool:
+        """Whether a computed text is worth `learn`: long enough, and looked up or bound for the index."""
+        return len(text) >= self.settings.min_text_length and (lookup is not None or _is_indexed(digest, index_share))
 
     async def look_up(self, keys: Scope, texts: Sequence[Int32Array]) -> list[Lookup]:
         """One Lookup a text (token ids), in order; `vector` is set where a neighbour's may be served."""
@@ -375,7 +388,7 @@ class SemanticTier:
 
     async def _index(self, jobs: list[_Job]) -> None:
         """Put computed texts into the index; a share of them where the governor says it costs too much."""
-        chosen = [j for j in jobs if self._is_indexed(j)]
+        chosen = [job for job in jobs if _is_indexed(job.digest, self.index_share(job.keys))]
         if not chosen or not self.index.is_usable:
             return
         started = time.perf_counter()
@@ -396,11 +409,10 @@ class SemanticTier:
         for job in chosen:
             self.scope(job.keys).governor.saw_index_write(cost_s)
 
-    def _is_indexed(self, job: _Job) -> bool:
-        if self._promise_of(job.keys.namespace).mode is SemanticMode.ON:
-            return True
-        share = self.scope(job.keys).governor.index_share
-        return int.from_bytes(job.digest[-4:], "big") / 2**32 < share
+
+def _is_indexed(digest: bytes, index_share: float) -> bool:
+    """Drawn from the digest, so that a text is in the index for good or never."""
+    return int.from_bytes(digest[-4:], "big") < index_share * 2**32
 
 
 def _by_tag(jobs: Sequence[_Job]) -> dict[str, list[int]]:

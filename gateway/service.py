@@ -236,7 +236,8 @@ class EmbeddingService:
         self, tier: SemanticTier, model: Model, scope: Scope, missing: list[_Item], result: EmbedResult
     ) -> None:
         """Look the eligible texts up by meaning, and place the neighbours' vectors that may be served."""
-        wanted = [item for item in missing if tier.wants(scope, item.text)]
+        share = tier.lookup_share(scope)
+        wanted = [item for item in missing if tier.wants(item.text, share)]
         if not wanted:
             return
         lookups = await tier.look_up(scope, [item.input_ids for item in wanted])
@@ -253,9 +254,10 @@ class EmbeddingService:
     def _learn(self, tier: SemanticTier, scope: Scope, computed: list[_Item], engine_s: float) -> None:
         """What the engine computed becomes labels and candidates, later, off this request's way."""
         tier.saw_engine(scope, engine_s / len(computed))
+        share = tier.index_share(scope)
         for item in computed:
             assert item.vector is not None
-            if len(item.text) >= tier.settings.min_text_length:
+            if tier.teaches(item.text, item.digest, item.lookup, share):
                 tier.learn(scope, item.digest, item.vector, item.lookup, item.input_ids)
 
     async def _compute(self, model: Model, request: EmbedRequest, missing: list[_Item]) -> dict[bytes, bytes]:

@@ -177,7 +177,7 @@ class AutoRun:
         out.requests += 1
         tau, checked = self.reuse.tau, self.reuse.verify_probability
         choice, neighbour = None, -1
-        if self.governor is None or self.governor.wants_lookup(self._draw.random()):
+        if self.governor is None or self._draw.random() < self.governor.lookup_share:
             choice, neighbour = self._look_up(text)
             out.lookups += 1
             out.saved_s -= self.costs.lookup_s
