@@ -114,7 +114,12 @@ class Batcher:
     @property
     def tokens_per_s(self) -> float:
         """Measured rate of all workers while they run, without padding."""
-        return len(self._workers) * self._run_tokens / self._run_s
+        return len(self._workers) * self.run_tokens_per_s
+
+    @property
+    def run_tokens_per_s(self) -> float:
+        """Measured rate of one worker while it runs, without padding."""
+        return self._run_tokens / self._run_s
 
     def longest_run_s(self, now_s: float) -> float:
         """How long the slowest batch has been running; `now_s` is time.monotonic()."""

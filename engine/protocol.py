@@ -25,6 +25,7 @@ import orjson
 
 CONTENT_TYPE = "application/x-dejavec"
 FINGERPRINT_HEADER = "x-dejavec-fingerprint"
+RATE_HEADER = "x-dejavec-run-tokens-per-second"  # of an answer: what one run of the model does, measured lately
 DEADLINE_HEADER = "x-dejavec-deadline-ms"  # time the caller will still wait; the engine drops what outlives it
 
 VECTORS_PATH = "/vectors"

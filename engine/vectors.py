@@ -28,6 +28,7 @@ from engine.protocol import (
     DEADLINE_HEADER,
     FINGERPRINT_HEADER,
     MAX_REQUEST_ITEMS,
+    RATE_HEADER,
     Float32Array,
     Int32Array,
     Lane,
@@ -45,6 +46,7 @@ _BINARY = CONTENT_TYPE.encode()
 _JSON = JSON_TYPE.encode()
 _FINGERPRINT = FINGERPRINT_HEADER.encode()
 _DEADLINE = DEADLINE_HEADER.encode()
+_RATE = RATE_HEADER.encode()
 
 Headers = dict[bytes, bytes]
 
@@ -92,7 +94,8 @@ class VectorsEndpoint:
         if media_type == _BINARY:
             texts, lane = self._decode(await self._read_body(headers, receive))
             vectors = await self._compute(texts, lane, deadline_s, receive)
-            return Reply(200, self._binary_headers, encode_response(vectors))
+            rate = (_RATE, b"%.0f" % self._engine.batcher.run_tokens_per_s)
+            return Reply(200, [*self._binary_headers, rate], encode_response(vectors))
         if media_type == _JSON:
             texts = await self._decode_json(await self._read_body(headers, receive))
             vectors = await self._compute(texts, Lane.INTERACTIVE, deadline_s, receive)

@@ -72,6 +72,7 @@ class EngineClient:
         self._url = url
         self._http = http
         self._model: Model | None = None
+        self._tokens_per_s: float | None = None
         self._away_since: float | None = time.monotonic()
         self._away_reason = "it has not answered yet"
         self._refreshing = asyncio.Lock()
@@ -82,6 +83,10 @@ class EngineClient:
         if self._model is None:
             raise EngineAway(f"the engine at {self._url} cannot be reached yet: is it running?", retry_after_s=1)
         return self._model
+
+    def run_s(self, tokens: int) -> float | None:
+        """Seconds the engine computes for so many tokens, waiting left out, as it said last; None before it did."""
+        return None if self._tokens_per_s is None else tokens / self._tokens_per_s
 
     @property
     def is_ready(self) -> bool:
@@ -116,6 +121,7 @@ class EngineClient:
             raise self._refusal(status, answer_headers, answer)
         if answer_headers.get(protocol.FINGERPRINT_HEADER) != model.info.fingerprint:
             raise ModelChanged
+        self._tokens_per_s = _rate(answer_headers) or self._tokens_per_s
         return _sound_vectors(answer, (len(texts), model.info.dimensions))
 
     async def refresh(self) -> None:
@@ -242,6 +248,14 @@ def _message_of(content: bytes) -> str:
 
 def _type_of(content: bytes) -> str:
     return str(_error_of(content).get("type", ""))
+
+
+def _rate(headers: CIMultiDictProxy[str]) -> float | None:
+    try:
+        rate = float(headers[protocol.RATE_HEADER])
+    except (KeyError, ValueError):
+        return None
+    return rate if 0 < rate < float("inf") else None
 
 
 def _retry_after_s(headers: CIMultiDictProxy[str]) -> float:

@@ -252,8 +252,13 @@ class EmbeddingService:
                 self._verifier.submit(Check(model, tier, scope, item.digest, item.encoded, lookup))
 
     def _learn(self, tier: SemanticTier, scope: Scope, computed: list[_Item], engine_s: float) -> None:
-        """What the engine computed becomes labels and candidates, later, off this request's way."""
-        tier.saw_engine(scope, engine_s / len(computed))
+        """What the engine computed becomes labels and candidates, later, off this request's way.
+
+        A text costs what the engine computed for it, not what it waited; `engine_s`, the whole call, if it cannot say.
+        """
+        tokens = sum(item.encoded.tokens for item in computed if item.encoded is not None)
+        run_s = self._engine.run_s(tokens)
+        tier.saw_engine(scope, (engine_s if run_s is None else run_s) / len(computed))
         share = tier.index_share(scope)
         for item in computed:
             assert item.vector is not None

@@ -75,6 +75,7 @@ class StandInEngine:
     gate: asyncio.Event | None = None  # when set, answers wait for it
     refusal: tuple[int, str, dict[str, str]] | None = None  # status, error type, headers
     spoil: bytes | None = None  # answered instead of vectors
+    tokens_per_s: str | None = None  # the rate it says it has
     has_probe: bool = False  # serve `meaning_of` and its probe instead of hashes
     url: str = ""
 
@@ -106,6 +107,8 @@ class StandInEngine:
                 self.cancelled += 1
                 raise
         headers = {protocol.FINGERPRINT_HEADER: self.fingerprint}
+        if self.tokens_per_s is not None:
+            headers[protocol.RATE_HEADER] = self.tokens_per_s
         if request.headers.get(protocol.FINGERPRINT_HEADER) != self.fingerprint:
             return web.Response(status=409, body=protocol.error_body("another model", "fingerprint_mismatch"))
         if self.refusal is not None:

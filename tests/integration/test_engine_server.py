@@ -20,6 +20,7 @@ from engine.protocol import (
     DEADLINE_HEADER,
     FINGERPRINT_HEADER,
     MAX_REQUEST_ITEMS,
+    RATE_HEADER,
     EngineInfo,
     Float32Array,
     Int32Array,
@@ -106,6 +107,12 @@ def test_vectors_are_those_of_the_graph(tiny: str) -> None:
     alone = {first: decode_response(post(tiny, [[first]]).content)[0] for first in range(1, 28)}
     expected = np.array([alone[ids[0]] for ids in texts])
     assert np.allclose(vectors, expected, atol=1e-6)
+
+
+def test_an_answer_says_what_a_run_does(tiny: str) -> None:
+    """Tokens a second of one run, so that a gateway knows what a text costs without its wait."""
+    reply = httpx.post(tiny + "/vectors", content=encode_request([[1, 5, 2]]), headers=BINARY)
+    assert float(reply.headers[RATE_HEADER]) > 0
 
 
 def test_information_tokenizer_and_metrics(tiny: str, tmp_path: Path) -> None:

@@ -386,3 +386,17 @@ async def test_a_purge_forgets_what_was_learned(
 
         await until(gone)
     await database.aclose()
+
+
+@pytest.mark.parametrize(("said", "cost"), [("1000", "10.00 ms"), ("nonsense", None), ("0", None)])
+async def test_a_text_costs_what_the_engine_computes(
+    gateway: Callable[..., Any], engine: StandInEngine, said: str, cost: str | None
+) -> None:
+    """Not what it waits: texts of 6 and 14 tokens at 1,000 a second; where it cannot say, the time of the call."""
+    engine.tokens_per_s = said
+    async with gateway(semantic_mode="observe") as client:
+        await ready_with(client)
+        await ask(client, BASE)
+        reason = (await explain(client, BASE))["governor"]["reason"]
+        words = [f"engine {cost}"] if cost else ["engine "]
+        assert all(word in reason for word in words), reason
