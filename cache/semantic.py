@@ -170,7 +170,7 @@ class SemanticTier:
         probes = np.stack([self._probe.vector(ids) for ids in texts])
         found = await self.index.nearest(keys.tag, probes, self.settings.candidates)
         lookups = [self._decide(scope, promise, probe, near) for probe, near in zip(probes, found, strict=True)]
-        lookups = await self._fetch(scope, lookups)
+        lookups = await self._fetch(scope, promise, lookups)
         cost_s = (time.perf_counter() - started) / len(texts)
         may_serve = self._tau(scope, promise) is not None
         loosest_z = promise.reuse.levels()[-1]
@@ -190,10 +190,13 @@ class SemanticTier:
         input_ids: Int32Array,
         is_check: bool = False,
     ) -> None:
-        """Queue a computed text for labels and the index; what does not fit is dropped and counted."""
+        """Queue a computed text for labels and the index; what does not fit is dropped and counted.
+
+        A check always fits: the queue of checks is bounded where they are made.
+        """
         if self._promise_of(keys.namespace).mode is SemanticMode.OFF:
             return
-        if len(self._jobs) >= self.settings.max_queued_jobs:
+        if len(self._jobs) >= self.settings.max_queued_jobs and not is_check:
             SEMANTIC_QUEUE_DROPPED.inc()
             return
         self._jobs.append(_Job(keys, digest, vector, lookup, input_ids, is_check))
@@ -335,33 +338,37 @@ class SemanticTier:
             return max(self.settings.verify_share, scope.early_check_probability)
         return scope.reuse.verify_probability
 
-    async def _fetch(self, scope: ScopeState, lookups: list[Lookup]) -> list[Lookup]:
-        """The stored vectors of those that clear tau; an entry that is gone makes the hit a miss."""
+    async def _fetch(self, scope: ScopeState, promise: Promise, lookups: list[Lookup]) -> list[Lookup]:
+        """The stored vectors of those that clear tau; an entry that is gone makes the hit a miss, and so does a promise
+        that changed, or a violation that was found, meanwhile."""
         chosen = [one for one in lookups if one.clears and scope.admits(one)]
         if not chosen:
             return lookups
         neighbours = [one.neighbour for one in chosen if one.neighbour is not None]
-        vectors = await self._exact.get_many(neighbours, len(self._probe.projection))
-        served = {
-            one.ticket: replace(one, vector=vector)
-            for one, vector in zip(chosen, vectors, strict=True)
-            if vector is not None
-        }
-        for one in chosen:
-            if one.ticket not in served:
-                scope.arrived(one)
+        served: dict[int, Lookup] = {}
+        try:
+            vectors = await self._exact.get_many(neighbours, len(self._probe.projection))
+            self._keep_promise(scope)
+            if self._tau(scope, promise) is not None:
+                found = zip(chosen, vectors, strict=True)
+                served = {one.ticket: replace(one, vector=vector) for one, vector in found if vector is not None}
+        finally:  # also where the client has left
+            for one in chosen:
+                if one.ticket not in served:
+                    scope.arrived(one)
         scope.count_hits(len(served))
         return [served.get(one.ticket, one) for one in lookups]
 
     async def _learn(self, jobs: list[_Job]) -> None:
         looked_up = [job for job in jobs if job.lookup is not None]
-        neighbours = list({job.lookup.neighbour for job in looked_up if job.lookup and job.lookup.neighbour})
+        missed = [job.lookup for job in looked_up if job.lookup and not job.is_check]
+        neighbours = list({lookup.neighbour for lookup in missed if lookup.neighbour})
         vectors = await self._exact.get_many(neighbours, len(self._probe.projection)) if neighbours else []
         held = dict(zip(neighbours, vectors, strict=True))
         violated: list[_Job] = []
         for job in looked_up:
             assert job.lookup is not None
-            stored = held.get(job.lookup.neighbour or b"")
+            stored = _compared(job, job.lookup, held)
             if job.is_check:
                 self.scope(job.keys).arrived(job.lookup)
             if stored is None:
@@ -408,6 +415,17 @@ class SemanticTier:
         cost_s = (time.perf_counter() - started) / len(chosen)
         for job in chosen:
             self.scope(job.keys).governor.saw_index_write(cost_s)
+
+
+def _compared(job: _Job, lookup: Lookup, held: dict[bytes, bytes | None]) -> bytes | None:
+    """The vector that was served, or that a miss might have been served; None where there was none.
+
+    A text whose exact entry was lost before its index entry finds itself. It could not have been served and is no
+    neighbour, and as a label it would vouch for the neighbours of others.
+    """
+    if job.is_check:
+        return lookup.vector
+    return None if lookup.neighbour == job.digest else held.get(lookup.neighbour or b"")
 
 
 def _is_indexed(digest: bytes, index_share: float) -> bool:

@@ -260,6 +260,53 @@ async def test_entry_that_is_gone_is_a_miss(gateway: Callable[..., Any], redis: 
         assert await tier(client, near(5)) == "miss"
 
 
+async def test_a_text_is_no_neighbour_of_itself(gateway: Callable[..., Any], redis: RunningRedis) -> None:
+    """A text whose exact entry was lost before its index entry is computed, and proves nothing."""
+    async with gateway(semantic_mode="observe", engine_price_ms=10_000, local_cache_mb=0) as client:
+        await ready_with(client, BASE)
+        entry = (await explain(client, BASE))["candidates"][0]["entry"]
+        async with Redis.from_url(redis.url) as direct:
+            for _ in range(3):
+                assert await direct.delete(f"dv1:x:{entry}") == 1
+                assert await tier(client, BASE) == "miss"
+                await until_stored(direct, entry)
+        assert await tier(client, near(1)) == "miss"
+
+        async def labelled() -> bool:
+            return bool((await explain(client, BASE))["certificate"]["certificate"]["labels"])
+
+        await until(labelled)
+        assert (await explain(client, BASE))["certificate"]["certificate"]["labels"] == 1
+
+
+async def until_stored(direct: Redis, entry: str) -> None:
+    """Until an exact entry is written back."""
+
+    async def stored() -> bool:
+        return bool(await direct.exists(f"dv1:x:{entry}"))
+
+    await until(stored)
+
+
+async def test_a_violation_is_found_when_the_served_entry_is_gone(
+    gateway: Callable[..., Any], redis: RunningRedis, engine: StandInEngine
+) -> None:
+    """A check compares what was served, which may have expired meanwhile."""
+    async with gateway(semantic_mode="on", local_cache_mb=0) as client:
+        await ready_with(client, BASE)
+        entry = (await explain(client, BASE))["candidates"][0]["entry"]
+        engine.gate = asyncio.Event()
+        assert await tier(client, f"{BASE} x") == "semantic"
+        async with Redis.from_url(redis.url) as direct:
+            assert await direct.delete(f"dv1:x:{entry}") == 1
+        engine.gate.set()
+
+        async def counted() -> bool:
+            return bool((await explain(client, BASE))["threshold"]["violations"] == 1)
+
+        await until(counted)
+
+
 async def documents_and_index(direct: Redis, engine: StandInEngine) -> tuple[list[bytes], list[bytes]]:
     own = engine.fingerprint[:16].encode()
     documents = [key async for key in direct.scan_iter(b"dv1:s:" + own + b"*", count=1000)]
