@@ -9,6 +9,7 @@ The state names the last event it has seen, so a new writer goes on where the ol
 twice. A write counts only while the lease is held (checked in the same script). Knows nothing of what events mean.
 """
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +26,14 @@ TREND_TIMEOUT_S: Final = 2.0  # a map is about 400 kB
 MAX_EVENTS: Final = 5000
 EVENTS_PER_READ: Final = 500
 
+EVENT_ID: Final = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
+
+# What is no lease of ours (another type, no end, an end that a clock put back has moved away) is nobody's.
 LEASE: Final = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
+local holder = redis.pcall('GET', KEYS[1])
+local left_ms = redis.call('PTTL', KEYS[1])
+local is_held = type(holder) == 'string' and left_ms > 0 and left_ms <= tonumber(ARGV[2])
+if is_held and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
@@ -73,7 +79,8 @@ class ReuseLog:
         content = await self._link.call(lambda redis: redis.get(REUSE_PREFIX + tag.encode()))
         try:
             saved = orjson.loads(content or b"")
-            return Saved(str(saved["last_event"]), dict(saved["state"]))
+            last_event, state = saved["last_event"], dict(saved["state"])
+            return Saved(last_event, state) if EVENT_ID.fullmatch(last_event) else None
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return None
 

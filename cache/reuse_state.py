@@ -31,6 +31,8 @@ MAX_COUNT_IN_EVENT = 100_000
 MAX_EVENTS_WAITING = 20_000
 EVENTS_AT_ONCE = 256
 CHECK_LOST_AFTER_S = 120.0  # a hit whose label has not come by then is no longer waited for
+STALE_AFTER_S = 10.0  # a shared state taken longer ago is taken anew before it serves
+NO_VERSION = -1  # of labels that no certificate may go by
 EARLY_CHECKS = 20  # the first hits of a scope in `on` mode are all checked
 
 
@@ -59,6 +61,7 @@ class ScopeState:
         self._events: list[dict[str, Any]] = []
         self._events_sent = 0
         self._on_their_way: dict[int, tuple[float, float]] = {}  # checked hits by ticket: since when, and at what price
+        self._taken_at = -math.inf
         self._start_afresh()
 
     @property
@@ -70,6 +73,21 @@ class ScopeState:
     def has_its_trend(self) -> bool:
         """Whether the map that the shared state was learned with is at hand."""
         return self._named_trend == (None if self.trend is None else self.trend.id)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the shared state has not been read lately: others may have stopped serving since."""
+        return time.monotonic() - self._taken_at > STALE_AFTER_S
+
+    @property
+    def version(self) -> int:
+        """Which round a label of now tells of; none where z was made with another map than the shared state's."""
+        return NO_VERSION if self.is_stale or not self.has_its_trend else self.reuse.version
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something is known here that the shared state does not hold yet."""
+        return bool(self._events) or self.is_paused
 
     @property
     def early_check_probability(self) -> float:
@@ -114,12 +132,12 @@ class ScopeState:
     def count_hits(self, hits: int) -> None:
         """Vectors were served."""
         if hits:
-            self._events.append({"i": self._identity, "k": "hits", "n": hits})
+            self._record({"i": self._identity, "k": "hits", "n": hits})
 
     def count_empty(self, lookups: int) -> None:
         """Look-ups found nothing that could have been served."""
         if lookups:
-            self._events.append({"i": self._identity, "k": "empty", "n": lookups})
+            self._record({"i": self._identity, "k": "empty", "n": lookups})
 
     def add_label(self, pair: int, lookup: "Lookup", similarity: float, was_hit: bool, is_violation: bool) -> None:
         """Record one comparison; it is shared at the next exchange."""
@@ -132,20 +150,23 @@ class ScopeState:
             "s": round(similarity, 6),
         }
         event |= {"v": lookup.version, "h": was_hit, "q": lookup.probability}
-        if len(self._events) >= MAX_EVENTS_WAITING and not was_hit:
-            SEMANTIC_QUEUE_DROPPED.inc()
-            return
-        self._events.append(event)
-        if was_hit and is_violation and event["i"] == self._identity:
+        is_served_violation = was_hit and is_violation
+        self._record(event, must_fit=is_served_violation)
+        if is_served_violation and event["i"] == self._identity:
             self._pause_after = self._events_sent + len(self._events)
 
     def served_summary(self) -> dict[str, Any]:
         """Hits served in this scope by all gateways, how many were checked, and how many of those violated."""
         return dict(self.served)
 
+    async def load_state(self, log: ReuseLog) -> None:
+        """Take the shared state without its map, sending nothing. Raises RedisAway."""
+        self._take(await log.load(self.keys.tag))
+        self._taken_at = time.monotonic()
+
     async def load(self, log: ReuseLog) -> None:
         """Take the shared state and its map, sending nothing. Raises RedisAway."""
-        self._take(await log.load(self.keys.tag))
+        await self.load_state(log)
         if not self.has_its_trend:
             self._take_trend(await log.load_trend(self.keys.tag))
 
@@ -165,6 +186,13 @@ class ScopeState:
     @property
     def _identity(self) -> str:
         return self.promise.identity(self._probe_id)
+
+    def _record(self, event: dict[str, Any], must_fit: bool = False) -> None:
+        """Have an event sent at the next exchange; while Redis takes none, only so many wait."""
+        if len(self._events) < MAX_EVENTS_WAITING or must_fit:
+            self._events.append(event)
+        else:
+            SEMANTIC_QUEUE_DROPPED.inc()
 
     def _start_afresh(self) -> None:
         self.reuse = AutoReuse(self.promise.reuse)
@@ -231,7 +259,7 @@ class ScopeState:
                 self.table.add(label.z, label.similarity, 1 / label.probability if label.was_hit else 1.0)
                 if is_own:
                     self._add_label(label)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return
 
     def _add_hits(self, hits: int) -> None:
@@ -269,7 +297,7 @@ class ScopeState:
             reuse = AutoReuse.from_state(self.promise.reuse, state["reuse"])
             threshold = self._threshold_from(state["threshold"], float(state.get("started_at", 0)))
             served = {name: int(state["served"][name]) for name in self.served}
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return False
         self.reuse, self.threshold, self.served = reuse, threshold, served
         return True

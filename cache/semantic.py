@@ -15,6 +15,7 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -166,6 +167,9 @@ class SemanticTier:
         """One Lookup a text (token ids), in order; `vector` is set where a neighbour's may be served."""
         scope = self.scope(keys)
         promise = scope.promise
+        if scope.is_stale:
+            with suppress(RedisAway):  # then nothing is served
+                await scope.load_state(self._log)
         started = time.perf_counter()
         probes = np.stack([self._probe.vector(ids) for ids in texts])
         found = await self.index.nearest(keys.tag, probes, self.settings.candidates)
@@ -207,13 +211,14 @@ class SemanticTier:
         self.scope(keys).governor.saw_engine(seconds_per_text)
 
     def scope(self, keys: Scope) -> ScopeState:
-        """What is known of a scope, by the promise in force now; the least recently used ones are forgotten here
-        (their state stays in Redis)."""
+        """What is known of a scope, by the promise in force now; the least recently used ones are forgotten here, those
+        first that have told all they know (their state stays in Redis)."""
         scope = self._scopes.get(keys.tag)
         if scope is None:
             scope = self._scopes[keys.tag] = self._new_scope(keys)
             while len(self._scopes) > MAX_SCOPES:
-                self._scopes.popitem(last=False)
+                told = (tag for tag, one in self._scopes.items() if one is not scope and not one.has_news)
+                self._scopes.pop(next(told, next(iter(self._scopes))))
         scope.used_at = time.monotonic()
         self._scopes.move_to_end(keys.tag)
         self._keep_promise(scope)
@@ -225,9 +230,12 @@ class SemanticTier:
         self._ended.append((time.monotonic(), keys.tag))
 
     async def shared_state(self, keys: Scope) -> ScopeState:
-        """What all gateways together know of a scope, read anew and kept by nobody. Raises RedisAway."""
+        """What all gateways together know of a scope, its map left out, read anew and kept by nobody.
+
+        Raises RedisAway.
+        """
         scope = self._new_scope(keys)
-        await scope.load(self._log)
+        await scope.load_state(self._log)
         return scope
 
     async def explain(self, keys: Scope, input_ids: Int32Array) -> dict[str, Any]:
@@ -286,12 +294,13 @@ class SemanticTier:
         while True:
             await asyncio.sleep(SYNC_INTERVAL_S)
             now = time.monotonic()
-            for scope in [scope for scope in self._scopes.values() if now - scope.used_at < IDLE_AFTER_S]:
+            for scope in [one for one in self._scopes.values() if now - one.used_at < IDLE_AFTER_S or one.has_news]:
                 self._keep_promise(scope)
                 try:
                     await scope.sync(self._log)
                 except RedisAway:
-                    break
+                    if self._link.state != "ok":
+                        break
             while self._ended and now - self._ended[0][0] >= FORGET_AFTER_S:
                 try:
                     await self._log.forget(self._ended[0][1])
@@ -314,7 +323,8 @@ class SemanticTier:
             return None
         if promise.mode is SemanticMode.ON:
             return scope.threshold.tau
-        if promise.mode is SemanticMode.AUTO and scope.has_its_trend and not scope.is_paused:
+        may_serve = scope.has_its_trend and not scope.is_stale and not scope.is_paused
+        if promise.mode is SemanticMode.AUTO and may_serve:
             return scope.reuse.tau
         return None
 
@@ -324,7 +334,7 @@ class SemanticTier:
         is_checked = self._random.random() < probability
         tau = self._tau(scope, promise)
         ticket = next(self._tickets)
-        lookup = Lookup(probe, promise, tau=tau, version=scope.reuse.version, probability=probability, ticket=ticket)
+        lookup = Lookup(probe, promise, tau=tau, version=scope.version, probability=probability, ticket=ticket)
         if not near:
             return lookup
         probes, vectors = np.stack([c.probe for c in near]), np.stack([c.projected for c in near])

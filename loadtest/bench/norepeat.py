@@ -14,6 +14,7 @@ import http.client
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -43,6 +44,8 @@ NO_CACHE_AT_ALL: Final = {"x-cache-control": "no-store"}
 PIECES: Final = 3  # a made text is the beginning of one, the middle of a second, the end of a third
 REPEATED: Final = ("local", "exact")
 REPEATED_AT_MOST: Final = 0.01  # share of texts; a user's file may hold some that are alike to the model
+
+AT_ONCE: Final = 16  # single requests under load, where waiting must not be taken for cost
 
 AUTO, SEMANTIC_OFF, CACHE_OFF = "auto", "semantic off", "cache off"
 # Whoever comes last meets a warmer machine. `cache off` leaves nothing that `semantic off` could find, and so is first.
@@ -159,9 +162,9 @@ def norepeat(bench: Bench, *, batched: int, singles: int) -> Sequence[CpuResult]
 
     Starts two stacks with `dejavec up`, on --core. Without --texts, texts are made of pieces of our own.
     """
-    sizes = {BATCH: max(batched // BATCH, 1) * BATCH, 1: singles}
+    loads = {(BATCH, 1): max(batched // BATCH, 1) * BATCH, (1, 1): singles, (1, AT_ONCE): singles}
     rounds = bench.rounds + 1  # the first does not count: connections, code paths, allocators and the index settle
-    texts = iter(distinct_texts(bench, rounds * sum(sizes.values())))
+    texts = iter(distinct_texts(bench, rounds * sum(loads.values())))
     with Stack(bench.core) as stack, pinned(bench.generator_core):
         with bench.console.status("starting the servers"):
             auto = stack.up("auto", bench.bundle, semantic_mode="auto")
@@ -171,19 +174,17 @@ def norepeat(bench: Bench, *, batched: int, singles: int) -> Sequence[CpuResult]
             SEMANTIC_OFF: Contender(off, {}),
             AUTO: Contender(auto, {}),
         }
-        turns = {size: {name: list[Turn]() for name in contenders} for size in sizes}
+        turns = {load: {name: list[Turn]() for name in contenders} for load in loads}
         for number in range(rounds):
-            for size, count in sizes.items():
-                requests = whole([next(texts) for _ in range(count)], size)
+            for load, count in loads.items():
+                requests = whole([next(texts) for _ in range(count)], load[0])
                 for name in ORDERS[number % len(ORDERS)]:
-                    with bench.console.status(f"round {number} of {bench.rounds}: {name}, {size} texts a request"):
-                        turn = contenders[name].turn(requests)
+                    with bench.console.status(f"round {number} of {bench.rounds}: {name}, {load[0]} texts a request"):
+                        turn = contenders[name].turn(requests, load[1])
                     if number:
-                        turns[size][name].append(turn)
-    return [
-        CpuResult(f"No text twice: {count:,} texts a round in requests of {size}", bench.machine, turns[size])
-        for size, count in sizes.items()
-    ]
+                        turns[load][name].append(turn)
+    title = "No text twice: {:,} texts a round in requests of {}, {} at a time"
+    return [CpuResult(title.format(count, *load), bench.machine, turns[load]) for load, count in loads.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +194,12 @@ class Contender:
     stack: Up
     headers: Mapping[str, str]
 
-    def turn(self, requests: Sequence[Sequence[str]]) -> Turn:
-        """Send the requests one after the other and wait until the rest is done. Raises BenchmarkError."""
+    def turn(self, requests: Sequence[Sequence[str]], at_once: int) -> Turn:
+        """Send the requests, so many at a time, and wait until the rest is done. Raises BenchmarkError."""
         before = cpu_seconds(self.stack.pid)
-        tiers = send(self.stack.url, requests, self.headers)
+        with ThreadPoolExecutor(at_once) as pool:
+            parts = [requests[start::at_once] for start in range(at_once)]
+            tiers = sum(pool.map(lambda part: send(self.stack.url, part, self.headers), parts), Counter[str]())
         time.sleep(SETTLE_S)
         after = cpu_seconds(self.stack.pid)
         if before.keys() != after.keys():

@@ -13,7 +13,7 @@ from cache.keys import Scope
 from cache.promise import Promise, SemanticMode
 from cache.reuse import ReuseSettings
 from cache.reuse_log import Saved
-from cache.reuse_state import ScopeState
+from cache.reuse_state import NO_VERSION, ScopeState
 from cache.semantic import Lookup
 from cache.threshold import Choice, ThresholdSettings
 from cache.trend import FIRST_FIT
@@ -78,7 +78,7 @@ def label(
     """Record one comparison as the tier does."""
     choice = Choice(0, z, z, 0.0, z)
     lookup = Lookup(
-        np.zeros(2, np.float32), state.promise, b"n", choice, 0.92, state.reuse.version, probability, is_checked=hit
+        np.zeros(2, np.float32), state.promise, b"n", choice, 0.92, state.version, probability, is_checked=hit
     )
     state.add_label(pair, lookup, true, hit, true < state.promise.fidelity)
 
@@ -89,6 +89,7 @@ async def sync(log: Log, *states: ScopeState) -> None:
 
 
 async def proven(log: Log, state: ScopeState) -> None:
+    await sync(log, state)
     for pair in range(200):
         label(state, pair)
     await sync(log, state)
@@ -209,6 +210,8 @@ async def test_another_similarity_threshold_is_where_tau_starts() -> None:
         {"k": "hits", "n": "many"},
         {"k": "empty"},
         {"k": "hits", "n": -5},
+        {"k": "label", "p": 1, "z": "inf", "s": 0.9, "v": 0, "h": True, "q": 1.0},
+        {"k": "label", "p": 1, "z": 0.9, "s": "-inf", "v": 0, "h": True, "q": 1.0},
     ],
 )
 async def test_damaged_events_are_skipped(event: dict[str, Any]) -> None:
@@ -230,6 +233,61 @@ async def test_a_damaged_table_is_an_empty_one() -> None:
     await reader.load(log)  # type: ignore[arg-type]
     assert reader.table.labels == 0
     assert reader.reuse.phase == "serving"
+
+
+async def test_a_state_of_endless_numbers_is_not_gone_by() -> None:
+    """Nothing is served from it, and the writer goes on."""
+    log, state = Log(), state_of()
+    await proven(log, state)
+    assert log.saved is not None
+    log.saved.state["reuse"]["certificate"]["tests"][0][-1] = "inf"
+    log.saved.state["served"]["hits"] = float("inf")
+    reader = state_of()
+    await reader.load(log)  # type: ignore[arg-type]
+    assert reader.reuse.phase == "testing"
+
+
+async def test_while_redis_takes_no_events_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit is dropped, but for a violation that was served."""
+    monkeypatch.setattr("cache.reuse_state.MAX_EVENTS_WAITING", 10)
+    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    for pair in range(20):
+        state.count_hits(1)
+        state.count_empty(1)
+        label(state, pair)
+        label(state, 100 + pair, hit=True)
+    label(state, 200, true=0.5, hit=True)
+    assert state.is_paused
+    await sync(log, state)
+    assert len(log.events) == 11
+    assert not state.is_paused
+
+
+async def test_an_old_state_is_taken_anew_before_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has not looked for long may have missed that the others stopped."""
+    log, state = Log(), state_of()
+    assert state.is_stale
+    assert state.version == NO_VERSION
+    await proven(log, state)
+    assert not state.is_stale
+    assert state.version == 0
+    monkeypatch.setattr("cache.reuse_state.STALE_AFTER_S", -1.0)
+    assert state.is_stale
+
+
+async def test_labels_of_another_map_certify_nothing() -> None:
+    """A gateway without the map that the state was learned with makes another z; its labels teach the table alone."""
+    log, writer, reader = Log(), state_of(), state_of()
+    teach(writer)
+    await sync(log, writer)
+    log.trend = b"gone"
+    await sync(log, reader)
+    assert not reader.has_its_trend
+    for pair in range(5):
+        label(reader, pair)
+    await sync(log, reader, writer)
+    assert writer.reuse.certificate.tests[-1].labels == 0
+    assert writer.table.labels == 5
 
 
 def teach(state: ScopeState, texts: int = FIRST_FIT, seed: int = 0) -> None:
