@@ -1,0 +1,64 @@
+"""The shared stream, lease and state of a scope, over a real Redis, where something else may lie under their keys."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cache.keys import LEASE_PREFIX, REUSE_PREFIX
+from cache.redis_link import RedisLink
+from cache.reuse_log import LEASE_MS, ReuseLog, Saved
+from deploy.embedded_redis import RunningRedis
+
+
+@pytest.fixture
+async def link(redis: RunningRedis) -> AsyncIterator[RedisLink]:
+    link = RedisLink(redis.url, timeout_s=2.0)
+    yield link
+    await link.aclose()
+
+
+@pytest.fixture
+def tag() -> str:
+    return secrets.token_hex(16)
+
+
+async def test_one_writer_at_a_time(link: RedisLink, tag: str) -> None:
+    """The lease is its holder's until it ends; nobody else may store the state."""
+    first, second = ReuseLog(link), ReuseLog(link)
+    assert await first.take_lease(tag)
+    assert not await second.take_lease(tag)
+    assert await first.take_lease(tag)
+    assert not await second.save(tag, Saved("1-0", {}))
+    assert await first.save(tag, Saved("1-0", {"a": 1}))
+    assert await second.load(tag) == Saved("1-0", {"a": 1})
+
+
+@pytest.mark.parametrize("damage", ["no end", "a far end", "another type"])
+async def test_what_is_no_lease_keeps_nobody_from_writing(link: RedisLink, tag: str, damage: str) -> None:
+    """A lease that never ends, or ends later than any lease does, would leave the labels unread for ever."""
+    key = LEASE_PREFIX + tag.encode()
+    if damage == "another type":
+        await link.redis.rpush(key, "x")  # type: ignore[misc]
+    else:
+        await link.redis.set(key, "x", px=None if damage == "no end" else 10 * LEASE_MS)
+    log = ReuseLog(link)
+    assert await log.take_lease(tag)
+    assert await log.save(tag, Saved("1-0", {}))
+
+
+@pytest.mark.parametrize("last_event", ["", "1", "x-0", "1-0 + COUNT", None, "9" * 30 + "-0"])
+async def test_a_state_without_a_last_event_is_none(link: RedisLink, tag: str, last_event: object) -> None:
+    """It could not be gone on from."""
+    log = ReuseLog(link)
+    await log.take_lease(tag)
+    await log.save(tag, Saved(last_event, {"a": 1}))  # type: ignore[arg-type]
+    assert await log.load(tag) is None
+
+
+async def test_a_state_that_is_none_is_none(link: RedisLink, tag: str) -> None:
+    """Whatever lies there."""
+    log = ReuseLog(link)
+    for content in (b"", b"[]", b"{", b'{"last_event": "1-0"}', b'{"last_event": "1-0", "state": 5}'):
+        await link.redis.set(REUSE_PREFIX + tag.encode(), content)
+        assert await log.load(tag) is None
