@@ -7,12 +7,14 @@ For each value the most specific source wins:
 Live values and the last changes are one document in Redis (`cache.live_record`), which every worker of every gateway
 reads once a second; requests only look up a dictionary. Until it has been read once nothing is reused by meaning, so
 a gateway that starts never goes by an older, looser promise. A document that cannot be read is said in the log and
-ignored: what was in force stays. Knows nothing of HTTP, of labels or of how promises are kept.
+ignored, and one that is gone is put back: what was in force stays. Knows nothing of HTTP, of labels or of how promises
+are kept.
 """
 
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -86,7 +88,8 @@ class Promises:
     def __init__(self, settings: GatewaySettings, namespaces: Iterable[str], record: LiveRecord | None) -> None:
         self._settings = settings
         self._record = record
-        self._stored: bytes | None = None  # as last read; None: never
+        self._stored: bytes | None = None  # as last read, whatever it was; None: never
+        self._kept = b""  # the last that could be read
         self._exchange = asyncio.Lock()  # so that an answer never overtakes a later one
         self._document = _Document()
         self._off = Promise(SemanticMode.OFF)
@@ -114,7 +117,8 @@ class Promises:
         """Read the live values. Raises RedisAway."""
         if self._record is not None:
             async with self._exchange:
-                self._adopt(await self._record.load())
+                with suppress(ChangeFailed):  # put back the next time
+                    await self._read(self._record)
 
     async def run_follow(self) -> None:
         """Follow changes made on other gateways until cancelled."""
@@ -144,7 +148,7 @@ class Promises:
         self, record: LiveRecord, namespace: str, values: Mapping[str, str | float | None]
     ) -> list[Change]:
         for _ in range(ATTEMPTS):
-            self._adopt(await record.load())
+            await self._read(record)
             document, changes = self._changed(namespace, values)
             if not changes:
                 return []
@@ -160,6 +164,18 @@ class Promises:
     def _is_known(self) -> bool:
         return self._record is None or self._stored is not None
 
+    async def _read(self, record: LiveRecord) -> None:
+        """Go by what is stored. Where nothing is any more (an eviction, a Redis that lost its memory), put back what
+        was: the configuration may promise less than an operator has since. Raises RedisAway, ChangeFailed.
+        """
+        stored = await record.load()
+        if stored or not self._kept:
+            self._adopt(stored)
+            return
+        if await record.replace(b"", self._kept):
+            self._stored = self._kept
+            log.warning("the live values were gone from Redis; what was in force stays, and is put back")
+
     def _adopt(self, stored: bytes) -> None:
         """Go by what is stored, if it is news and can be read; every change that came with it is said in the log."""
         if stored == self._stored:
@@ -170,6 +186,7 @@ class Promises:
         except ValidationError as error:
             log.warning("the live values in Redis cannot be read and are ignored: %s", _first(error))
             return
+        self._kept = stored
         known, self._document = self._document, document
         self._go_by(_values(document))
         if is_first:

@@ -210,6 +210,23 @@ async def test_a_document_that_cannot_be_read_is_ignored(content: bytes, caplog:
     assert fidelities(fresh) == (0.92, 0.92)
 
 
+async def test_live_values_that_are_gone_are_put_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Evicted, or lost with Redis' memory: what was in force stays, for gateways that start later too."""
+    record = Record()
+    first, second = await promises_of(record), await promises_of(record)
+    await first.change("a", {"semantic_fidelity": 0.95})
+    await second.refresh()
+    kept, record.content = record.content, b""
+    await second.refresh()
+    await first.refresh()
+    assert record.content == kept
+    assert fidelities(first) == fidelities(second) == (0.95, 0.92)
+    assert len([m for m in caplog.messages if "gone from Redis" in m]) == 1
+    record.content = b""
+    await first.change("b", {"semantic_fidelity": 0.9})
+    assert set(json.loads(record.content)["live"]) == {"a", "b"}
+
+
 async def test_live_values_that_no_longer_fit_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     """After a change of configuration a namespace's live bounds may contradict it: that namespace goes by its own
     configuration, the others keep their live values."""
