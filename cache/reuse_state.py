@@ -125,6 +125,11 @@ class ScopeState:
             self._on_their_way[lookup.ticket] = (now, price)
         return True
 
+    def still_on_its_way(self, lookup: "Lookup") -> None:
+        """A checked hit's label will come, however late: while the engine is away the purse pays for no more of them."""
+        if (waiting := self._on_their_way.get(lookup.ticket)) is not None:
+            self._on_their_way[lookup.ticket] = (time.monotonic(), waiting[1])
+
     def arrived(self, lookup: "Lookup") -> None:
         """A checked hit has its label, or will have none."""
         self._on_their_way.pop(lookup.ticket, None)

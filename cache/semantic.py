@@ -206,6 +206,11 @@ class SemanticTier:
         self._jobs.append(_Job(keys, digest, vector, lookup, input_ids, is_check))
         self._work.set()
 
+    def still_checks(self, keys: Scope, lookup: Lookup) -> None:
+        """The check of a hit waits for the engine: it is not lost."""
+        if (scope := self._scopes.get(keys.tag)) is not None:
+            scope.still_on_its_way(lookup)
+
     def saw_engine(self, keys: Scope, seconds_per_text: float) -> None:
         """What the engine costs, for the governor."""
         self.scope(keys).governor.saw_engine(seconds_per_text)

@@ -80,6 +80,8 @@ class Verifier:
             except GatewayError as error:
                 if error.status < 429:
                     return
+                for check in (*same, *self._checks):
+                    check.tier.still_checks(check.scope, check.lookup)
                 await asyncio.sleep(min(error.retry_after_s or RETRY_S, 10 * RETRY_S))
         for check, vector in zip(same, vectors, strict=True):
             true = as_stored(vector.tobytes(), self._cache_dtype)

@@ -17,6 +17,7 @@ from cache.reuse_state import NO_VERSION, ScopeState
 from cache.semantic import Lookup
 from cache.threshold import Choice, ThresholdSettings
 from cache.trend import FIRST_FIT
+from tests.fake_time import Time
 
 KEYS = Scope(b"s" * 32, "fingerprint", "a", ("1-a", "1-b"))
 PROMISE = Promise(SemanticMode.ON)
@@ -406,6 +407,23 @@ async def test_a_label_that_never_comes_is_not_waited_for(monkeypatch: pytest.Mo
     assert [state.admits(hit(state, ticket)) for ticket in range(3)] == [True, True, False]
     monkeypatch.setattr("cache.reuse_state.CHECK_LOST_AFTER_S", -1.0)
     assert state.admits(hit(state, 4))
+
+
+async def test_a_check_that_waits_for_the_engine_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the engine is away, no more hits are served unchecked than the purse could pay for."""
+    log, state, time = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO)), Time()
+    await proven(log, state)
+    monkeypatch.setattr("cache.reuse_state.time.monotonic", time.clock)
+    waiting = [one for one in (hit(state, ticket) for ticket in range(3)) if state.admits(one)]
+    for _ in range(100):
+        time.now += 60
+        for one in waiting:
+            state.still_on_its_way(one)
+        assert not state.admits(hit(state, 10))
+    state.arrived(waiting[0])
+    assert state.admits(hit(state, 11))
+    state.still_on_its_way(waiting[0])
+    assert not state.admits(hit(state, 12))
 
 
 async def test_the_pause_ends_under_steady_load() -> None:
