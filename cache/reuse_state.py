@@ -126,7 +126,7 @@ class ScopeState:
         return True
 
     def still_on_its_way(self, lookup: "Lookup") -> None:
-        """A checked hit's label will come, however late: while the engine is away the purse pays for no more of them."""
+        """A checked hit's label will come, however late: an engine that is away must not make room for more hits."""
         if (waiting := self._on_their_way.get(lookup.ticket)) is not None:
             self._on_their_way[lookup.ticket] = (time.monotonic(), waiting[1])
 
