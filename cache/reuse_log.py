@@ -11,15 +11,18 @@ twice. A write counts only while the lease is held (checked in the same script).
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from cache.keys import LABELS_PREFIX, LEASE_PREFIX, REUSE_PREFIX, TREND_PREFIX
 from cache.redis_link import RedisLink, command, script
+
+T = TypeVar("T")
 
 LEASE_MS: Final = 5000
 TREND_TIMEOUT_S: Final = 2.0  # a map is about 400 kB
@@ -72,11 +75,12 @@ class ReuseLog:
                 ids: list[bytes] = await commands.execute()
                 return ids
 
-        return (await self._link.call(add))[-1].decode("ascii")
+        return (await self._link.call(lambda redis: _of_own_type(redis, key, add(redis))))[-1].decode("ascii")
 
     async def load(self, tag: str) -> Saved | None:
         """The stored state; None when there is none, or none that can be read."""
-        content = await self._link.call(lambda redis: redis.get(REUSE_PREFIX + tag.encode()))
+        key = REUSE_PREFIX + tag.encode()
+        content = await self._link.call(lambda redis: _of_own_type(redis, key, redis.get(key)))
         try:
             saved = orjson.loads(content or b"")
             last_event, state = saved["last_event"], dict(saved["state"])
@@ -93,13 +97,15 @@ class ReuseLog:
         """The next events, oldest first, at most `EVENTS_PER_READ`; what is no event of ours is skipped."""
         key = LABELS_PREFIX + tag.encode()
         words = ("XRANGE", key, f"({last_event}", "+", "COUNT", EVENTS_PER_READ)
-        entries = await self._link.call(lambda redis: command(redis, *words))
+        entries = await self._link.call(lambda redis: _of_own_type(redis, key, command(redis, *words)))
         return [(str(event_id, "ascii"), _event(fields)) for event_id, fields in entries]
 
     async def load_trend(self, tag: str) -> bytes:
         """The stored map, which may be anything; empty when there is none."""
         key = TREND_PREFIX + tag.encode()
-        content = await self._link.call(lambda redis: redis.get(key), timeout_s=TREND_TIMEOUT_S)
+        content = await self._link.call(
+            lambda redis: _of_own_type(redis, key, redis.get(key)), timeout_s=TREND_TIMEOUT_S
+        )
         return content if isinstance(content, bytes) else b""
 
     async def save(self, tag: str, saved: Saved, trend: bytes = b"") -> bool:
@@ -114,6 +120,16 @@ class ReuseLog:
         """Drop everything kept of a scope that a purge has ended, once every gateway has left it."""
         keys = [prefix + tag.encode() for prefix in (LABELS_PREFIX, REUSE_PREFIX, TREND_PREFIX, LEASE_PREFIX)]
         await self._link.call(lambda redis: redis.unlink(*keys))
+
+
+async def _of_own_type(redis: Redis, key: bytes, answer: Awaitable[T]) -> T:
+    """Redis' answer about a key of ours; what lies there and is of another type is dropped for the next time."""
+    try:
+        return await answer
+    except ResponseError as error:
+        if "WRONGTYPE" in str(error):
+            await redis.unlink(key)
+        raise
 
 
 def _event(fields: Any) -> dict[str, Any]:

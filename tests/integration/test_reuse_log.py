@@ -1,12 +1,12 @@
 """The shared stream, lease and state of a scope, over a real Redis, where something else may lie under their keys."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from cache.keys import LEASE_PREFIX, REUSE_PREFIX
-from cache.redis_link import RedisLink
+from cache.keys import LABELS_PREFIX, LEASE_PREFIX, REUSE_PREFIX, TREND_PREFIX
+from cache.redis_link import RedisAway, RedisLink
 from cache.reuse_log import LEASE_MS, ReuseLog, Saved
 from deploy.embedded_redis import RunningRedis
 
@@ -62,3 +62,20 @@ async def test_a_state_that_is_none_is_none(link: RedisLink, tag: str) -> None:
     for content in (b"", b"[]", b"{", b'{"last_event": "1-0"}', b'{"last_event": "1-0", "state": 5}'):
         await link.redis.set(REUSE_PREFIX + tag.encode(), content)
         assert await log.load(tag) is None
+
+
+async def test_what_is_of_another_type_is_gone_the_next_time(link: RedisLink, tag: str) -> None:
+    """Labels, state or map: whatever else lies under their keys stops a scope once, not for ever."""
+    log = ReuseLog(link)
+    asked: dict[bytes, Callable[[], Awaitable[object]]] = {
+        LABELS_PREFIX: lambda: log.append(tag, [{"k": "empty", "n": 1}]),
+        REUSE_PREFIX: lambda: log.load(tag),
+        TREND_PREFIX: lambda: log.load_trend(tag),
+    }
+    for prefix, ask in asked.items():
+        await link.redis.delete(prefix + tag.encode())
+        await link.redis.hset(prefix + tag.encode(), "a", "b")  # type: ignore[misc]
+        with pytest.raises(RedisAway):
+            await ask()
+        await ask()
+    assert [event for _, event in await log.events_after(tag, "0-0")] == [{"k": "empty", "n": 1}]
