@@ -59,6 +59,8 @@ class TrendLearner:
         self._moment += probes.T @ probes
         self._residual += probes.T @ (vectors - probes)
         self.texts += len(probes)
+        if self.texts >= 2 * MEMORY:  # whoever is not the writer never fits, and sums too large have no inverse
+            self._halve()
 
     def fit(self) -> tuple[Trend, bytes]:
         """The map of all texts so far, and its stored form; the next is due after half as many texts again.
@@ -72,11 +74,14 @@ class TrendLearner:
         content = buffer.getvalue()
         trend = Trend(matrix.astype(np.float32), self.texts, _id(content))
         if self.texts >= MEMORY:
-            self._moment /= 2
-            self._residual /= 2
-            self.texts //= 2
+            self._halve()
         self.due_at = _next_fit(self.texts)
         return trend, content
+
+    def _halve(self) -> None:
+        self._moment /= 2
+        self._residual /= 2
+        self.texts //= 2
 
     @classmethod
     def resume(cls, content: bytes, dimensions: int) -> tuple[Trend, "TrendLearner"]:

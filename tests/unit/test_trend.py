@@ -110,3 +110,16 @@ def test_the_map_says_what_neighbours_leave_open() -> None:
     assert np.abs(mapped.similarity - wanted).max() < np.abs(plain.similarity - wanted).max() / 5
     on_top = predict(Kernel(noise=1e-4), others[0], others, others @ turn, trend.matrix)
     assert on_top.similarity[0] > 0.999
+
+
+def test_one_text_a_million_times_spoils_no_map() -> None:
+    """Sums that were never fitted stay small enough to be solved in float32."""
+    learner, _ = taught(1000)
+    before, _ = learner.fit()
+    probe, vector = unit(np.random.default_rng(9).normal(size=(2, learner.dimensions)))
+    for _ in range(1000):
+        learner.add(np.tile(probe, (1000, 1)), np.tile(vector, (1000, 1)))
+    assert learner.texts < 2 * MEMORY
+    assert learner.is_due
+    after, _ = learner.fit()
+    assert float(np.abs(after.matrix).max()) < 2 * float(np.abs(before.matrix).max())
