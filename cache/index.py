@@ -25,6 +25,7 @@ from redis.exceptions import ResponseError
 
 from cache.keys import PREFIX
 from cache.redis_link import RedisAway, RedisLink, command
+from cache.turns import in_turns
 
 log = logging.getLogger("dejavec.cache")
 
@@ -95,7 +96,7 @@ class SemanticIndex:
             return nothing
         if any(isinstance(reply, ResponseError) for reply in replies):
             self._active = None  # checked and rebuilt in the background; misses until then
-        return [self._parse(reply) for reply in replies]
+        return [self._parse(reply) async for reply in in_turns(replies)]
 
     def queue_add(
         self,

@@ -33,6 +33,7 @@ from cache.redis_link import RedisAway, RedisLink
 from cache.reuse_log import ReuseLog
 from cache.reuse_state import ScopeState
 from cache.threshold import Choice, Predictor, choose
+from cache.turns import in_turns
 
 log = logging.getLogger("dejavec.cache")
 
@@ -164,16 +165,20 @@ class SemanticTier:
         return len(text) >= self.settings.min_text_length and (lookup is not None or _is_indexed(digest, index_share))
 
     async def look_up(self, keys: Scope, texts: Sequence[Int32Array]) -> list[Lookup]:
-        """One Lookup a text (token ids), in order; `vector` is set where a neighbour's may be served."""
+        """One Lookup a text (token ids), in order; `vector` is set where a neighbour's may be served.
+
+        At most `MAX_TEXTS_PER_LOOKUP` texts.
+        """
         scope = self.scope(keys)
         promise = scope.promise
         if scope.is_stale:
             with suppress(RedisAway):  # then nothing is served
                 await scope.load_state(self._log)
         started = time.perf_counter()
-        probes = np.stack([self._probe.vector(ids) for ids in texts])
+        probes = np.stack([self._probe.vector(ids) async for ids in in_turns(texts)])
         found = await self.index.nearest(keys.tag, probes, self.settings.candidates)
-        lookups = [self._decide(scope, promise, probe, near) for probe, near in zip(probes, found, strict=True)]
+        pairs = in_turns(zip(probes, found, strict=True))
+        lookups = [self._decide(scope, promise, probe, near) async for probe, near in pairs]
         lookups = await self._fetch(scope, promise, lookups)
         cost_s = (time.perf_counter() - started) / len(texts)
         may_serve = self._tau(scope, promise) is not None

@@ -260,6 +260,23 @@ async def test_entry_that_is_gone_is_a_miss(gateway: Callable[..., Any], redis: 
         assert await tier(client, near(5)) == "miss"
 
 
+async def test_a_very_large_request_is_not_looked_up(gateway: Callable[..., Any]) -> None:
+    """More texts than one look-up takes are computed, and are no look-ups that found nothing."""
+    async with gateway(semantic_mode="on", local_cache_mb=0) as client:
+        await ready_with(client, BASE)
+        before = await lookups(client)
+        texts = [f"{near(n)} w{m}" for n in range(20) for m in range(13)]
+        reply = await client.post("/v1/embeddings", json={"model": "tiny", "input": texts})
+        assert reply.headers["x-cache"] == "miss"
+        assert await lookups(client) == before
+
+
+async def lookups(client: httpx.AsyncClient) -> list[str]:
+    """The lines of /metrics that count look-ups by meaning."""
+    metrics = (await client.get("/metrics")).text
+    return [line for line in metrics.splitlines() if line.startswith("dejavec_semantic_lookups_total")]
+
+
 async def test_a_text_is_no_neighbour_of_itself(gateway: Callable[..., Any], redis: RunningRedis) -> None:
     """A text whose exact entry was lost before its index entry is computed, and proves nothing."""
     async with gateway(semantic_mode="observe", engine_price_ms=10_000, local_cache_mb=0) as client:
