@@ -73,10 +73,10 @@ def _panel(panel: Panel, left: int) -> list[str]:
         parts.append(f'<text x="{left - 6}" y="{y(violations) + 4}" text-anchor="end">{violations:.0%}</text>')
     parts += [
         f'<text x="{x(tick / 10):.0f}" y="{bottom + 16}" text-anchor="middle">{tick * 10}%</text>'
-        for tick in range(round(most * 10) + 1)
+        for tick in range(int(most * 10 + 0.01) + 1)
     ]
     parts.append(
-        f'<text x="{left}" y="{bottom + 34}" fill="#777">share of requests reused; upwards: share of those that violate</text>'
+        f'<text x="{left}" y="{bottom + 34}" fill="#777">share of requests reused; upwards: of those, violations</text>'
     )
     parts.append(f'<line x1="{left}" x2="{right}" y1="{y(0.05)}" y2="{y(0.05)}" stroke="#b33" stroke-dasharray="4 3"/>')
     parts.append(f'<text x="{right}" y="{y(0.05) - 5}" text-anchor="end" fill="#b33">5 % violations</text>')
@@ -84,7 +84,7 @@ def _panel(panel: Panel, left: int) -> list[str]:
     parts.append(
         f'<line x1="{oracle:.1f}" x2="{oracle:.1f}" y1="{TOP}" y2="{bottom}" stroke="#999" stroke-dasharray="2 3"/>'
     )
-    parts.append(f'<text x="{oracle - 4:.1f}" y="{TOP + 12}" text-anchor="end" fill="#777">oracle</text>')
+    parts.append(f'<text x="{oracle + 4:.1f}" y="{TOP + 12}" fill="#777">oracle</text>')
     for place, one in enumerate(panel.curves):
         inside = [(share, v) for share, v in one.points if share <= most and v <= MOST_VIOLATIONS]
         line = " ".join(f"{x(share):.1f},{y(v):.1f}" for share, v in inside)
