@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from cache.keys import LABELS_PREFIX, LEASE_PREFIX, REUSE_PREFIX, TREND_PREFIX
-from cache.redis_link import RedisLink, command, script
+from cache.redis_link import RedisLink, script
 
 T = TypeVar("T")
 
@@ -39,6 +39,15 @@ local is_held = type(holder) == 'string' and left_ms > 0 and left_ms <= tonumber
 if is_held and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
+"""
+
+# The newest event is never trimmed: where it is not the last one seen, and nothing is newer, the stream is another.
+EVENTS: Final = """
+local found = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+if #found > 0 then return found end
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if newest and newest[1] ~= ARGV[1] then return redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[2]) end
+return {}
 """
 
 SAVE: Final = """
@@ -94,10 +103,13 @@ class ReuseLog:
         return bool(await self._link.call(lambda redis: script(redis, LEASE, [key], [self._writer, LEASE_MS])))
 
     async def events_after(self, tag: str, last_event: str) -> list[tuple[str, dict[str, Any]]]:
-        """The next events, oldest first, at most `EVENTS_PER_READ`; what is no event of ours is skipped."""
+        """The next events, oldest first, at most `EVENTS_PER_READ`; one that is none of ours is empty.
+
+        From the oldest on where the stream has begun anew, since the clock that its ids are taken from may be behind.
+        """
         key = LABELS_PREFIX + tag.encode()
-        words = ("XRANGE", key, f"({last_event}", "+", "COUNT", EVENTS_PER_READ)
-        entries = await self._link.call(lambda redis: _of_own_type(redis, key, command(redis, *words)))
+        words = [last_event, EVENTS_PER_READ]
+        entries = await self._link.call(lambda redis: _of_own_type(redis, key, script(redis, EVENTS, [key], words)))
         return [(str(event_id, "ascii"), _event(fields)) for event_id, fields in entries]
 
     async def load_trend(self, tag: str) -> bytes:
@@ -133,10 +145,9 @@ async def _of_own_type(redis: Redis, key: bytes, answer: Awaitable[T]) -> T:
 
 
 def _event(fields: Any) -> dict[str, Any]:
-    """An entry's event; empty when it is none of ours. redis-py gives the fields as pairs or as a map."""
+    """An entry's event; empty when it is none of ours."""
     try:
-        pairs = dict(fields) if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=False))
-        event = orjson.loads(pairs[b"e"])
+        event = orjson.loads(dict(zip(fields[::2], fields[1::2], strict=False))[b"e"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return {}
     return event if isinstance(event, dict) else {}

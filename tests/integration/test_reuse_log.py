@@ -79,3 +79,23 @@ async def test_what_is_of_another_type_is_gone_the_next_time(link: RedisLink, ta
             await ask()
         await ask()
     assert [event for _, event in await log.events_after(tag, "0-0")] == [{"k": "empty", "n": 1}]
+
+
+async def test_events_come_once_and_in_order(link: RedisLink, tag: str) -> None:
+    """From the last one seen on; what somebody else put there is an empty event."""
+    log = ReuseLog(link)
+    assert await log.events_after(tag, "0-0") == []
+    first = await log.append(tag, [{"n": 1}])
+    await link.redis.xadd(LABELS_PREFIX + tag.encode(), {"other": "thing"})
+    last = await log.append(tag, [{"n": 2}])
+    assert [event for _, event in await log.events_after(tag, "0-0")] == [{"n": 1}, {}, {"n": 2}]
+    assert [event for _, event in await log.events_after(tag, first)] == [{}, {"n": 2}]
+    assert await log.events_after(tag, last) == []
+
+
+async def test_a_stream_that_began_anew_under_a_clock_put_back_is_read(link: RedisLink, tag: str) -> None:
+    """Otherwise no violation would be counted until the clock has caught up."""
+    log = ReuseLog(link)
+    last = await log.append(tag, [{"n": 1}])
+    assert [event for _, event in await log.events_after(tag, "9999999999999-0")] == [{"n": 1}]
+    assert await log.events_after(tag, last) == []
