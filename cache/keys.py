@@ -3,7 +3,8 @@
     dv1:x:<32 hex>          exact entry: one stored vector, with TTL
     dv1:epoch:<namespace>   a namespace's epoch ("*" for all of them), no TTL
     dv1:s:, dv1:si:         semantic documents and their index: see cache.index
-    dv1:l:, dv1:r:, dv1:t:, dv1:w:  labels (stream), reuse state, its map, and its writer's lease, with a scope's tag
+    dv1:l:, :r:, :t:, :w:, :g:  labels (stream), reuse state, its map, its writer's lease, and who exchanges now;
+                            each with a scope's tag
     dv1:live                values changed while running, for all gateways, no TTL
     dv1:secret-check        tells whether all gateways hash with the same secret, no TTL
 
@@ -26,6 +27,7 @@ LABELS_PREFIX: Final = PREFIX + b"l:"
 REUSE_PREFIX: Final = PREFIX + b"r:"
 LEASE_PREFIX: Final = PREFIX + b"w:"
 TREND_PREFIX: Final = PREFIX + b"t:"
+PRESENT_PREFIX: Final = PREFIX + b"g:"
 LIVE_KEY: Final = PREFIX + b"live"
 SECRET_CHECK_KEY: Final = PREFIX + b"secret-check"
 ALL_NAMESPACES: Final = "*"

@@ -2,6 +2,7 @@
 
     dv1:l:<tag>   STREAM of events, at most about `MAX_EVENTS`; any gateway appends
     dv1:w:<tag>   the lease: which gateway folds events into the state now; lost `LEASE_MS` after its last renewal
+    dv1:g:<tag>   ZSET of the gateways that exchange now, by when they last did; they share the purse
     dv1:r:<tag>   the state, JSON without a TTL so that eviction under volatile-* never takes it
     dv1:t:<tag>   the map that belongs to the state (`cache.trend`), likewise; the state names its bytes
 
@@ -19,16 +20,18 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from cache.keys import LABELS_PREFIX, LEASE_PREFIX, REUSE_PREFIX, TREND_PREFIX
+from cache.keys import LABELS_PREFIX, LEASE_PREFIX, PRESENT_PREFIX, REUSE_PREFIX, TREND_PREFIX
 from cache.redis_link import RedisLink, script
 
 T = TypeVar("T")
 
 LEASE_MS: Final = 5000
+PRESENT_MS: Final = 3000  # a gateway that has not exchanged for so long is not counted
 TREND_TIMEOUT_S: Final = 2.0  # a map is about 400 kB
 MAX_EVENTS: Final = 5000
 EVENTS_PER_READ: Final = 500
 
+OF_SCOPE: Final = (LABELS_PREFIX, REUSE_PREFIX, TREND_PREFIX, LEASE_PREFIX, PRESENT_PREFIX)
 EVENT_ID: Final = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
 
 # What is no lease of ours (another type, no end, an end that a clock put back has moved away) is nobody's.
@@ -36,9 +39,16 @@ LEASE: Final = """
 local holder = redis.pcall('GET', KEYS[1])
 local left_ms = redis.call('PTTL', KEYS[1])
 local is_held = type(holder) == 'string' and left_ms > 0 and left_ms <= tonumber(ARGV[2])
-if is_held and holder ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+local is_writer = not is_held or holder == ARGV[1]
+if is_writer then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+if redis.call('TYPE', KEYS[2]).ok ~= 'zset' then redis.call('DEL', KEYS[2]) end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return {is_writer and 1 or 0, redis.call('ZCARD', KEYS[2])}
 """
 
 # The newest event is never trimmed: where it is not the last one seen, and nothing is newer, the stream is another.
@@ -97,10 +107,12 @@ class ReuseLog:
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return None
 
-    async def take_lease(self, tag: str) -> bool:
-        """Become, or stay, the writer of this scope; False while another gateway is."""
-        key = LEASE_PREFIX + tag.encode()
-        return bool(await self._link.call(lambda redis: script(redis, LEASE, [key], [self._writer, LEASE_MS])))
+    async def take_lease(self, tag: str) -> tuple[bool, int]:
+        """Become, or stay, the writer of this scope (False while another gateway is), and how many there are now."""
+        keys = [prefix + tag.encode() for prefix in (LEASE_PREFIX, PRESENT_PREFIX)]
+        words = [self._writer, LEASE_MS, PRESENT_MS]
+        is_writer, gateways = await self._link.call(lambda redis: script(redis, LEASE, keys, words))
+        return bool(is_writer), int(gateways)
 
     async def events_after(self, tag: str, last_event: str) -> list[tuple[str, dict[str, Any]]]:
         """The next events, oldest first, at most `EVENTS_PER_READ`; one that is none of ours is empty.
@@ -130,7 +142,7 @@ class ReuseLog:
 
     async def forget(self, tag: str) -> None:
         """Drop everything kept of a scope that a purge has ended, once every gateway has left it."""
-        keys = [prefix + tag.encode() for prefix in (LABELS_PREFIX, REUSE_PREFIX, TREND_PREFIX, LEASE_PREFIX)]
+        keys = [prefix + tag.encode() for prefix in OF_SCOPE]
         await self._link.call(lambda redis: redis.unlink(*keys))
 
 

@@ -62,6 +62,7 @@ class ScopeState:
         self._events_sent = 0
         self._on_their_way: dict[int, tuple[float, float]] = {}  # checked hits by ticket: since when, and at what price
         self._taken_at = -math.inf
+        self._is_writer, self._gateways = False, 0  # as of the last exchange
         self._start_afresh()
 
     @property
@@ -113,13 +114,17 @@ class ScopeState:
         """
         if self.promise.mode is not SemanticMode.AUTO:
             return True
-        if self.reuse.budget is None:
+        if self.reuse.budget is None or not self._gateways:
             return False
         now, price = time.monotonic(), 1 / lookup.probability
         for ticket in [t for t, (since, _) in self._on_their_way.items() if now - since > CHECK_LOST_AFTER_S]:
             del self._on_their_way[ticket]
         owed = sum(one for _, one in self._on_their_way.values())
-        if owed and owed + price > self.reuse.budget.balance:
+        balance = self.reuse.budget.balance
+        share = balance / self._gateways
+        if price > share:  # too little to share: it is the writer's alone
+            share = balance if self._is_writer else 0.0
+        if owed + price > share and (owed or not share):
             return False
         if lookup.is_checked:
             self._on_their_way[lookup.ticket] = (now, price)
@@ -181,9 +186,9 @@ class ScopeState:
         Raises RedisAway; events stay for the next time.
         """
         await self._send(log)
-        is_writer = await log.take_lease(self.keys.tag)
+        self._is_writer, self._gateways = await log.take_lease(self.keys.tag)
         await self.load(log)
-        if is_writer:
+        if self._is_writer:
             await self._fold(log)
         if self._paused_until and _order(self._last_event) >= _order(self._paused_until):
             self._paused_until = None

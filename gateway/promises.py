@@ -6,8 +6,8 @@ For each value the most specific source wins:
 
 Live values and the last changes are one document in Redis (`cache.live_record`), which every worker of every gateway
 reads once a second; requests only look up a dictionary. Until it has been read once nothing is reused by meaning, so
-a gateway that starts never goes by an older, looser promise. A document that cannot be read is said in the log and
-ignored, and one that is gone is put back: what was in force stays. Knows nothing of HTTP, of labels or of how promises
+a gateway that starts never goes by an older, looser promise. A document that cannot be read is said in the log, and
+one that is gone is put back: what was in force stays. Knows nothing of HTTP, of labels or of how promises
 are kept.
 """
 
@@ -89,7 +89,7 @@ class Promises:
         self._settings = settings
         self._record = record
         self._stored: bytes | None = None  # as last read, whatever it was; None: never
-        self._kept = b""  # the last that could be read
+        self._kept: bytes | None = None  # the last that could be read; None: none was
         self._exchange = asyncio.Lock()  # so that an answer never overtakes a later one
         self._document = _Document()
         self._off = Promise(SemanticMode.OFF)
@@ -162,7 +162,7 @@ class Promises:
 
     @property
     def _is_known(self) -> bool:
-        return self._record is None or self._stored is not None
+        return self._record is None or self._kept is not None
 
     async def _read(self, record: LiveRecord) -> None:
         """Go by what is stored. Where nothing is any more (an eviction, a Redis that lost its memory), put back what
@@ -180,13 +180,16 @@ class Promises:
         """Go by what is stored, if it is news and can be read; every change that came with it is said in the log."""
         if stored == self._stored:
             return
-        is_first, self._stored = self._stored is None, stored
+        self._stored = stored
         try:
             document = _Document.model_validate_json(stored) if stored else _Document()
         except ValidationError as error:
-            log.warning("the live values in Redis cannot be read and are ignored: %s", _first(error))
+            stays = (
+                "what was in force stays" if self._is_known else "nothing is reused by meaning until they are set anew"
+            )
+            log.warning("the live values in Redis cannot be read, %s: %s", stays, _first(error))
             return
-        self._kept = stored
+        is_first, self._kept = self._kept is None, stored
         known, self._document = self._document, document
         self._go_by(_values(document))
         if is_first:

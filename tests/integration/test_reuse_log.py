@@ -26,9 +26,9 @@ def tag() -> str:
 async def test_one_writer_at_a_time(link: RedisLink, tag: str) -> None:
     """The lease is its holder's until it ends; nobody else may store the state."""
     first, second = ReuseLog(link), ReuseLog(link)
-    assert await first.take_lease(tag)
-    assert not await second.take_lease(tag)
-    assert await first.take_lease(tag)
+    assert await first.take_lease(tag) == (True, 1)
+    assert await second.take_lease(tag) == (False, 2)
+    assert await first.take_lease(tag) == (True, 2)
     assert not await second.save(tag, Saved("1-0", {}))
     assert await first.save(tag, Saved("1-0", {"a": 1}))
     assert await second.load(tag) == Saved("1-0", {"a": 1})
@@ -43,7 +43,7 @@ async def test_what_is_no_lease_keeps_nobody_from_writing(link: RedisLink, tag: 
     else:
         await link.redis.set(key, "x", px=None if damage == "no end" else 10 * LEASE_MS)
     log = ReuseLog(link)
-    assert await log.take_lease(tag)
+    assert (await log.take_lease(tag))[0]
     assert await log.save(tag, Saved("1-0", {}))
 
 

@@ -269,7 +269,7 @@ async def test_redis_away_refuses_a_change_and_keeps_what_is_in_force(
 async def test_a_damaged_record_is_ignored(
     gateway: Callable[..., Any], redis: RunningRedis, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Said in the log; requests go on by what was in force; a new gateway goes by its configuration; a change mends."""
+    """Said in the log; requests go on by what was in force; a new gateway reuses nothing; a change mends."""
     caplog.set_level(logging.WARNING)
     async with gateway(semantic_mode="on", local_cache_mb=0) as client:
         await ready_with(client, BASE)
@@ -290,10 +290,15 @@ async def test_a_damaged_record_is_ignored(
         assert (await client.get("/ready")).json()["redis"] == "ok"
         async with gateway(semantic_mode="on") as other:
             await until_ready(other)
-            assert await value(other, "semantic_fidelity") == (0.92, "default")
+            assert await tier(other, near(2)) == "miss"
+            await changed(client, namespace="default", similarity_threshold=0.93)
+
+            async def mended() -> bool:
+                return await value(other, "similarity_threshold") == (0.93, "live")
+
+            await until(mended)
             await until_indexed(other, BASE)
-            assert await tier(other, near(2)) == "semantic"
-        await changed(client, namespace="default", similarity_threshold=0.93)
+            assert await tier(other, near(3)) == "semantic"
         async with Redis.from_url(redis.url) as direct:
             assert b"0.93" in await direct.get(LIVE_KEY)
             assert await direct.ttl(LIVE_KEY) == -1

@@ -31,6 +31,7 @@ class Log:
         self.events: list[dict[str, Any]] = []
         self.saved: Saved | None = None
         self.trend = b""
+        self.gateways = 1
         self.writer: object = None
 
     def of(self, gateway: object) -> "Log":
@@ -45,8 +46,8 @@ class Log:
     async def load(self, tag: str) -> Saved | None:
         return self.saved
 
-    async def take_lease(self, tag: str) -> bool:
-        return self.asker is self.writer
+    async def take_lease(self, tag: str) -> tuple[bool, int]:
+        return self.asker is self.writer, self.gateways
 
     async def events_after(self, tag: str, last_event: str) -> list[tuple[str, dict[str, Any]]]:
         start = int(last_event.split("-", maxsplit=1)[0])
@@ -440,3 +441,20 @@ async def test_the_pause_ends_under_steady_load() -> None:
     assert not state.is_paused
     assert state.served_summary()["violations"] == 1
     assert len(log.events) == 200 + 2001
+
+
+async def test_gateways_share_the_purse() -> None:
+    """Each has its part of it; where the part would not pay for one check, the writer alone serves."""
+    log, promise = Log(), replace(PROMISE, mode=SemanticMode.AUTO)
+    writer, reader = state_of(promise), state_of(promise)
+    await proven(log, writer)
+    assert not reader.admits(hit(reader, 1))  # it does not know of the others yet
+    log.gateways = 2
+    await sync(log, writer, reader)
+    for one in (writer, reader):
+        assert [one.admits(hit(one, ticket)) for ticket in (10, 11)] == [True, False]
+        one.arrived(hit(one, 10))
+    log.gateways = 3
+    await sync(log, writer, reader)
+    assert not reader.admits(hit(reader, 20))
+    assert [writer.admits(hit(writer, ticket)) for ticket in (30, 31, 32)] == [True, True, False]
