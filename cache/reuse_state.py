@@ -10,27 +10,25 @@ table, which only say what is true, outlive a change of promise. Knows nothing o
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cache.governor import Governor, GovernorSettings
 from cache.keys import Scope
 from cache.label_table import LabelTable
+from cache.lookup import Lookup
 from cache.metrics import SEMANTIC_QUEUE_DROPPED
+from cache.on_the_way import HitsOnTheWay
 from cache.promise import Promise, SemanticMode
 from cache.reuse import AutoReuse, Label
+from cache.reuse_events import count_event, count_of, label_event, label_of
 from cache.reuse_log import ReuseLog, Saved
 from cache.threshold import DynamicThreshold
 from cache.trend import Trend, TrendLearner
 
-if TYPE_CHECKING:
-    from cache.semantic import Lookup
-
 log = logging.getLogger("dejavec.cache")
 
-MAX_COUNT_IN_EVENT = 100_000
 MAX_EVENTS_WAITING = 20_000
 EVENTS_AT_ONCE = 256
-CHECK_LOST_AFTER_S = 120.0  # a hit whose label has not come by then is no longer waited for
 STALE_AFTER_S = 10.0  # a shared state taken longer ago is taken anew before it serves
 NO_VERSION = -1  # of labels that no certificate may go by
 EARLY_CHECKS = 20  # the first hits of a scope in `on` mode are all checked
@@ -60,7 +58,7 @@ class ScopeState:
         self._last_event = "0-0"
         self._events: list[dict[str, Any]] = []
         self._events_sent = 0
-        self._on_their_way: dict[int, tuple[float, float]] = {}  # checked hits by ticket: since when, and at what price
+        self.on_the_way = HitsOnTheWay()
         self._taken_at = -math.inf
         self._is_writer, self._gateways = False, 0  # as of the last exchange
         self._start_afresh()
@@ -95,6 +93,11 @@ class ScopeState:
         """All of a scope's first hits are checked, then a falling share."""
         return min(1.0, EARLY_CHECKS / max(self.served["checked"], 1))
 
+    @property
+    def index_share(self) -> float:
+        """The share of computed texts that enter the index: in `on` all, else what the governor finds not too dear."""
+        return 1.0 if self.promise.mode is SemanticMode.ON else self.governor.index_share
+
     def adopt(self, promise: Promise) -> None:
         """Go by another promise from now on: another fidelity or alpha starts afresh, other bounds move tau."""
         is_same_score = promise.is_cautious == self.promise.is_cautious
@@ -107,7 +110,7 @@ class ScopeState:
         if not is_same_score:
             self.table = LabelTable()
 
-    def admits(self, lookup: "Lookup") -> bool:
+    def admits(self, lookup: Lookup) -> bool:
         """Whether the purse could pay if this hit and all checked ones on their way violated; if so it is one of them.
 
         Texts of one request, and requests of one moment, are all decided before any of them is checked.
@@ -116,10 +119,7 @@ class ScopeState:
             return True
         if self.reuse.budget is None or not self._gateways:
             return False
-        now, price = time.monotonic(), 1 / lookup.probability
-        for ticket in [t for t, (since, _) in self._on_their_way.items() if now - since > CHECK_LOST_AFTER_S]:
-            del self._on_their_way[ticket]
-        owed = sum(one for _, one in self._on_their_way.values())
+        price, owed = 1 / lookup.probability, self.on_the_way.owed
         balance = self.reuse.budget.balance
         share = balance / self._gateways
         if price > share:  # too little to share: it is the writer's alone
@@ -127,39 +127,24 @@ class ScopeState:
         if owed + price > share and (owed or not share):
             return False
         if lookup.is_checked:
-            self._on_their_way[lookup.ticket] = (now, price)
+            self.on_the_way.add(lookup.ticket, price)
         return True
-
-    def still_on_its_way(self, lookup: "Lookup") -> None:
-        """A checked hit's label will come, however late: an engine that is away must not make room for more hits."""
-        if (waiting := self._on_their_way.get(lookup.ticket)) is not None:
-            self._on_their_way[lookup.ticket] = (time.monotonic(), waiting[1])
-
-    def arrived(self, lookup: "Lookup") -> None:
-        """A checked hit has its label, or will have none."""
-        self._on_their_way.pop(lookup.ticket, None)
 
     def count_hits(self, hits: int) -> None:
         """Vectors were served."""
         if hits:
-            self._record({"i": self._identity, "k": "hits", "n": hits})
+            self._record(count_event(self._identity, "hits", hits))
 
     def count_empty(self, lookups: int) -> None:
         """Look-ups found nothing that could have been served."""
         if lookups:
-            self._record({"i": self._identity, "k": "empty", "n": lookups})
+            self._record(count_event(self._identity, "empty", lookups))
 
-    def add_label(self, pair: int, lookup: "Lookup", similarity: float, was_hit: bool, is_violation: bool) -> None:
+    def add_label(self, pair: int, lookup: Lookup, similarity: float, was_hit: bool, is_violation: bool) -> None:
         """Record one comparison; it is shared at the next exchange."""
         assert lookup.choice is not None
-        event: dict[str, Any] = {
-            "i": lookup.promise.identity(self._probe_id),
-            "k": "label",
-            "p": pair,
-            "z": round(lookup.choice.z, 6),
-            "s": round(similarity, 6),
-        }
-        event |= {"v": lookup.version, "h": was_hit, "q": lookup.probability}
+        label = Label(pair, lookup.choice.z, similarity, lookup.version, was_hit, lookup.probability)
+        event = label_event(lookup.promise.identity(self._probe_id), label)
         is_served_violation = was_hit and is_violation
         self._record(event, must_fit=is_served_violation)
         if is_served_violation and event["i"] == self._identity:
@@ -185,7 +170,7 @@ class ScopeState:
 
         Raises RedisAway; events stay for the next time.
         """
-        await self._send(log)
+        await self.send(log)
         self._is_writer, self._gateways = await log.take_lease(self.keys.tag)
         await self.load(log)
         if self._is_writer:
@@ -210,7 +195,7 @@ class ScopeState:
         self.served = {"hits": 0, "checked": 0, "violations": 0}
         self._pause_after = self._paused_until = None
 
-    async def _send(self, log: ReuseLog) -> None:
+    async def send(self, log: ReuseLog) -> None:
         """All events that wait now; those that come meanwhile wait for the next time."""
         for _ in range(math.ceil(len(self._events) / EVENTS_AT_ONCE)):
             sent = self._events[:EVENTS_AT_ONCE]
@@ -261,11 +246,11 @@ class ScopeState:
         is_own = event["i"] == self._identity
         try:
             if event.get("k") == "empty":
-                self.table.add_empty(_count(event))
+                self.table.add_empty(count_of(event))
             elif event.get("k") == "hits":
-                self._add_hits(_count(event) if is_own else 0)
+                self._add_hits(count_of(event) if is_own else 0)
             else:
-                label = _label(event)
+                label = label_of(event)
                 self.table.add(label.z, label.similarity, 1 / label.probability if label.was_hit else 1.0)
                 if is_own:
                     self._add_label(label)
@@ -340,32 +325,12 @@ class ScopeState:
         }
 
 
-def _label(event: dict[str, Any]) -> Label:
-    """The label in an event. Raises KeyError, TypeError or ValueError where there is none."""
-    label = Label(
-        pair=int(event["p"]),
-        z=float(event["z"]),
-        similarity=float(event["s"]),
-        version=int(event["v"]),
-        was_hit=bool(event["h"]),
-        probability=float(event["q"]),
-    )
-    if not 0 < label.probability <= 1:
-        raise ValueError("no probability")
-    return label
-
-
 def _table(state: Any) -> LabelTable:
     """The saved table; an empty one where there is none that can be read."""
     try:
         return LabelTable.from_state(state)
     except (KeyError, TypeError, ValueError, IndexError):
         return LabelTable()
-
-
-def _count(event: dict[str, Any]) -> int:
-    """How many look-ups or hits an event stands for."""
-    return max(0, min(int(event["n"]), MAX_COUNT_IN_EVENT))
 
 
 def _order(event_id: str) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, Scope
-from cache.semantic import SemanticTier, cosine_similarity
+from cache.learner import cosine_similarity
+from cache.semantic import SemanticTier
 from engine.protocol import Lane
 from gateway.engine_client import Model
 from gateway.errors import BadRequest, EngineAway, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
@@ -104,7 +105,7 @@ async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str]:
     except PurgeFailed as error:
         raise PurgeUnconfirmed(str(error), retry_after_s=1) from error
     for tier, scope in learned:
-        tier.forget(scope)
+        tier.scopes.forget(scope)
     return {"purged": "all" if body.all else namespace, "epoch": epoch}
 
 

@@ -112,7 +112,7 @@ async def _state(gateway: Gateway, namespace: str) -> ScopeState:
     model = gateway.engine.model
     tier = semantic_tier(gateway, model, namespace)
     try:
-        return await tier.shared_state(await gateway.service.scope_of(model, namespace))
+        return await tier.scopes.shared_state(await gateway.service.scope_of(model, namespace))
     except RedisAway as error:
         raise StateAway("Redis is away, and with it what was learned", retry_after_s=1) from error
 

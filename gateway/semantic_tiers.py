@@ -5,6 +5,8 @@ A tier belongs to one model and one probe; its background loops live as long as 
 
 import asyncio
 import logging
+from contextlib import suppress
+from typing import Final
 
 from cache.exact import ExactTier
 from cache.governor import GovernorSettings
@@ -12,7 +14,7 @@ from cache.index import SemanticIndex
 from cache.keys import ALL_NAMESPACES
 from cache.probe import Probe, ProbeError
 from cache.promise import SemanticMode
-from cache.redis_link import RedisLink
+from cache.redis_link import RedisAway, RedisLink
 from cache.semantic import SemanticSettings, SemanticTier
 from gateway.background import keep_running, stop
 from gateway.engine_client import Model
@@ -20,6 +22,8 @@ from gateway.promises import Promises
 from gateway.settings import GatewaySettings
 
 log = logging.getLogger("dejavec.gateway")
+
+LAST_WORDS_S: Final = 2.0
 
 
 def semantic_tiers(settings: GatewaySettings, promises: Promises, link: RedisLink, exact: ExactTier) -> "SemanticTiers":
@@ -69,9 +73,13 @@ class SemanticTiers:
         return None if self._promises.of(namespace).mode is SemanticMode.OFF else self._tier
 
     async def aclose(self) -> None:
-        """End the background loops."""
+        """End the background loops, and tell the other gateways what only this one knows."""
         await stop(self._tasks)
         await asyncio.gather(*self._ending, return_exceptions=True)
+        if self._tier is not None:
+            with suppress(RedisAway, TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await self._tier.scopes.tell_all()
 
     def _replace(self, model: Model | None) -> None:
         if self._tasks:
@@ -98,7 +106,7 @@ class SemanticTiers:
             timeout_s=self._timeout_s,
         )
         self._tier = SemanticTier(self._link, self._exact, index, probe, probe_id, self._settings, self._promises.of)
-        loops = (index.run_checks, self._tier.run_learner, self._tier.run_sync)
+        loops = (index.run_checks, self._tier.learner.run, self._tier.scopes.run_sync)
         self._tasks = [asyncio.create_task(keep_running(loop)) for loop in loops]
         promise = self._promises.of(ALL_NAMESPACES)
         log.info("semantic tier: mode %s, fidelity %g where nothing else is set", promise.mode.value, promise.fidelity)

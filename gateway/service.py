@@ -16,7 +16,8 @@ from cache.exact import Dtype, ExactTier, as_stored
 from cache.index import MAX_TEXTS_PER_LOOKUP
 from cache.keys import Scope
 from cache.local import LocalCache, LocalEntry
-from cache.semantic import Lookup, SemanticTier
+from cache.lookup import Lookup
+from cache.semantic import SemanticTier
 from engine.protocol import EngineInfo, Int32Array, Lane
 from gateway.engine_client import EncodedText, EngineClient, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged
@@ -259,12 +260,12 @@ class EmbeddingService:
         """
         tokens = sum(item.encoded.tokens for item in computed if item.encoded is not None)
         run_s = self._engine.run_s(tokens)
-        tier.saw_engine(scope, (engine_s if run_s is None else run_s) / len(computed))
+        tier.scopes.of(scope).governor.saw_engine((engine_s if run_s is None else run_s) / len(computed))
         share = tier.index_share(scope)
         for item in computed:
             assert item.vector is not None
             if tier.teaches(item.text, item.digest, item.lookup, share):
-                tier.learn(scope, item.digest, item.vector, item.lookup, item.input_ids)
+                tier.learner.add(scope, item.digest, item.vector, item.lookup, item.input_ids)
 
     async def _compute(self, model: Model, request: EmbedRequest, missing: list[_Item]) -> dict[bytes, bytes]:
         """Vectors of the missing items by digest, each computed once however many requests ask for it now."""

@@ -14,8 +14,9 @@ import numpy as np
 
 from cache.exact import Dtype, as_stored
 from cache.keys import Scope
+from cache.lookup import Lookup
 from cache.metrics import SEMANTIC_QUEUE_DROPPED
-from cache.semantic import Lookup, SemanticTier
+from cache.semantic import SemanticTier
 from engine.protocol import Lane
 from gateway.engine_client import EncodedText, EngineClient, Model
 from gateway.errors import GatewayError, ModelChanged
@@ -81,9 +82,9 @@ class Verifier:
                 if error.status < 429:
                     return
                 for check in (*same, *self._checks):
-                    check.tier.still_checks(check.scope, check.lookup)
+                    check.tier.scopes.still_checks(check.scope, check.lookup)
                 await asyncio.sleep(min(error.retry_after_s or RETRY_S, 10 * RETRY_S))
         for check, vector in zip(same, vectors, strict=True):
             true = as_stored(vector.tobytes(), self._cache_dtype)
             ids = np.frombuffer(check.encoded.input_ids, dtype=np.int32)
-            check.tier.learn(check.scope, check.digest, true, check.lookup, ids, is_check=True)
+            check.tier.learner.add(check.scope, check.digest, true, check.lookup, ids, is_check=True)

@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
+from cache.lookup import Lookup
 from cache.promise import Promise, SemanticMode
-from cache.semantic import Lookup
 from cache.threshold import Choice
 from deploy.embedded_redis import RunningRedis
 from engine.protocol import Lane

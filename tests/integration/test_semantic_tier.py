@@ -431,7 +431,7 @@ async def test_a_purge_forgets_what_was_learned(
     gateway: Callable[..., Any], redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels, state and map of the purged namespace leave Redis once every gateway has left them."""
-    monkeypatch.setattr("cache.semantic.FORGET_AFTER_S", 0.0)
+    monkeypatch.setattr("cache.scopes.FORGET_AFTER_S", 0.0)
     database = Redis.from_url(redis.url)
     of_others = set(await database.keys("dv1:r:*"))
     async with gateway(semantic_mode="on") as client:

@@ -10,11 +10,11 @@ import pytest
 
 from cache.governor import GovernorSettings
 from cache.keys import Scope
+from cache.lookup import Lookup
 from cache.promise import Promise, SemanticMode
 from cache.reuse import ReuseSettings
 from cache.reuse_log import Saved
 from cache.reuse_state import NO_VERSION, ScopeState
-from cache.semantic import Lookup
 from cache.threshold import Choice, ThresholdSettings
 from cache.trend import FIRST_FIT
 from tests.fake_time import Time
@@ -386,7 +386,7 @@ async def test_no_more_hits_are_on_their_way_than_the_purse_could_pay_for() -> N
     hits = [hit(state, ticket) for ticket in range(64)]
     admitted = [one for one in hits if state.admits(one)]
     assert len(admitted) == 2
-    state.arrived(admitted[0])
+    state.on_the_way.arrived(admitted[0].ticket)
     assert [state.admits(hit(state, ticket)) for ticket in (100, 101)] == [True, False]
     rare = hit(state_of(replace(PROMISE, mode=SemanticMode.AUTO)), 200)
     assert not state_of(replace(PROMISE, mode=SemanticMode.AUTO)).admits(rare)  # nothing is proven there
@@ -406,7 +406,7 @@ async def test_a_label_that_never_comes_is_not_waited_for(monkeypatch: pytest.Mo
     log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
     await proven(log, state)
     assert [state.admits(hit(state, ticket)) for ticket in range(3)] == [True, True, False]
-    monkeypatch.setattr("cache.reuse_state.CHECK_LOST_AFTER_S", -1.0)
+    monkeypatch.setattr("cache.on_the_way.LOST_AFTER_S", -1.0)
     assert state.admits(hit(state, 4))
 
 
@@ -419,11 +419,11 @@ async def test_a_check_that_waits_for_the_engine_is_not_lost(monkeypatch: pytest
     for _ in range(100):
         time.now += 60
         for one in waiting:
-            state.still_on_its_way(one)
+            state.on_the_way.still_waits(one.ticket)
         assert not state.admits(hit(state, 10))
-    state.arrived(waiting[0])
+    state.on_the_way.arrived(waiting[0].ticket)
     assert state.admits(hit(state, 11))
-    state.still_on_its_way(waiting[0])
+    state.on_the_way.still_waits(waiting[0].ticket)
     assert not state.admits(hit(state, 12))
 
 
@@ -453,7 +453,7 @@ async def test_gateways_share_the_purse() -> None:
     await sync(log, writer, reader)
     for one in (writer, reader):
         assert [one.admits(hit(one, ticket)) for ticket in (10, 11)] == [True, False]
-        one.arrived(hit(one, 10))
+        one.on_the_way.arrived(hit(one, 10).ticket)
     log.gateways = 3
     await sync(log, writer, reader)
     assert not reader.admits(hit(reader, 20))

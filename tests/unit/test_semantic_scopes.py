@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
+from cache.governor import GovernorSettings
 from cache.keys import Scope
-from cache.probe import Probe
 from cache.promise import Promise, SemanticMode
-from cache.semantic import SemanticSettings, SemanticTier
+from cache.scopes import Scopes
 
 PROMISE = Promise(SemanticMode.AUTO)
 
@@ -19,18 +18,36 @@ def keys(namespace: str) -> Scope:
 
 def test_what_was_not_sent_is_not_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A violation found in one of many namespaces waits for the next exchange, however many others are asked for."""
-    monkeypatch.setattr("cache.semantic.MAX_SCOPES", 3)
-    nothing: Any = None
-    probe = Probe(np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32))
-    tier = SemanticTier(nothing, nothing, nothing, probe, "probe", SemanticSettings(10, 60), lambda _: PROMISE)
-    first = tier.scope(keys("first"))
+    monkeypatch.setattr("cache.scopes.MAX_SCOPES", 3)
+    no_link: Any = None
+    scopes = Scopes(no_link, GovernorSettings(), "probe", 2, lambda _: PROMISE)
+    first = scopes.of(keys("first"))
     first.count_hits(1)
-    others = [tier.scope(keys(f"other-{number}")) for number in range(10)]
-    assert tier.scope(keys("first")) is first
-    assert tier.scope(keys("other-9")) is others[-1]
-    assert tier.scope(keys("other-0")) is not others[0]
+    others = [scopes.of(keys(f"other-{number}")) for number in range(10)]
+    assert scopes.of(keys("first")) is first
+    assert scopes.of(keys("other-9")) is others[-1]
+    assert scopes.of(keys("other-0")) is not others[0]
     for one in others[-2:]:
         one.count_hits(1)
     for number in range(20, 30):
-        tier.scope(keys(f"other-{number}")).count_hits(1)
-    assert tier.scope(keys("first")) is not first
+        scopes.of(keys(f"other-{number}")).count_hits(1)
+    assert scopes.of(keys("first")) is not first
+
+
+async def test_the_last_words_are_sent() -> None:
+    """What waits for the next exchange when a gateway ends is told."""
+    sent: list[int] = []
+
+    class Log:
+        async def append(self, tag: str, events: list[object]) -> str:
+            sent.append(len(events))
+            return "1-0"
+
+    no_link: Any = None
+    scopes = Scopes(no_link, GovernorSettings(), "probe", 2, lambda _: PROMISE)
+    scopes._log = Log()  # type: ignore[assignment]
+    for _ in range(300):
+        scopes.of(keys("a")).count_hits(1)
+    scopes.of(keys("b"))
+    await scopes.tell_all()
+    assert sent == [256, 44]
