@@ -25,7 +25,6 @@ from redis.exceptions import ResponseError
 
 from cache.keys import PREFIX
 from cache.redis_link import RedisAway, RedisLink, command
-from cache.turns import in_turns
 
 log = logging.getLogger("dejavec.cache")
 
@@ -33,7 +32,7 @@ DOCUMENT_PREFIX: Final = PREFIX + b"s:"
 INDEX_PREFIX: Final = PREFIX + b"si:"
 EF_RUNTIME: Final = 64  # the default of 10 misses neighbours
 CHECK_INTERVAL_S: Final = 5.0
-MAX_TEXTS_PER_LOOKUP: Final = 256
+MAX_TEXTS_AT_ONCE: Final = 32  # in one pipeline, which has the look-up's time limit
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -76,10 +75,11 @@ class SemanticIndex:
     async def nearest(self, namespace_tag: str, probes: Float32Array, k: int = 8) -> list[list[Candidate]]:
         """Up to k candidates for each of float32[n, dimensions] unit probes, nearest first, pipelined.
 
+        n is at most `MAX_TEXTS_AT_ONCE`.
         Whatever goes wrong (time-out, no index, a damaged reply) is no candidates, never an exception.
         """
         nothing: list[list[Candidate]] = [[] for _ in range(len(probes))]
-        if self._active is None or len(probes) > MAX_TEXTS_PER_LOOKUP:
+        if self._active is None or len(probes) > MAX_TEXTS_AT_ONCE:
             return nothing
         blobs = [row.tobytes() for row in probes.astype("<f2")]
 
@@ -96,7 +96,7 @@ class SemanticIndex:
             return nothing
         if any(isinstance(reply, ResponseError) for reply in replies):
             self._active = None  # checked and rebuilt in the background; misses until then
-        return [self._parse(reply) async for reply in in_turns(replies)]
+        return [self._parse(reply) for reply in replies]
 
     def queue_add(
         self,

@@ -19,7 +19,7 @@ import numpy as np
 
 from cache.exact import ExactTier
 from cache.governor import GovernorSettings
-from cache.index import Candidate, SemanticIndex
+from cache.index import MAX_TEXTS_AT_ONCE, Candidate, SemanticIndex
 from cache.keys import Scope
 from cache.learner import Learner, is_indexed
 from cache.lookup import Lookup
@@ -30,7 +30,6 @@ from cache.redis_link import RedisAway, RedisLink
 from cache.reuse_state import ScopeState
 from cache.scopes import Scopes
 from cache.threshold import Predictor, choose
-from cache.turns import in_turns
 
 FIRST_LOOKUPS: Final = 20  # of a scope in this process: what is rationed must first be measured
 
@@ -102,7 +101,7 @@ class SemanticTier:
     async def look_up(self, keys: Scope, texts: Sequence[Int32Array]) -> list[Lookup]:
         """One Lookup a text (token ids), in order; `vector` is set where a neighbour's may be served.
 
-        At most `MAX_TEXTS_PER_LOOKUP` texts.
+        Many texts are looked up some at a time, so that other requests get their turn.
         """
         scope = self.scopes.of(keys)
         promise = scope.promise
@@ -110,10 +109,12 @@ class SemanticTier:
             with suppress(RedisAway):  # then nothing is served
                 await self.scopes.refresh(scope)
         started = time.perf_counter()
-        probes = np.stack([self._probe.vector(ids) async for ids in in_turns(texts)])
-        found = await self.index.nearest(keys.tag, probes, self.settings.candidates)
-        pairs = in_turns(zip(probes, found, strict=True))
-        lookups = [self._decide(scope, promise, probe, near) async for probe, near in pairs]
+        lookups: list[Lookup] = []
+        for start in range(0, len(texts), MAX_TEXTS_AT_ONCE):
+            probes = np.stack([self._probe.vector(ids) for ids in texts[start : start + MAX_TEXTS_AT_ONCE]])
+            found = await self.index.nearest(keys.tag, probes, self.settings.candidates)
+            pairs = zip(probes, found, strict=True)
+            lookups += [self._decide(scope, promise, probe, near) for probe, near in pairs]
         lookups = await self._fetch(scope, promise, lookups)
         cost_s = (time.perf_counter() - started) / len(texts)
         may_serve = self._tau(scope, promise) is not None

@@ -13,7 +13,6 @@ import numpy as np
 
 from cache.epochs import Epochs
 from cache.exact import Dtype, ExactTier, as_stored
-from cache.index import MAX_TEXTS_PER_LOOKUP
 from cache.keys import Scope
 from cache.local import LocalCache, LocalEntry
 from cache.lookup import Lookup
@@ -240,7 +239,7 @@ class EmbeddingService:
         """Look the eligible texts up by meaning, and place the neighbours' vectors that may be served."""
         share = tier.lookup_share(scope)
         wanted = [item for item in missing if tier.wants(item.text, share)]
-        if not 0 < len(wanted) <= MAX_TEXTS_PER_LOOKUP:
+        if not wanted:
             return
         lookups = await tier.look_up(scope, [item.input_ids for item in wanted])
         for item, lookup in zip(wanted, lookups, strict=True):

@@ -260,21 +260,21 @@ async def test_entry_that_is_gone_is_a_miss(gateway: Callable[..., Any], redis: 
         assert await tier(client, near(5)) == "miss"
 
 
-async def test_a_very_large_request_is_not_looked_up(gateway: Callable[..., Any]) -> None:
-    """More texts than one look-up takes are computed, and are no look-ups that found nothing."""
+async def test_a_very_large_request_is_looked_up_whole(gateway: Callable[..., Any]) -> None:
+    """Some texts at a time, so that one request of hundreds neither times out nor holds up the others."""
     async with gateway(semantic_mode="on", local_cache_mb=0) as client:
         await ready_with(client, BASE)
         before = await lookups(client)
-        texts = [f"{near(n)} w{m}" for n in range(20) for m in range(13)]
+        texts = [f"{near(n)} w{40 + m}" for n in range(20) for m in range(20)]
         reply = await client.post("/v1/embeddings", json={"model": "tiny", "input": texts})
-        assert reply.headers["x-cache"] == "miss"
-        assert await lookups(client) == before
+        assert reply.headers["x-cache"] in ("semantic", "mixed")
+        assert await lookups(client) - before == len(texts)
 
 
-async def lookups(client: httpx.AsyncClient) -> list[str]:
-    """The lines of /metrics that count look-ups by meaning."""
-    metrics = (await client.get("/metrics")).text
-    return [line for line in metrics.splitlines() if line.startswith("dejavec_semantic_lookups_total")]
+async def lookups(client: httpx.AsyncClient) -> float:
+    """How many texts were looked up by meaning."""
+    lines = (await client.get("/metrics")).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("dejavec_semantic_lookups_total"))
 
 
 async def test_a_text_is_no_neighbour_of_itself(gateway: Callable[..., Any], redis: RunningRedis) -> None:
