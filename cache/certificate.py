@@ -154,7 +154,7 @@ def upper_bound(violations: int, labels: int, beta: float) -> float:
     if labels == 0 or violations >= labels:
         return 1.0
     low, high = violations / labels, 1.0
-    for _ in range(50):
+    for _ in range(24):
         middle = (low + high) / 2
         if binomial_cdf(violations, labels, middle) > beta:
             low = middle
