@@ -14,8 +14,10 @@ from cache.governor import Governor, GovernorSettings
 from cache.probe import Probe
 from cache.reuse import ROUND_SHARE, ReuseSettings
 from cache.threshold import Predictor, ThresholdSettings, choose
-from engine.build.probe import quick_probe, spearman, vocabulary_vectors
+from engine.build.probe import spearman
+from engine.bundle import PROBE_FILE
 from tests.simulation.attacks import TRICKS, attack_texts
+from tests.simulation.cost import cost
 from tests.simulation.on_mode import OnRun
 from tests.simulation.picture import Panel, curve, draw
 from tests.simulation.replay import LABEL_LAG, AutoRun, Costs, Learning, Outcome, Prepared, hindsight, prepare
@@ -42,9 +44,10 @@ WARM = {"banking77": 6000}
 def main() -> None:
     """Parse options, run, print, and write everything as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the evaluation data")
+    parser.add_argument("--data", type=Path, help="folder with the evaluation data")
+    parser.add_argument("--cost", action="store_true", help="only time the gateway's side of a look-up")
     parser.add_argument("--bundle", type=Path, default=Path(".dejavec/models/all-MiniLM-L6-v2-int8"))
-    parser.add_argument("--probe", type=Path, help="a probe file; default: the quick probe of the bundle")
+    parser.add_argument("--probe", type=Path, help="a probe file; default: the bundle's")
     parser.add_argument("--cache", type=Path, default=Path(".dejavec/simulation"), help="where true vectors are kept")
     parser.add_argument("--streams", nargs="*", default=list(SOURCES))
     parser.add_argument("--seeds", type=int, default=3)
@@ -54,29 +57,19 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="write the curves behind the ceilings as SVG")
     parser.add_argument("--out", type=Path, default=Path(".dejavec/simulation/report.json"))
     options = parser.parse_args()
-    teacher = Teacher(options.bundle)
-    probe = Probe.from_bytes(options.probe.read_bytes()) if options.probe else _quick(teacher, options.cache)
-    bench = Bench(teacher, probe, options.data, options.cache, options.neighbours)
+    probe = Probe.from_bytes((options.probe or options.bundle / PROBE_FILE).read_bytes())
+    if options.cost:
+        print(cost(probe))
+        return
+    if options.data is None:
+        parser.error("--data is needed: the folder with the evaluation data")
+    bench = Bench(Teacher(options.bundle), probe, options.data, options.cache, options.neighbours)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     report = bench.run(options.streams, seeds, options.skip_ceilings)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1))
     if options.picture:
         options.picture.write_text(draw([panel for panel in bench.panels if panel.title in PICTURED]))
-
-
-def _quick(teacher: Teacher, cache: Path) -> Probe:
-    tokenizer = teacher.tokenizer
-    special = [tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")]
-    path = cache / f"vocabulary-{teacher.hash}.npy"
-    if path.is_file():
-        vocabulary = np.load(path, allow_pickle=False)
-    else:
-        around = ([special[0]], [special[1]])
-        vocabulary = vocabulary_vectors(teacher.embed, tokenizer.get_vocab_size(), around)
-        cache.mkdir(parents=True, exist_ok=True)
-        np.save(path, vocabulary)
-    return Probe.from_bytes(quick_probe(vocabulary, special).to_bytes())
 
 
 class Bench:
@@ -174,8 +167,8 @@ class Bench:
                     plan: list[tuple[str, float, bool]] = [("off", engine_s, False)]
                     if alpha == 0.05:
                         plan += [("on", engine_s, True), ("on, 10x", 10 * engine_s, True)]
-                    for governor, cost, governed in plan:
-                        out = self._run(prepared, fidelity, alpha, seed, cost, governed)
+                    for governor, price_s, governed in plan:
+                        out = self._run(prepared, fidelity, alpha, seed, price_s, governed)
                         results.setdefault((fidelity, alpha, governor), []).append(out)
         for key, outs in results.items():
             fidelity, alpha, governor = key
