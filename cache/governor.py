@@ -152,6 +152,8 @@ class Governor:
         if self.state is GovernorState.LEARNING:
             return f"nothing certified: {self.lookup_share:.1%} of requests are looked up to learn ({figures})"
         verb = "gains" if self.gain_s >= 0 else "loses"
+        if self.state is GovernorState.PAYS and self.gain_s < 0:
+            verb = f"is on trial for {self.settings.fewest} look-ups or until it is clear: it {verb}"
         return f"a look-up {verb} {abs(self.gain_s) * 1e3:.2f} ms ({figures}); {self.lookup_share:.1%} are looked up"
 
     def to_state(self) -> list[Any]:

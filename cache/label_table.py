@@ -20,6 +20,7 @@ BIN_WIDTH: Final = 0.005
 BINS: Final = 41  # one below LOWEST, forty from there to 1
 HALVED_AT: Final = 20_000.0
 MAX_WEIGHT: Final = 1000.0  # of one label, whatever an event claims
+FEWEST_LABELS: Final = 20  # for a reading
 SHOWN_FIDELITIES: Final = (0.90, 0.92, 0.95)
 
 Float64Array = npt.NDArray[np.float64]
@@ -157,6 +158,8 @@ def reading(table: LabelTable, tau: float | None, fidelity: float, alpha: float)
     """One line for people: what the tau in force means, or, where none is, how far the labels would let one go."""
     if table.labels < 1:
         return "no labels yet: nothing can be said"
+    if table.labels < FEWEST_LABELS:
+        return f"only {table.labels:,.0f} labels: too few to go by"
     labels = f"{table.labels:,.0f} labels"
     if tau is not None:
         return f"{_sentence(table.what_if(tau, fidelity))} ({labels})"

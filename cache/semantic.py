@@ -63,6 +63,7 @@ class SemanticTier:
         self._probe = probe
         self._predictor = Predictor.from_meta(probe.meta)
         self._cautious = self._predictor.cautious
+        self._newcomer = self._cautious.cautious  # until a namespace has a map of its own
         self._random = random.Random()  # noqa: S311  draws samples, protects nothing
         self._tickets = itertools.count()
         self.index = index
@@ -160,7 +161,9 @@ class SemanticTier:
         return {
             "threshold": {"tau": scope.threshold.tau, "reason": scope.threshold.reason, **scope.served_summary()},
             "certificate": scope.reuse.summary(),
-            "governor": {"state": scope.governor.state.value, "reason": scope.governor.reason},
+            "governor": {"state": "not asked", "reason": "in mode on every text is looked up"}
+            if scope.promise.mode is SemanticMode.ON
+            else {"state": scope.governor.state.value, "reason": scope.governor.reason},
             "map": {"texts": 0 if scope.trend is None else scope.trend.texts, "at_hand": scope.has_its_trend},
             "paused": scope.is_paused,
         }
@@ -186,7 +189,9 @@ class SemanticTier:
         if not near:
             return lookup
         probes, vectors = np.stack([c.probe for c in near]), np.stack([c.projected for c in near])
-        predictor = self._cautious if promise.is_cautious else self._predictor
+        predictor = self._predictor
+        if promise.is_cautious:
+            predictor = self._cautious if scope.trend is not None else self._newcomer
         choice = choose(predictor, probe, probes, vectors, None if scope.trend is None else scope.trend.matrix)
         assert choice is not None
         return replace(lookup, neighbour=near[choice.index].digest, choice=choice, is_checked=is_checked)

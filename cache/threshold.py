@@ -89,7 +89,10 @@ class ThresholdSettings:
 
     def __post_init__(self) -> None:
         if not self.threshold_floor <= self.similarity_threshold <= self.threshold_ceiling:
-            raise ValueError("similarity_threshold must lie between threshold_floor and threshold_ceiling")
+            raise ValueError(
+                f"similarity_threshold {self.similarity_threshold:g} must lie between threshold_floor "
+                f"{self.threshold_floor:g} and threshold_ceiling {self.threshold_ceiling:g}"
+            )
 
     @property
     def start(self) -> float:

@@ -8,6 +8,7 @@ Knows nothing of any particular setting.
 
 import difflib
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 ENV_PREFIX = "DEJAVEC_"
 CONFIG_VARIABLE = "DEJAVEC_CONFIG"
+PLAIN_NAME = re.compile(r"[a-z][a-z_]{0,63}")
 DEFAULT_CONFIG_FILE = Path("dejavec.toml")
 
 
@@ -64,7 +66,7 @@ def load(settings_class: type[SettingsT], **overrides: object) -> SettingsT:
     except ValidationError as error:
         raise ConfigurationError(_explain(error, settings_class.secret_tables)) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{config_file()} is not valid TOML: {error}") from None
+        raise ConfigurationError(_not_toml(config_file(), error)) from None
     except ValueError as error:  # pydantic-settings: a list or table given as something that is not JSON
         raise ConfigurationError(str(error)) from None
 
@@ -82,10 +84,11 @@ def check_names(known: Iterable[str]) -> list[str]:
         try:
             entries = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
+            raise ConfigurationError(_not_toml(path, error)) from None
         for name in entries:
             if name not in names:
-                raise ConfigurationError(f"{path}: unknown setting {name!r}{_nearest(name, names)}")
+                shown = repr(name) if PLAIN_NAME.fullmatch(name) else "(not a name of ours, so not shown)"
+                raise ConfigurationError(f"{path}: unknown setting {shown}{_nearest(name, names)}")
     variables = (v for v in os.environ if v.startswith(ENV_PREFIX) and v != CONFIG_VARIABLE)
     unknown = [v for v in sorted(variables) if v.removeprefix(ENV_PREFIX).lower() not in names]
     return [f"unknown variable {v}{_nearest(v.removeprefix(ENV_PREFIX).lower(), names)}" for v in unknown]
@@ -109,6 +112,14 @@ def check_port(host: str, port: int, setting: str) -> None:
         raise ConfigurationError(
             f"cannot listen on {host}:{port}: {why}; choose another {setting} ({ENV_PREFIX}{setting.upper()})"
         )
+
+
+def _not_toml(path: Path, error: Exception) -> str:
+    """Where a file stops being TOML; the parser's own words may quote a key, and keys may be secrets."""
+    place = re.search(r"\(at [^()]*\)$", str(error))
+    return f"{path} is not valid TOML {place.group() if place else ''}".rstrip() + (
+        "; perhaps a name or a table stands there twice" if "twice" in str(error) or "mutate" in str(error) else ""
+    )
 
 
 def _nearest(name: str, names: set[str]) -> str:

@@ -30,12 +30,13 @@ from gateway import routes_admin, routes_embed, routes_openai, routes_state, rou
 from gateway.background import keep_running, stop
 from gateway.embedding_call import REPLY_HEADERS, EmbeddingCalls
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
-from gateway.errors import BY_STATUS, GatewayError, InternalError, Unprocessable
+from gateway.errors import BY_STATUS, BadRequest, GatewayError, InternalError, Unprocessable
 from gateway.http import Exchange, Front, HotPath, Reply, RequestIds
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.names import ModelNames
 from gateway.openapi import describe
 from gateway.promises import Promises
+from gateway.routes_admin import check_admin
 from gateway.semantic_tiers import semantic_tiers
 from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
@@ -77,7 +78,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_body)
     app.add_exception_handler(Exception, _on_fault)
-    whole: ASGIApp = HotPath(app, hot)
+    whole: ASGIApp = HotPath(front.guarded(app, "/admin", partial(check_admin, settings.admin_token)), hot)
     if settings.cors_origins:
         whole = CORSMiddleware(
             whole,
@@ -191,6 +192,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 async def _on_invalid_body(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     fault = error.errors()[0]
+    if fault["type"] == "json_invalid":
+        return _envelope(BadRequest(f"the body is not JSON: {fault.get('ctx', {}).get('error', 'see RFC 8259')}"))
     param = ".".join(str(part) for part in fault["loc"][1:]) or None
     return _envelope(Unprocessable(f"`{param or 'body'}`: {fault['msg']}", param=param))
 

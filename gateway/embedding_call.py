@@ -21,6 +21,7 @@ REPLY_HEADERS: Final = (  # all that `result_headers` may send; scripts of other
     "x-cache",
     "x-cache-items",
     "x-cache-similarity",
+    "x-cache-margin",
     "x-cache-threshold",
     "x-truncated",
     FINGERPRINT_HEADER,
@@ -118,7 +119,9 @@ def result_headers(result: EmbedResult) -> Headers:
         shown = result.reused[:MAX_TIER_RUNS]
         similarities = ",".join(f"{one.choice.similarity:.4f}" for one in shown if one.choice is not None)
         thresholds = ",".join(sorted({f"{one.tau:.4f}" for one in shown if one.tau is not None}))
-        headers += [(b"x-cache-similarity", similarities.encode()), (b"x-cache-threshold", thresholds.encode())]
+        margins = ",".join(f"{one.choice.margin:.4f}" for one in shown if one.choice is not None)
+        headers += [(b"x-cache-similarity", similarities.encode()), (b"x-cache-margin", margins.encode())]
+        headers.append((b"x-cache-threshold", thresholds.encode()))
     if result.truncated:
         headers.append((b"x-truncated", str(result.truncated).encode()))
     if result.stage_s:

@@ -36,6 +36,8 @@ log = logging.getLogger("dejavec.gateway")
 JSON: Final = b"application/json"
 REQUEST_ID_KEY: Final = "dejavec.request_id"
 WATCH_AFTER_S: Final = 0.005  # an answer from the cache is faster, and is not worth watching the connection for
+MAX_SMALL_BODY: Final = 1024 * 1024  # of operators' requests
+WITH_BODY: Final = ("POST", "PUT", "PATCH", "DELETE")
 SEND_BYTES: Final = 262_144
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -91,7 +93,7 @@ class Front:
             headers: dict[bytes, bytes] = dict(scope["headers"])
             tenant = self._tenants.of(headers.get(b"authorization"))
             tenant.admit()
-            body = await self._read_body(headers, receive)
+            body = await self._read_body(headers, receive, self._max_body_bytes)
             deadline = asyncio.get_running_loop().time() + self._request_timeout_s
             async with _DisconnectWatch(receive, deadline):
                 return await handler(Exchange(headers, body, tenant, started, deadline))
@@ -107,6 +109,10 @@ class Front:
         finally:
             self.in_flight -= 1
             LATENCY.observe(time.perf_counter() - started)
+
+    def guarded(self, app: ASGIApp, prefix: str, check: Callable[[bytes | None], None]) -> ASGIApp:
+        """`app` with its paths under `prefix` behind a check of the Authorization header, then a bounded body."""
+        return _Guarded(self, app, prefix, check)
 
     async def send(self, reply: Reply, send: Send) -> None:
         """Send a reply, giving up on a client that does not read it.
@@ -132,28 +138,32 @@ class Front:
             log.warning("a client did not read its reply within %g s; connection dropped", self._send_timeout_s)
             CLIENT_GONE.inc()
 
-    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def read_small_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The body of an operator's request. Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, ClientGone."""
+        return await self._read_body(headers, receive, MAX_SMALL_BODY)
+
+    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:
         kind = headers.get(b"content-type", JSON).split(b";", 1)[0].strip().lower()
         if kind != JSON or headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise UnsupportedMedia("send uncompressed JSON with `Content-Type: application/json`")
         declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max_body_bytes:
-            raise self._too_large()
+        if declared.isdigit() and int(declared) > most:
+            raise _too_large(most)
         try:
             async with asyncio.timeout(self._body_timeout_s):
-                return await self._read_parts(receive)
+                return await self._read_parts(receive, most)
         except TimeoutError:
             raise BodyTimeout(f"the body did not arrive within {self._body_timeout_s:g} s") from None
 
-    async def _read_parts(self, receive: Receive) -> bytes:
+    async def _read_parts(self, receive: Receive, most: int) -> bytes:
         parts: list[bytes] = []
         size, more = 0, True
         while more:
             message = await self._receive(receive)
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._max_body_bytes:
-                raise self._too_large()
+            if size > most:
+                raise _too_large(most)
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -162,9 +172,6 @@ class Front:
         if message["type"] == "http.disconnect":
             raise ClientGone
         return message
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body is over {self._max_body_bytes // 1024 // 1024} MiB: send fewer inputs at once")
 
 
 class _Route:
@@ -186,6 +193,38 @@ class _Route:
             IN_FLIGHT.dec()
         REQUESTS.labels(str(reply.status)).inc()
         await self._front.send(reply, send)
+
+
+class _Guarded:
+    """The framework's routes under a prefix: who asks is known before the body is read, and the body is small."""
+
+    def __init__(self, front: Front, app: ASGIApp, prefix: str, check: Callable[[bytes | None], None]) -> None:
+        self._front = front
+        self._app = app
+        self._prefix = prefix
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(self._prefix):
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        try:
+            self._check(headers.get(b"authorization"))
+            body = await self._front.read_small_body(headers, receive) if scope["method"] in WITH_BODY else b""
+        except GatewayError as error:
+            await self._front.send(_refusal(error), send)
+            return
+        except ClientGone:
+            return
+        if b"content-type" not in headers:
+            scope["headers"] = [*scope["headers"], (b"content-type", JSON)]
+        waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        await self._app(scope, replay, send)
 
 
 class _DisconnectWatch:
@@ -268,6 +307,10 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is over {most // 1024 // 1024} MiB: send less at once")
 
 
 def _refusal(error: GatewayError) -> Reply:

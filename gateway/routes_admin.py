@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, Scope
@@ -19,15 +19,29 @@ from gateway.state import Gateway
 from gateway.tenants import bearer, same_secret
 
 
-def _admin_only(request: Request) -> Gateway:
-    gateway: Gateway = request.app.state.gateway
-    token = gateway.settings.admin_token
+def check_admin(token: SecretStr | None, authorization: bytes | None) -> None:
+    """Raises Forbidden while the interface is closed, Unauthorized without the right token."""
     if token is None:
         raise Forbidden("the admin interface is closed: set admin_token to open it")
-    presented = bearer(request.headers.get("authorization", "").encode("latin-1"))
-    if not same_secret(presented, token.get_secret_value()):
+    presented = bearer(authorization)
+    if presented is None:
         raise Unauthorized("send the admin token as `Authorization: Bearer <token>`")
+    if not same_secret(presented, token.get_secret_value()):
+        raise Unauthorized("this admin token is not the one that is set as admin_token")
+
+
+def _admin_only(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    check_admin(gateway.settings.admin_token, request.headers.get("authorization", "").encode("latin-1"))
     return gateway
+
+
+def known_namespace(gateway: Gateway, namespace: str) -> str:
+    """A namespace that a key leads to. Raises NotFound."""
+    if namespace not in gateway.promises.namespaces:
+        known = ", ".join(gateway.promises.namespaces[:20])
+        raise NotFound(f"no API key leads to namespace {namespace!r}; there are: {known}", param="namespace")
+    return namespace
 
 
 def semantic_tier(gateway: Gateway, model: Model, namespace: str) -> SemanticTier:
@@ -80,7 +94,7 @@ async def explain(gateway: Admin, body: ExplainBody) -> dict[str, object]:
     With `truth` the engine computes the text, and the true similarity stands beside the predicted one.
     """
     model = gateway.engine.model
-    tier = semantic_tier(gateway, model, body.namespace)
+    tier = semantic_tier(gateway, model, known_namespace(gateway, body.namespace))
     scope = await gateway.service.scope_of(model, body.namespace)
     (encoded,) = await model.encode([body.text])
     told = await tier.explain(scope, np.frombuffer(encoded.input_ids, dtype=np.int32))
@@ -98,7 +112,7 @@ async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str]:
     """Other gateways follow within two seconds. The entries' memory is freed by their TTL."""
     if body.all == (body.namespace is not None):
         raise BadRequest("name a `namespace`, or send `all`: true", param="namespace")
-    namespace = ALL_NAMESPACES if body.all else str(body.namespace)
+    namespace = ALL_NAMESPACES if body.all else known_namespace(gateway, str(body.namespace))
     learned = await _learned(gateway, gateway.tenants.namespaces() if body.all else [namespace])
     try:
         epoch = await gateway.epochs.purge(namespace)

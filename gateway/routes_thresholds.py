@@ -14,7 +14,7 @@ from cache.redis_link import RedisAway
 from cache.reuse_state import ScopeState
 from gateway.errors import BadRequest, EngineAway, NotFound, StateAway
 from gateway.promises import FIELDS, InForce
-from gateway.routes_admin import Admin, semantic_tier
+from gateway.routes_admin import Admin, known_namespace, semantic_tier
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN, NamespaceSettings
 from gateway.state import Gateway
 
@@ -41,7 +41,7 @@ async def thresholds(
     promises = gateway.promises
     with suppress(RedisAway):  # then as read last, at most a second before it went away
         await promises.refresh()
-    asked = promises.namespaces if namespace is None else [_known(gateway, namespace)]
+    asked = promises.namespaces if namespace is None else [known_namespace(gateway, namespace)]
     return {
         "all": promises.in_force(ALL_NAMESPACES).shown(),
         "namespaces": {name: await _shown(gateway, name) for name in asked},
@@ -81,7 +81,7 @@ async def calibration(gateway: Admin, namespace: NamespaceQuery = DEFAULT_NAMESP
     """Bins of z against true similarity, and the reuse curve: for each tau the share of look-ups that would be reused
     and the share of those below a fidelity. Weights stand for look-ups; old ones fade.
     """
-    promise = gateway.promises.in_force(_known(gateway, namespace)).promise
+    promise = gateway.promises.in_force(known_namespace(gateway, namespace)).promise
     state = await _state(gateway, namespace)
     table, fidelity = state.table, promise.fidelity
     tau = _tau(state)
@@ -97,14 +97,6 @@ async def calibration(gateway: Admin, namespace: NamespaceQuery = DEFAULT_NAMESP
         "curve": table.curve(tuple(sorted({*SHOWN_FIDELITIES, fidelity}))),
         "reading": reading(table, tau, fidelity, promise.reuse.alpha),
     }
-
-
-def _known(gateway: Gateway, namespace: str) -> str:
-    """A namespace that a key leads to. Raises NotFound."""
-    if namespace not in gateway.promises.namespaces:
-        known = ", ".join(gateway.promises.namespaces[:20])
-        raise NotFound(f"no API key leads to namespace {namespace!r}; there are: {known}", param="namespace")
-    return namespace
 
 
 async def _state(gateway: Gateway, namespace: str) -> ScopeState:

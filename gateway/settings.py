@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -20,6 +21,14 @@ def _redis_url(value: str | None) -> str | None:
         return None
     if not value.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("give a URL that starts with redis://, rediss:// or unix://")
+    parts = urlsplit(value)
+    try:
+        parts.port  # noqa: B018  looks at it
+    except ValueError:
+        raise ValueError("its port is no number from 0 to 65535") from None
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and not database.isdigit():
+        raise ValueError("what follows the port is the number of a database, such as /0")
     return value
 
 

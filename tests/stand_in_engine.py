@@ -60,7 +60,7 @@ def meaning_of(input_ids: list[int]) -> Float32Array:
 
 def probe_bytes() -> bytes:
     """That engine's probe: it is exact, but for the negation, so it asks for little margin."""
-    return ProbeArrays(meaning_table(), np.eye(WIDTH, dtype=np.float32), {"margin": 0.02}).to_bytes()
+    return ProbeArrays(meaning_table(), np.eye(WIDTH, dtype=np.float32), {"margin": 0.01}).to_bytes()
 
 
 @dataclass

@@ -43,7 +43,7 @@ async def test_warm_stats_purge(redis: RunningRedis, tmp_path: Path) -> None:
         assert (await run(client, tmp_path, "purge", "--namespace", "default"))[0] == 0
         assert (await run(client, tmp_path, "warm", str(texts)))[1] == "3 texts: miss 3\n"
         status, _, err = await run(client, tmp_path, "stats", token="wrong")
-        assert (status, err) == (1, "Error: send the admin token as `Authorization: Bearer <token>`\n")
+        assert (status, err) == (1, "Error: this admin token is not the one that is set as admin_token\n")
         assert (await run(client, tmp_path, "purge"))[0] == 2
 
 
@@ -110,7 +110,7 @@ async def test_calibration_is_a_reading_and_a_curve(redis: RunningRedis, tmp_pat
                 await asyncio.sleep(0.05)
         status, out, _ = await run(client, tmp_path, "calibration")
         lines = out.splitlines()
-        assert lines[1].startswith("nothing is served; at tau")
+        assert lines[1].startswith("only 9 labels: too few")
         assert lines[2].split()[:4] == ["tau", "reused", "below", "0.9"]
         assert lines[3].split()[0] == "0.800"
         assert (await run(client, tmp_path, "calibration", "--namespace", "nobody"))[0] == 1

@@ -359,3 +359,60 @@ async def test_calibration_of_an_unknown_namespace_is_refused(gateway: Callable[
             assert reply.status_code == 404
         reply = await client.get("/admin/calibration", params={"namespace": "A b"}, headers=OPERATOR)
         assert reply.json()["error"]["param"] == "namespace"
+
+
+async def test_who_asks_is_known_before_the_body_is_read(gateway: Callable[..., Any]) -> None:
+    """Under /admin nobody without the token makes the gateway read or parse anything."""
+    async with gateway() as client:
+        await until_ready(client)
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            for body in (b"{", b" " * (2 * 1024 * 1024)):
+                reply = await client.put("/admin/thresholds", content=body, headers=headers)
+                assert reply.status_code == 401
+                assert set(reply.json()) == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "word"),
+    [
+        (b"{", {}, 400, "not JSON"),
+        (b" " * (2 * 1024 * 1024), {}, 413, "1 MiB"),
+        (b"{}", {"content-type": "application/x-www-form-urlencoded"}, 415, "application/json"),
+    ],
+)
+async def test_an_operators_body_is_small_json(
+    gateway: Callable[..., Any], body: bytes, headers: dict[str, str], status: int, word: str
+) -> None:
+    """Whatever is wrong with it is said in the envelope, and the next request works."""
+    async with gateway() as client:
+        await until_ready(client)
+        reply = await client.put("/admin/thresholds", content=body, headers={**OPERATOR, **headers})
+        assert reply.status_code == status
+        assert word in reply.json()["error"]["message"]
+        good = b'{"namespace": "default", "semantic_fidelity": 0.93}'
+        assert (await client.put("/admin/thresholds", content=good, headers=OPERATOR)).status_code == 200
+
+
+async def test_an_endless_body_is_given_up(gateway: Callable[..., Any]) -> None:
+    """A chunked body has no length to look at: it is read up to the limit and no further."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * 65536
+
+    async with gateway() as client:
+        await until_ready(client)
+        try:
+            reply = await client.post("/admin/purge", content=endless(), headers=OPERATOR)
+            assert reply.status_code == 413
+        except httpx.WriteError:
+            pass  # the connection was closed on a client that went on sending
+        assert (await client.get("/health")).status_code == 200
+
+
+async def test_purging_a_namespace_that_is_not_there_is_refused(gateway: Callable[..., Any]) -> None:
+    """A misspelt name must not look like a purge."""
+    async with gateway() as client:
+        await until_ready(client)
+        reply = await client.post("/admin/purge", json={"namespace": "defualt"}, headers=OPERATOR)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (404, "namespace")

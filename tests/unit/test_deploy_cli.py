@@ -104,6 +104,31 @@ def test_a_mistake_in_the_file_is_one_message(tmp_path: Path, content: str, comp
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[api_keys."sk-SECRET"]\nnamespace = "a"\n[api_keys."sk-SECRET"]\nnamespace = "a"',
+        'api_keys = {"sk-SECRET" = {namespace = "a"}, "sk-SECRET" = {namespace = "a"}}',
+        'api_keys = {"sk-a" = {namespace = "a"}}\n[api_keys."sk-SECRET"]\nnamespace = "b"',
+        '"sk-SECRET" = "x"',
+        '["sk-SECRET"]\nnamespace = "a"',
+        '[api_keys."sk-SECRET"]\nnamespce = "a"',
+        '[api_keys."sk-SECRET"]\nnamespace = "A B"',
+    ],
+)
+def test_no_mistake_in_the_file_prints_a_key(tmp_path: Path, content: str) -> None:
+    """Names in api_keys are secrets, and start-up messages end up in logs."""
+    file = tmp_path / "dejavec.toml"
+    file.write_text(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "--config", str(file), "config"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr
+    assert "SECRET" not in done.stdout + done.stderr
+
+
 def test_an_unknown_variable_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """A DEJAVEC_ variable that nobody reads is said, and does not stop anything."""
     monkeypatch.setenv("DEJAVEC_GATEWAY_PROT", "9000")
