@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".dejavec/simulation"), help="where true vectors are kept")
     parser.add_argument("--streams", nargs="*", default=list(SOURCES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0, help="orders that nothing was chosen on start at 100")
+    parser.add_argument("--first-seed", type=int, default=0, help="orders from 200 on are those nothing was chosen on")
     parser.add_argument("--neighbours", type=int, default=NEIGHBOURS)
     parser.add_argument("--skip-ceilings", action="store_true", help="only the runs of auto mode")
     parser.add_argument("--picture", type=Path, help="write the curves behind the ceilings as SVG")
