@@ -393,20 +393,17 @@ async def test_an_operators_body_is_small_json(
         assert (await client.put("/admin/thresholds", content=good, headers=OPERATOR)).status_code == 200
 
 
-async def test_an_endless_body_is_given_up(gateway: Callable[..., Any]) -> None:
+async def test_a_body_of_unsaid_length_is_bounded(gateway: Callable[..., Any]) -> None:
     """A chunked body has no length to look at: it is read up to the limit and no further."""
 
-    async def endless() -> AsyncIterator[bytes]:
-        while True:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(64):
             yield b" " * 65536
 
     async with gateway() as client:
         await until_ready(client)
-        try:
-            reply = await client.post("/admin/purge", content=endless(), headers=OPERATOR)
-            assert reply.status_code == 413
-        except httpx.WriteError:
-            pass  # the connection was closed on a client that went on sending
+        reply = await client.post("/admin/purge", content=chunks(), headers=OPERATOR)
+        assert reply.status_code == 413
         assert (await client.get("/health")).status_code == 200
 
 
