@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, SECRET_CHECK_KEY, epoch_key, secret_fingerprint
-from cache.redis_link import RedisAway, RedisLink, script, sync_to_disk
+from cache.redis_link import RedisAway, RedisLink, script, script_on_disk
 
 log = logging.getLogger("dejavec.cache")
 
@@ -122,15 +122,8 @@ class Epochs:
         assert self._link is not None
         keys = [epoch_key(name) for name in namespaces]
 
-        async def exchange(redis: Redis) -> list[bytes]:
-            if not until_on_disk:
-                return list(await script(redis, ADVANCE, keys, list(offers)))
-            async with redis.client() as connection:  # one, because WAITAOF waits for its own connection's writes
-                told = list(await script(connection, ADVANCE, keys, list(offers)))
-                await sync_to_disk(connection)
-                return told
-
-        told = await self._link.call(exchange, timeout_s=PURGE_TIMEOUT_S if until_on_disk else None)
+        run, timeout_s = (script_on_disk, PURGE_TIMEOUT_S) if until_on_disk else (script, None)
+        told = await self._link.call(lambda redis: run(redis, ADVANCE, keys, list(offers)), timeout_s=timeout_s)
         for name, value in zip(namespaces, told, strict=True):
             epoch = value.decode("ascii", "replace")
             if epoch and epoch > self._known.get(name, ""):

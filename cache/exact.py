@@ -158,7 +158,7 @@ class ExactTier:
             values += (self._jittered_ttl_s(), encode_value(digest, vector, self._dtype))
         try:
             await self._link.call(
-                lambda redis: script(redis, WRITE, keys, values), timeout_s=max(1.0, 4 * self._link.timeout_s)
+                lambda redis: script(redis, WRITE, keys, values), timeout_s=self._link.write_timeout_s
             )
             WRITTEN.inc(len(batch))
         except RedisAway:

@@ -151,7 +151,7 @@ class Learner:
                     self._index.queue_add(commands, job.digest, job.keys.tag, probe, vector, self._ttl_s)
                 await commands.execute()
 
-        await self._link.call(write, timeout_s=max(1.0, 4 * self._link.timeout_s))
+        await self._link.call(write, timeout_s=self._link.write_timeout_s)
         cost_s = (time.perf_counter() - started) / len(chosen)
         for job in chosen:
             self._scopes.of(job.keys).governor.saw_index_write(cost_s)

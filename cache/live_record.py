@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from cache.errors import ChangeFailed
 from cache.keys import LIVE_KEY
-from cache.redis_link import RedisAway, RedisLink, script, sync_to_disk
+from cache.redis_link import RedisAway, RedisLink, script, script_on_disk
 
 MAX_BYTES: Final = 262_144
 WRITE_TIMEOUT_S: Final = 3.0
@@ -47,11 +47,7 @@ class LiveRecord:
         assert len(new) <= MAX_BYTES
 
         async def write(redis: Redis) -> bool:
-            async with redis.client() as connection:  # one, because WAITAOF waits for its own connection's writes
-                if not await script(connection, REPLACE, [LIVE_KEY], [MAX_BYTES, old, new]):
-                    return False
-                await sync_to_disk(connection)
-                return True
+            return bool(await script_on_disk(redis, REPLACE, [LIVE_KEY], [MAX_BYTES, old, new]))
 
         try:
             return await self._link.call(write, timeout_s=WRITE_TIMEOUT_S)

@@ -45,6 +45,11 @@ class RedisLink:
         self.redis: Redis = Redis.from_pool(pool)
 
     @property
+    def write_timeout_s(self) -> float:
+        """The limit of a write that nobody waits for."""
+        return max(1.0, 4 * self.timeout_s)
+
+    @property
     def state(self) -> str:
         """`ok`, or `away` while the breaker keeps calls back."""
         return "ok" if self.breaker.state == "closed" else "away"
@@ -96,7 +101,15 @@ def command(redis: Redis, *words: Any) -> Awaitable[Any]:
     return result
 
 
-async def sync_to_disk(redis: Redis) -> None:
+async def script_on_disk(redis: Redis, source: str, keys: list[bytes], arguments: list[Any]) -> Any:
+    """As `script`, on a connection of its own until what it wrote is on disk: WAITAOF waits for its own writes only."""
+    async with redis.client() as connection:
+        result = await script(connection, source, keys, arguments)
+        await _sync_to_disk(connection)
+        return result
+
+
+async def _sync_to_disk(redis: Redis) -> None:
     """Wait for the AOF to be on disk; servers without AOF or before 7.2 have nothing to wait for."""
     try:
         on_disk, _replicas = await redis.waitaof(1, 0, 2000)

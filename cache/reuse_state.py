@@ -31,7 +31,6 @@ MAX_EVENTS_WAITING = 20_000
 EVENTS_AT_ONCE = 256
 STALE_AFTER_S = 10.0  # a shared state taken longer ago is taken anew before it serves
 NO_VERSION = -1  # of labels that no certificate may go by
-EARLY_CHECKS = 20  # the first hits of a scope in `on` mode are all checked
 
 
 class ScopeState:
@@ -87,11 +86,6 @@ class ScopeState:
     def has_news(self) -> bool:
         """Whether something is known here that the shared state does not hold yet."""
         return bool(self._events) or self.is_paused
-
-    @property
-    def early_check_probability(self) -> float:
-        """All of a scope's first hits are checked, then a falling share."""
-        return min(1.0, EARLY_CHECKS / max(self.served["checked"], 1))
 
     @property
     def index_share(self) -> float:

@@ -29,7 +29,7 @@ from cache.promise import Promise, SemanticMode
 from cache.redis_link import RedisAway, RedisLink
 from cache.reuse_state import ScopeState
 from cache.scopes import Scopes
-from cache.threshold import Predictor, choose
+from cache.threshold import Predictor, choose, on_check_probability, on_predictor
 
 FIRST_LOOKUPS: Final = 20  # of a scope in this process: what is rationed must first be measured
 
@@ -62,8 +62,6 @@ class SemanticTier:
         self._exact = exact
         self._probe = probe
         self._predictor = Predictor.from_meta(probe.meta)
-        self._cautious = self._predictor.cautious
-        self._newcomer = self._cautious.cautious  # until a namespace has a map of its own
         self._random = random.Random()  # noqa: S311  draws samples, protects nothing
         self._tickets = itertools.count()
         self.index = index
@@ -191,14 +189,14 @@ class SemanticTier:
         probes, vectors = np.stack([c.probe for c in near]), np.stack([c.projected for c in near])
         predictor = self._predictor
         if promise.is_cautious:
-            predictor = self._cautious if scope.trend is not None else self._newcomer
+            predictor = on_predictor(predictor, has_map=scope.trend is not None)
         choice = choose(predictor, probe, probes, vectors, None if scope.trend is None else scope.trend.matrix)
         assert choice is not None
         return replace(lookup, neighbour=near[choice.index].digest, choice=choice, is_checked=is_checked)
 
     def _check_probability(self, scope: ScopeState) -> float:
         if scope.promise.mode is SemanticMode.ON:
-            return max(self.settings.verify_share, scope.early_check_probability)
+            return on_check_probability(scope.served["checked"], self.settings.verify_share)
         return scope.reuse.verify_probability
 
     async def _fetch(self, scope: ScopeState, promise: Promise, lookups: list[Lookup]) -> list[Lookup]:

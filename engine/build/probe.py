@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.build import ranks
 from engine.protocol import Float32Array, Int32Array
 
 FORMAT_VERSION = 1
@@ -99,7 +100,5 @@ def spearman(probes: Float32Array, vectors: Float32Array, seed: int = 0) -> floa
     draw = np.random.default_rng(seed)
     a, b = draw.integers(0, len(probes), (2, SPEARMAN_PAIRS))
     a, b = a[a != b], b[a != b]
-    ranks = [
-        np.argsort(np.argsort(np.einsum("nd,nd->n", side[a], side[b], dtype=np.float64))) for side in (probes, vectors)
-    ]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    near, true = (np.einsum("nd,nd->n", side[a], side[b], dtype=np.float64) for side in (probes, vectors))
+    return ranks.spearman(near, true)

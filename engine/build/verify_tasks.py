@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engine.build.ranks import spearman
 from engine.build.verify_embedding import Progress, Runs, embed, pieces, unit_length
 from engine.build.verify_tables import (
     VerificationError,
@@ -61,22 +62,6 @@ def measure_sts(path: Path, encode: Encode, runs: Runs, progress: Progress) -> T
     scores = np.array([pair.score for pair in pairs])
     points = {name: 100 * spearman(np.concatenate(parts), scores) for name, parts in cosines.items()}
     return TaskScore(f"STS {path.parent.name}/{path.name}", STS_METRIC, f"{len(pairs)} pairs", points)
-
-
-def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Spearman's rank correlation, -1 to 1; 0 where all of one side are equal."""
-    ranks_x, ranks_y = average_ranks(np.asarray(x)), average_ranks(np.asarray(y))
-    centred_x, centred_y = ranks_x - ranks_x.mean(), ranks_y - ranks_y.mean()
-    spread = math.sqrt(float(centred_x @ centred_x) * float(centred_y @ centred_y))
-    return float(centred_x @ centred_y) / spread if spread else 0.0
-
-
-def average_ranks(values: npt.NDArray[np.generic]) -> Float64Array:
-    """Ranks from 1; equal values share the mean of the ranks they take up."""
-    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    mean_rank = last - (count - 1) / 2
-    return np.asarray(mean_rank[group], dtype=np.float64)
 
 
 def measure_retrieval(

@@ -7,7 +7,7 @@ turns a vector around: a planted violation.
 import asyncio
 import base64
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -30,23 +30,6 @@ def near(number: int) -> str:
 
 def true(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     return meaning_of(tiny_tokenizer().encode(text).ids)
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[StandInEngine]:
-    async with StandInEngine(fingerprint=secrets.token_hex(16), has_probe=True).running() as engine:
-        yield engine
-
-
-@pytest.fixture
-def gateway(engine: StandInEngine, redis: RunningRedis) -> Callable[..., Any]:
-    """A gateway with this engine and Redis, and settings of the test's own."""
-
-    def start(**settings: Any) -> Any:
-        chosen = {"redis_url": redis.url, "admin_token": "operator", "semantic_timeout_ms": 2000, **settings}
-        return running_gateway(engine.url, **chosen)
-
-    return start
 
 
 async def ask(client: httpx.AsyncClient, text: str, key: str | None = None, **headers: str) -> httpx.Response:

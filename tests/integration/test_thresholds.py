@@ -5,7 +5,6 @@ The stand-in engine and its texts are those of `test_semantic_tier`: `near(n)` h
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.embedded_redis import RunningRedis, running_redis
-from tests.gateway_client import running_gateway, until_ready
+from tests.gateway_client import until_ready
 from tests.integration.test_semantic_tier import (
     BASE,
     OPERATOR,
@@ -27,7 +26,6 @@ from tests.integration.test_semantic_tier import (
     until,
     until_indexed,
 )
-from tests.stand_in_engine import StandInEngine
 
 KEYS = {"key-a": {"namespace": "a"}, "key-b": {"namespace": "b"}}
 LIVE_KEY = "dv1:live"
@@ -38,21 +36,6 @@ def redis(tmp_path: Path) -> Iterator[RunningRedis]:
     """A Redis of the test's own: live values are one document for all that share a Redis."""
     with running_redis(tmp_path / "redis") as running:
         yield running
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[StandInEngine]:
-    async with StandInEngine(fingerprint=secrets.token_hex(16), has_probe=True).running() as engine:
-        yield engine
-
-
-@pytest.fixture
-def gateway(engine: StandInEngine, redis: RunningRedis) -> Callable[..., Any]:
-    def start(**settings: Any) -> Any:
-        chosen = {"redis_url": redis.url, "admin_token": "operator", "semantic_timeout_ms": 2000, **settings}
-        return running_gateway(engine.url, **chosen)
-
-    return start
 
 
 async def put(client: httpx.AsyncClient, **body: Any) -> httpx.Response:

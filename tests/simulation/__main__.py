@@ -179,7 +179,7 @@ class Bench:
         for fidelity in FIDELITIES:
             settings = ThresholdSettings(similarity_threshold=max(fidelity, 0.88), fidelity=fidelity)
             outs = [
-                OnRun(prepare(shuffled(stream, s), self.probe), self.predictor.cautious, settings, s, self.neighbours)
+                OnRun(prepare(shuffled(stream, s), self.probe), self.predictor, settings, s, self.neighbours)
                 for s in seeds
             ]
             similarities = [one for run in outs for one in run.run()]

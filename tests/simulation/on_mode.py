@@ -4,11 +4,18 @@ from collections import deque
 
 import numpy as np
 
-from cache.threshold import DynamicThreshold, Predictor, ThresholdSettings, choose
+from cache.semantic import SemanticSettings
+from cache.threshold import (
+    DynamicThreshold,
+    Predictor,
+    ThresholdSettings,
+    choose,
+    on_check_probability,
+    on_predictor,
+)
 from tests.simulation.replay import LABEL_LAG, Learning, Prepared
 
-CHECKED_SHARE = 0.1  # as `verify_share`
-EARLY_CHECKS = 20  # as `cache.reuse_state.EARLY_CHECKS`
+CHECKED_SHARE = SemanticSettings(min_text_length=0, ttl_s=0).verify_share
 
 
 class OnRun:
@@ -43,7 +50,8 @@ class OnRun:
         near = near[near >= 0]
         near = near[self._indexed[near]][: self.neighbours]
         trend = self._learning.trend
-        best = choose(self.predictor, stream.probes[text], stream.probes[near], stream.images[near], trend)
+        predictor = on_predictor(self.predictor, has_map=trend is not None)
+        best = choose(predictor, stream.probes[text], stream.probes[near], stream.images[near], trend)
         if best is None:
             self._compute(text)
             return
@@ -54,7 +62,7 @@ class OnRun:
             self._compute(text)
             return
         self.served.append(similarity)
-        if self._draw.random() < max(CHECKED_SHARE, min(1.0, EARLY_CHECKS / max(self._checked, 1))):
+        if self._draw.random() < on_check_probability(self._checked, CHECKED_SHARE):
             self._checked += 1
             self._stored[text] = True
             self._late.append((best.z, similarity, True))

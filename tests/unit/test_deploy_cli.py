@@ -83,6 +83,16 @@ def test_unknown_command_is_refused() -> None:
     assert "nonsense" in result.output
 
 
+def config_with(folder: Path, content: str) -> subprocess.CompletedProcess[str]:
+    """`dejavec config` with this configuration file."""
+    file = folder / "dejavec.toml"
+    file.write_text(content)
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "--config", str(file), "config"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -93,12 +103,7 @@ def test_unknown_command_is_refused() -> None:
 )
 def test_a_mistake_in_the_file_is_one_message(tmp_path: Path, content: str, complaint: str) -> None:
     """An unknown name, a wrong value or broken TOML: exit status 2, the setting named, no trace."""
-    file = tmp_path / "dejavec.toml"
-    file.write_text(content)
-    done = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", "--config", str(file), "config"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = config_with(tmp_path, content)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
@@ -118,12 +123,7 @@ def test_a_mistake_in_the_file_is_one_message(tmp_path: Path, content: str, comp
 )
 def test_no_mistake_in_the_file_prints_a_key(tmp_path: Path, content: str) -> None:
     """Names in api_keys are secrets, and start-up messages end up in logs."""
-    file = tmp_path / "dejavec.toml"
-    file.write_text(content)
-    done = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", "--config", str(file), "config"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = config_with(tmp_path, content)
     assert done.returncode == 2
     assert done.stderr
     assert "SECRET" not in done.stdout + done.stderr

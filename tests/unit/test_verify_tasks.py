@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.build.ranks import average_ranks, spearman
 from engine.build.verify_embedding import batches, embed, padding_share
 from engine.build.verify_tables import (
     Document,
@@ -18,7 +19,7 @@ from engine.build.verify_tables import (
     read_pairs,
     read_queries,
 )
-from engine.build.verify_tasks import Ranking, average_ranks, measure_retrieval, measure_sts, ndcg, spearman
+from engine.build.verify_tasks import Ranking, measure_retrieval, measure_sts, ndcg
 from engine.protocol import Float32Array, Int32Array
 
 
