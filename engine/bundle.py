@@ -3,10 +3,9 @@
     <bundle>/
       bundle.json        this module's Bundle, as JSON
       model.onnx         the arrays of `engine.feeds` (packed tokens) -> embeddings float32[B, dimensions]
-      probe.npz        static token vectors for the semantic tier; absent in old bundles
+      probe.npz          static token vectors for the semantic tier
       tokenizer.json     no padding; truncation at max_tokens
-      kernel_probe.onnx  a uint8[rows, 64] (feed 255) -> result int32[rows, 32], expected int32[1, 32]: where they
-                         differ, this CPU's uint8 x int8 product saturates
+      check_vectors.npz  some texts' vectors, compared at every start: see `engine.check_vectors`
 
 The fingerprint names everything that decides a vector's bytes. The graph's hash covers the weights, the
 quantisation recipe with its calibrated scales, pooling and normalisation; tokenizer, maximum length and the
@@ -24,8 +23,8 @@ BUNDLE_FILE = "bundle.json"
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 PROBE_FILE = "probe.npz"
-KERNEL_PROBE_FILE = "kernel_probe.onnx"
-FORMAT_VERSION = 1
+CHECK_FILE = "check_vectors.npz"
+FORMAT_VERSION = 2
 
 Pooling = Literal["mean", "cls", "last"]
 Precision = Literal["int8", "fp32", "fp16"]
@@ -46,7 +45,8 @@ class Bundle(BaseModel):
     source_sha256: str  # of model.safetensors
     tokenizer_sha256: str  # of the bundle's tokenizer.json
     graph_sha256: str  # of the bundle's model.onnx
-    probe_sha256: str = ""  # of the bundle's probe.npz; empty in bundles made before it was kept
+    probe_sha256: str  # of the bundle's probe.npz
+    check_sha256: str  # of the bundle's check_vectors.npz
     precision: Precision
     dimensions: int
     max_tokens: int
@@ -83,9 +83,12 @@ def read_bundle(folder: Path) -> Bundle:
 
 def check_files(folder: Path, bundle: Bundle) -> None:
     """Compare the files' SHA-256 with `bundle.json`. Raises BundleError naming the file."""
-    files = {GRAPH_FILE: bundle.graph_sha256, TOKENIZER_FILE: bundle.tokenizer_sha256}
-    if bundle.probe_sha256:
-        files[PROBE_FILE] = bundle.probe_sha256
+    files = {
+        GRAPH_FILE: bundle.graph_sha256,
+        TOKENIZER_FILE: bundle.tokenizer_sha256,
+        PROBE_FILE: bundle.probe_sha256,
+        CHECK_FILE: bundle.check_sha256,
+    }
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():

@@ -15,12 +15,12 @@ from typing import Protocol, TypeAlias, TypeVar
 import onnxruntime as ort
 
 from engine.bundle import Precision
+from engine.cpu_session import CPU_PROVIDER, require_exact_products
 from engine.settings import Device
 
 logger = logging.getLogger(__name__)
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
-CPU_PROVIDER = "CPUExecutionProvider"
 # The INT8 graph's products are MatMulIntegerToFloat of uint8 x int8; CUDA has only MatMulInteger of int8 x int8. Each
 # product would run on the CPU, with copies around it.
 CUDA_PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
@@ -85,12 +85,16 @@ def open_on(
     return "cpu", open_sessions([CPU_PROVIDER])
 
 
-def name_kernel_class(precision: Precision, device: Device, integers_are_exact: Callable[[], bool]) -> str:
-    """Which arithmetic computes the vectors; part of the fingerprint. Warns of an arithmetic that does not suit."""
+def name_kernel_class(precision: Precision, device: Device) -> str:
+    """Which arithmetic computes the vectors; part of the fingerprint. Warns of an arithmetic that does not suit.
+
+    Raises InexactProducts for an INT8 graph on a CPU that cannot run it.
+    """
     if device == "cuda":
         return f"{precision}-cuda"
     if precision == "int8":
-        return "int8-exact" if integers_are_exact() else "int8-saturating"
+        require_exact_products()
+        return "int8-exact"
     if precision == "fp16":
         logger.warning(
             "an fp16 bundle on the CPU is slow and has a fingerprint of its own; an int8 one suits it better"

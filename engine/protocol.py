@@ -73,7 +73,7 @@ class EngineInfo:
 
     model: str
     fingerprint: str  # hex; of weights, tokenizer, recipe, pooling, length and kernel class: see engine.bundle
-    kernel_class: str  # "int8-exact", "int8-saturating", "fp32", "fp16-cuda"
+    kernel_class: str  # "int8-exact", "fp32", "fp16-cpu", "fp16-cuda", "fp32-cuda"
     dimensions: int
     max_tokens: int  # longest text in tokens, special tokens included; longer ones are truncated by the tokenizer
     max_request_items: int

@@ -1,7 +1,8 @@
 """The bars a bundle has to clear before it serves, and the verdict that `dejavec model verify` leaves beside it.
 
 What the build measured stands in `bundle.json`. A verification on the machine that serves, with the kernels that
-serve, says more and wins: it is a file of the bundle's folder, one for each kernel class, and holds for one graph.
+serve, counts for more and wins: it is a file of the bundle's folder, one for each kernel class, and holds for one
+graph. Whatever those files hold, some texts are computed at every start (`engine.check_vectors`).
 Light imports: the engine reads this at start.
 """
 
@@ -11,14 +12,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from engine.bundle import BUNDLE_FILE, Bundle, BundleError
+from engine.bundle import BUNDLE_FILE, CHECK_FILE, Bundle, BundleError
+from engine.check_vectors import ACROSS_MACHINES, Agreement
 
 logger = logging.getLogger(__name__)
 
 LOWEST_MEAN_COSINE = 0.999
 LOWEST_COSINE = 0.995
 LARGEST_LOSS_POINTS = 0.2  # against FP32, in Spearman x 100 and nDCG@10 x 100
-SATURATING_CLASS = "int8-saturating"
 ALLOW_VARIABLE = "DEJAVEC_ALLOW_UNVERIFIED_BUNDLE"
 
 
@@ -37,6 +38,18 @@ class Verification(BaseModel):
 
 def shortfalls(quality: Mapping[str, float]) -> list[str]:
     """In which ways figures named as in `Bundle.quality` are under the bar or missing; empty when they pass."""
+    found = cosine_shortfalls(quality)
+    dependent = quality.get("batch_dependent_texts")
+    if dependent is None:
+        found.append("whether vectors depend on their batch is not known")
+    elif dependent:
+        of = f" of {quality['batch_checked_texts']:.0f}" if "batch_checked_texts" in quality else ""
+        found.append(f"{dependent:.0f}{of} texts change with what they are batched with")
+    return found
+
+
+def cosine_shortfalls(quality: Mapping[str, float]) -> list[str]:
+    """The same for `cosine_mean` and `cosine_min` alone."""
     found = []
     for name, words, bar in (
         ("cosine_mean", "on average", LOWEST_MEAN_COSINE),
@@ -47,12 +60,6 @@ def shortfalls(quality: Mapping[str, float]) -> list[str]:
             found.append(f"cosine to FP32 {words} is not known")
         elif not cosine >= bar:  # a NaN fails
             found.append(f"cosine to FP32 is {cosine:.5f} {words}, the bar is {bar}")
-    dependent = quality.get("batch_dependent_texts")
-    if dependent is None:
-        found.append("whether vectors depend on their batch is not known")
-    elif dependent:
-        of = f" of {quality['batch_checked_texts']:.0f}" if "batch_checked_texts" in quality else ""
-        found.append(f"{dependent:.0f}{of} texts change with what they are batched with")
     return found
 
 
@@ -82,29 +89,46 @@ def read_verification(folder: Path, bundle: Bundle, kernel_class: str) -> Verifi
     return found if (found.graph_sha256, found.kernel_class) == (bundle.graph_sha256, kernel_class) else None
 
 
-def admit(folder: Path, bundle: Bundle, kernel_class: str, allow_unverified: bool) -> None:
-    """Refuse a bundle that is under the bar on this machine, unless told otherwise. Raises BundleError.
+def admit(folder: Path, bundle: Bundle, kernel_class: str, agreement: Agreement, allow_unverified: bool) -> None:
+    """Refuse a bundle that is under a bar on this machine, unless told otherwise. Raises BundleError.
+
+    `agreement`: of the check vectors as this machine computes them.
+    """
+    reasons = [_disagreement(folder, agreement), _shortfall(folder, bundle, kernel_class, agreement)]
+    for reason in filter(None, reasons):
+        if not allow_unverified:
+            raise BundleError(f"{reason}; or serve it all the same with {ALLOW_VARIABLE}=true")
+        logger.warning("%s; served because %s says so", reason, ALLOW_VARIABLE)
+
+
+def _disagreement(folder: Path, agreement: Agreement) -> str:
+    """Why these vectors may not share a cache with those of the machine that built the bundle; empty when they may."""
+    if agreement.lowest >= ACROSS_MACHINES:  # a NaN does not pass
+        return ""
+    return (
+        f"the bundle {folder} gives other vectors on this machine than where it was built: the lowest cosine between "
+        f"them is {agreement.lowest:.5f} by its {CHECK_FILE}, the bar is {ACROSS_MACHINES}. Build it here"
+    )
+
+
+def _shortfall(folder: Path, bundle: Bundle, kernel_class: str, agreement: Agreement) -> str:
+    """In what the bundle is under the bar, and the remedies; empty when it is not.
 
     FP32 is what the others are measured against, and passes.
     """
     if bundle.precision == "fp32":
-        return
+        return ""
     verification = read_verification(folder, bundle, kernel_class)
     if verification is None:
         found, origin = shortfalls(bundle.quality), BUNDLE_FILE
-        if kernel_class == SATURATING_CLASS or kernel_class.endswith("-cuda"):
-            logger.warning(
-                "%s: %s may tell the quality of other kernels: run `dejavec model verify %s` here once",
-                kernel_class, BUNDLE_FILE, folder,
-            )  # fmt: skip
     else:
         found, origin = verification.shortfalls, verification_file(folder, kernel_class).name
     if not found:
-        return
-    reason = f"the bundle {folder} is under the bar by its {origin}: {'; '.join(found)}"
-    if not allow_unverified:
-        raise BundleError(
-            f"{reason}. See `dejavec model verify {folder}`; build it with --calibration-file and texts like your "
-            f"own, or with --precision fp32; or serve it all the same with {ALLOW_VARIABLE}=true"
-        )
-    logger.warning("%s; served because %s says so", reason, ALLOW_VARIABLE)
+        found = cosine_shortfalls({"cosine_mean": agreement.fp32_mean, "cosine_min": agreement.fp32_lowest})
+        origin = f"{CHECK_FILE} on this machine"
+    if not found:
+        return ""
+    return (
+        f"the bundle {folder} is under the bar by its {origin}: {'; '.join(found)}. See `dejavec model verify "
+        f"{folder}`; build it with --calibration-file and texts like your own, or with --precision fp32"
+    )

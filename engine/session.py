@@ -14,8 +14,8 @@ import numpy as np
 import onnxruntime as ort
 
 from engine.bundle import (
+    CHECK_FILE,
     GRAPH_FILE,
-    KERNEL_PROBE_FILE,
     PROBE_FILE,
     TOKENIZER_FILE,
     Bundle,
@@ -23,7 +23,9 @@ from engine.bundle import (
     check_files,
     read_bundle,
 )
-from engine.device import CPU_PROVIDER, MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
+from engine.check_vectors import Agreement, CheckVectors, compare
+from engine.cpu_session import CPU_PROVIDER, session_options
+from engine.device import MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
 from engine.feeds import feeds
 from engine.protocol import Float32Array, Int32Array
 from engine.quality_bar import admit
@@ -42,8 +44,9 @@ class Model:
     kernel_class: str
     device: str
     tokenizer_json: bytes
-    probe: bytes  # the semantic tier's probe file, for gateways; empty when the bundle has none
+    probe: bytes  # the semantic tier's probe file, for gateways
     runs: tuple[Run, ...]
+    agreement: Agreement
 
     @property
     def fingerprint(self) -> str:
@@ -68,6 +71,7 @@ def open_model(folder: Path, device: Device, topology: Topology, *, allow_unveri
     """Read, check and open a bundle; `allow_unverified` opens one that is under the bar. Raises BundleError."""
     bundle = read_bundle(folder)
     check_files(folder, bundle)
+    check = CheckVectors.from_bytes((folder / CHECK_FILE).read_bytes())
     text = heartbeat_text(1, bundle.vocab_size)
     device = choose_device(device, bundle.precision, ort.get_available_providers())
     try:
@@ -76,16 +80,14 @@ def open_model(folder: Path, device: Device, topology: Topology, *, allow_unveri
             partial(_open_sessions, folder / GRAPH_FILE, topology),
             lambda session: _run_of(session)([text]),
         )
-        kernel_class = name_kernel_class(
-            bundle.precision, device, lambda: _integer_kernels_are_exact(folder / KERNEL_PROBE_FILE)
-        )
+        kernel_class = name_kernel_class(bundle.precision, device)
+        runs = tuple(map(_run_of, sessions))
+        agreement = compare(runs[0], check)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        raise BundleError(f"ONNX Runtime cannot open the graphs in {folder}: {error}") from error
-    admit(folder, bundle, kernel_class, allow_unverified)
-    tokenizer_json = (folder / TOKENIZER_FILE).read_bytes()
-    probe_file = folder / PROBE_FILE
-    probe = probe_file.read_bytes() if probe_file.is_file() else b""
-    return Model(bundle, kernel_class, device, tokenizer_json, probe, tuple(map(_run_of, sessions)))
+        raise BundleError(f"ONNX Runtime cannot run the graph in {folder}: {error}") from error
+    admit(folder, bundle, kernel_class, agreement, allow_unverified)
+    tokenizer_json, probe = ((folder / name).read_bytes() for name in (TOKENIZER_FILE, PROBE_FILE))
+    return Model(bundle, kernel_class, device, tokenizer_json, probe, runs, agreement)
 
 
 def measure_run_cost(model: Model, repeats: int = 7) -> RunCost:
@@ -117,25 +119,9 @@ def _open_sessions(graph: Path, topology: Topology, providers: Sequence[Provider
     on_gpu = providers[0] != CPU_PROVIDER
     runs = min(topology.sessions, MAX_CUDA_RUNS) if on_gpu else topology.sessions
     count = 1 if on_gpu or topology.threads == 1 else runs
-    options = [_options(topology.threads) for _ in range(count)]
+    options = [session_options(topology.threads) for _ in range(count)]
     sessions = [ort.InferenceSession(graph, each, providers=providers, enable_fallback=0) for each in options]
     return sessions * (runs // count)
-
-
-def _options(threads: int) -> ort.SessionOptions:
-    """The same for every shape. Memory is left to ONNX Runtime's default arena, which the batch's bounds keep small.
-
-    Measured after 24 s of mixed lengths on two threads, batches of up to 600 tokens: 169 MB resident with this arena,
-    215 with one that extends by what is requested, 173-216 with none; with batches of up to 4,096 tokens 515 MB.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    options.enable_mem_pattern = False  # plans memory for each shape it sees, and shapes never repeat here
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # gateway and Redis share the cores
-    return options
 
 
 def _run_of(session: ort.InferenceSession) -> Run:
@@ -146,11 +132,3 @@ def _run_of(session: ort.InferenceSession) -> Run:
         return vectors
 
     return run
-
-
-def _integer_kernels_are_exact(probe: Path) -> bool:
-    """Run products that overflow 16 bits where a CPU without VNNI adds u8 x s8 pairs with saturation."""
-    session = ort.InferenceSession(probe, providers=[CPU_PROVIDER])
-    shape = [size if isinstance(size, int) else 1 for size in session.get_inputs()[0].shape]
-    result, expected = session.run(["result", "expected"], {"a": np.full(shape, 255, np.uint8)})
-    return bool(np.array_equal(result, expected))

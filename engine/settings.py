@@ -21,7 +21,7 @@ class EngineSettings(Configuration):
     engine_host: str = Field("127.0.0.1", description="Address the engine listens on.")
     engine_port: int = Field(8081, ge=1, le=65535, description="Port the engine listens on.")
     model_bundle: Path = Field(
-        Path(".dejavec/models/all-MiniLM-L6-v2-int8"), description="Folder of the model bundle to serve."
+        Path(".dejavec/models/all-MiniLM-L6-v2"), description="Folder of the model bundle to serve."
     )
     allow_unverified_bundle: bool = Field(
         False,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from engine.build.bert_weights import BertWeights, Layer, LayerNorm
+from engine.build.bert_weights import BertWeights, Layer, LayerNorm, Outliers
 from engine.build.linears import Linears
 from engine.build.onnx_writer import CONTRIB, GraphWriter
 from engine.bundle import Pooling
@@ -99,8 +99,21 @@ class _BertGraph:
         x = self._norm(self._graph.op("Add", out, x), layer.attention_norm, f"{name}.attention_norm")
         wide = self._linear(x, f"{name}.up", layer.up.weight, None)
         active, lowest = self._activation(wide, f"{name}.up.bias", layer.up.bias)
-        down = self._linear(active, f"{name}.down", layer.down.weight, layer.down.bias, lowest)
+        bias = layer.down.bias if layer.outliers is None else None
+        down = self._linear(active, f"{name}.down", layer.down.weight, bias, lowest)
+        if layer.outliers is not None:
+            down = self._graph.op("Add", down, self._outliers(x, layer.outliers, f"{name}.outliers"))
         return self._norm(self._graph.op("Add", down, x), layer.norm, f"{name}.norm")
+
+    def _outliers(self, x: str, outliers: Outliers, name: str) -> str:
+        """What the neurons kept apart add to the layer's output, its bias included; float32 throughout."""
+        graph = self._graph
+        wide = graph.op("MatMul", x, graph.constant(f"{name}.up", outliers.up.weight))
+        active, _ = self._activation(wide, f"{name}.up.bias", outliers.up.bias)
+        down = outliers.down
+        return graph.op(
+            "Gemm", active, graph.constant(f"{name}.down", down.weight), graph.constant(f"{name}.down.bias", down.bias)
+        )
 
     def _attention(self, x: str, layer: Layer, name: str, places: HeadPlaces) -> str:
         """Scaled dot products over the padded heads, float32[B, heads, S, head_size] each; back to packed tokens.

@@ -5,11 +5,12 @@ kept as [inputs, outputs], so that a linear layer is `x @ weight + bias`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from engine.build.errors import CheckpointError, UnsupportedModel
@@ -38,6 +39,17 @@ class LayerNorm:
 
 
 @dataclass(frozen=True, slots=True)
+class Outliers:
+    """Feed-forward neurons kept apart: up as a Linear of their own, and what they add to the layer's output.
+
+    up: weight float32[hidden, n]; down: float32[n, hidden], whose bias is the layer's.
+    """
+
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One encoder layer, in the order it is computed."""
 
@@ -49,6 +61,20 @@ class Layer:
     up: Linear
     down: Linear
     norm: LayerNorm
+    outliers: Outliers | None = None
+
+    def with_outliers(self, neurons: npt.NDArray[np.intp]) -> "Layer":
+        """The same layer with some feed-forward neurons, int[n], kept apart; `down` then adds no bias of its own."""
+        if not len(neurons):
+            return self
+        up, down = self.up, self.down
+        apart = Outliers(
+            Linear(np.ascontiguousarray(up.weight[:, neurons]), up.bias[neurons]),
+            Linear(np.ascontiguousarray(down.weight[neurons]), down.bias),
+        )
+        rest = Linear(np.delete(up.weight, neurons, axis=1), np.delete(up.bias, neurons))
+        down_rest = Linear(np.delete(down.weight, neurons, axis=0), np.zeros_like(down.bias))
+        return replace(self, up=rest, down=down_rest, outliers=apart)
 
 
 @dataclass(frozen=True, slots=True)

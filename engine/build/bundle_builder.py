@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,17 +22,17 @@ from engine.build.calibration import CalibrationTexts, read_texts
 from engine.build.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
 from engine.build.choices import Choices, choose
 from engine.build.errors import CheckpointError
-from engine.build.half import to_half
-from engine.build.kernel_probe import write_kernel_probe
+from engine.build.graph_step import GraphInputs, Made, check_vectors, make_graph
 from engine.build.onnx_writer import OPSET
 from engine.build.probe_step import make_probe
-from engine.build.quality import compare, count_batch_dependent, demand, lengths_to_check
-from engine.build.quantize import ALPHA, FIXED_ALPHA, Head, write_fp32, write_int8
-from engine.build.running import Run, open_graph
+from engine.build.quality import cosine_report, count_batch_dependent, demand, lengths_to_check
+from engine.build.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, Head, write_fp32
+from engine.build.rounding import PAIR_LIMIT
+from engine.build.running import Run, embed, open_graph
 from engine.bundle import (
     BUNDLE_FILE,
+    CHECK_FILE,
     GRAPH_FILE,
-    KERNEL_PROBE_FILE,
     PROBE_FILE,
     TOKENIZER_FILE,
     Bundle,
@@ -47,7 +47,7 @@ from engine.bundle import (
 from engine.protocol import Int32Array
 from engine.quality_bar import shortfalls
 
-BUILDER_VERSION = 2  # raise it whenever the same inputs give another graph or tokenizer
+BUILDER_VERSION = 3  # raise it whenever the same inputs give another graph or tokenizer
 BUILDING_SUFFIX = ".building"
 MAX_CORPUS_TEXTS = 50_000  # a sample of a larger probe corpus; fitting takes minutes
 
@@ -62,7 +62,7 @@ class BuildOptions:
     pooling: Pooling | None = None
     prompts: Mapping[str, str] | None = None
     name: str | None = None
-    precision: Precision = "int8"
+    precision: Precision | None = None  # the fastest exact one on this CPU: INT8, or FP32
     force: bool = False  # build again what is there, and keep a graph that is under the bar
     probe_corpus: Path | None = None  # texts the semantic tier's probe is fitted to; None: the quick form
 
@@ -81,15 +81,19 @@ class _Plan:
     def name(self) -> str:
         return self.options.name or self.checkpoint.name
 
+    def head(self) -> Head:
+        """What comes after the encoder."""
+        return Head(self.choices.pooling, self.choices.normalize)
+
     def inputs(self) -> dict[str, Any]:
         """What decides the bundle's content: a bundle whose recipe says the same need not be built again."""
         return {
             "builder_version": BUILDER_VERSION,
             "model": self.name,
-            "precision": self.options.precision,
+            "precision": self.options.precision or "fastest",
             "source_sha256": self.checkpoint.weights_sha256,
             "tokenizer_source_sha256": sha256_of(self.checkpoint.folder / TOKENIZER_FILE),
-            "calibration_sha256": self.texts.sha256 if self.options.precision == "int8" else None,
+            "calibration_sha256": self.texts.sha256 if self.options.precision in ("int8", None) else None,
             "pooling": self.choices.pooling,
             "normalize": self.choices.normalize,
             "max_tokens": self.choices.max_tokens,
@@ -107,7 +111,7 @@ def build_bundle(
     pooling: Pooling | None = None,
     prompts: Mapping[str, str] | None = None,
     name: str | None = None,
-    precision: Precision = "int8",
+    precision: Precision | None = None,
     force: bool = False,
     probe_corpus: Path | None = None,
     progress: Progress = lambda _: None,
@@ -181,27 +185,24 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     tokenizer = _write_tokenizer(plan, folder)
     progress("reading the weights")
     weights = read_weights(plan.checkpoint.folder / WEIGHTS_FILE, plan.shape)
-    head = Head(plan.choices.pooling, plan.choices.normalize)
-    reference = write_fp32(weights, head)
-    if plan.options.precision == "fp32":
-        graph = reference
-    elif plan.options.precision == "fp16":
-        graph = to_half(reference)
-    else:
-        progress(f"calibrating on {len(plan.texts.calibrate)} texts ({plan.texts.n_skipped} lines skipped)")
-        graph = write_int8(weights, head, _encode(tokenizer, plan.texts.calibrate))
-    _write_model(graph, folder / GRAPH_FILE)
-    _write_model(write_kernel_probe(), folder / KERNEL_PROBE_FILE)
-    run = open_graph(graph)
+    reference = write_fp32(weights, plan.head())
+    made = make_graph(
+        GraphInputs(weights, plan.head(), reference, plan.texts, partial(_encode, tokenizer)),
+        plan.options.precision,
+        progress,
+    )
+    _write_model(made.graph, folder / GRAPH_FILE)
+    run = open_graph(made.graph)
+    _write_file(folder / CHECK_FILE, check_vectors(run, open_graph(reference), partial(_encode, tokenizer)).to_bytes())
     ordinary = (*plan.texts.calibrate, *plan.texts.hold_out)
     probe = make_probe(run, partial(_encode, tokenizer), tokenizer, ordinary, _probe_corpus(plan), progress)
     _write_file(folder / PROBE_FILE, probe.to_bytes())
-    quality = _measure(plan, run, reference, tokenizer, progress)
+    quality = _measure(plan, made, reference, tokenizer, progress)
     if not plan.options.force:
         demand(quality)
-    for shortfall in shortfalls(quality) if plan.options.precision != "fp32" else ():
+    for shortfall in shortfalls(quality) if made.precision != "fp32" else ():
         progress(f"UNDER THE ENGINE'S BAR: {shortfall}; `dejavec model verify` tells more")
-    bundle = _describe(plan, folder, quality, probe.meta)
+    bundle = _describe(plan, folder, made.precision, quality, probe.meta)
     _write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
     progress(f"built in {time.perf_counter() - started_s:.1f} s")
     return bundle
@@ -231,17 +232,27 @@ def _probe_corpus(plan: _Plan) -> list[str]:
 
 
 def _measure(
-    plan: _Plan, run: Run, reference: onnx.ModelProto, tokenizer: Tokenizer, progress: Progress
+    plan: _Plan, made: Made, reference: onnx.ModelProto, tokenizer: Tokenizer, progress: Progress
 ) -> dict[str, float]:
-    """Figures for `Bundle.quality`, each told as it is known."""
+    """Figures for `Bundle.quality`, each reported as it is known."""
     quality: dict[str, float] = {}
-    if plan.options.precision != "fp32":
+    run = open_graph(made.graph)
+    if made.precision != "fp32":
         progress("comparing with FP32")
-        quality |= compare(run, open_graph(reference), _encode(tokenizer, plan.texts.hold_out))
+        texts = _encode(tokenizer, plan.texts.hold_out)
+        fp32 = embed(open_graph(reference), texts)
+        quality |= cosine_report(embed(run, texts), fp32)
         progress(
-            f"cosine to FP32 over {len(plan.texts.hold_out)} texts: mean {quality['cosine_mean']:.5f},"
+            f"cosine to FP32 over {len(texts)} texts: mean {quality['cosine_mean']:.5f},"
             f" 1st percentile {quality['cosine_p1']:.5f}, min {quality['cosine_min']:.5f}"
         )
+        if made.nearest is not None:
+            without = cosine_report(embed(open_graph(made.nearest), texts), fp32)
+            progress(
+                f"without GPTQ, each weight rounded to the nearest: mean {without['cosine_mean']:.5f},"
+                f" min {without['cosine_min']:.5f}"
+            )
+            quality |= {f"{name}_nearest": without[name] for name in ("cosine_mean", "cosine_min")}
     quality |= _batch_dependence(plan, run)
     progress(
         f"texts whose vector changes with their batch: {quality['batch_dependent_texts']:.0f}"
@@ -256,7 +267,9 @@ def _batch_dependence(plan: _Plan, run: Run) -> dict[str, float]:
     return {"batch_checked_texts": float(len(lengths_to_check(max_tokens))), "batch_dependent_texts": float(changed)}
 
 
-def _describe(plan: _Plan, folder: Path, quality: dict[str, float], probe: dict[str, Any]) -> Bundle:
+def _describe(
+    plan: _Plan, folder: Path, precision: Precision, quality: dict[str, float], probe: dict[str, Any]
+) -> Bundle:
     recipe: dict[str, Any] = {
         "inputs": plan.inputs(),
         "opset": OPSET,
@@ -264,9 +277,10 @@ def _describe(plan: _Plan, folder: Path, quality: dict[str, float], probe: dict[
         "revision": plan.checkpoint.revision,
         "probe": probe,
     }
-    if plan.options.precision == "int8":
+    if precision == "int8":
         recipe["smoothquant_alpha"] = ALPHA
         recipe["fixed_steps_alpha"] = FIXED_ALPHA
+        recipe["weight_rounding"] = {"method": "gptq", "pair_limit": PAIR_LIMIT, "outlier_neurons": OUTLIER_NEURONS}
         recipe["calibration"] = {
             "file": "built-in" if plan.options.calibration_file is None else plan.options.calibration_file.name,
             "texts": len(plan.texts.calibrate),
@@ -281,7 +295,8 @@ def _describe(plan: _Plan, folder: Path, quality: dict[str, float], probe: dict[
         tokenizer_sha256=sha256_of(folder / TOKENIZER_FILE),
         graph_sha256=sha256_of(folder / GRAPH_FILE),
         probe_sha256=sha256_of(folder / PROBE_FILE),
-        precision=plan.options.precision,
+        check_sha256=sha256_of(folder / CHECK_FILE),
+        precision=precision,
         dimensions=plan.shape.hidden,
         max_tokens=choices.max_tokens,
         vocab_size=plan.shape.vocab_size,
@@ -295,7 +310,7 @@ def _describe(plan: _Plan, folder: Path, quality: dict[str, float], probe: dict[
     )
 
 
-def _encode(tokenizer: Tokenizer, texts: tuple[str, ...]) -> list[Int32Array]:
+def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Int32Array]:
     return [np.array(encoding.ids, dtype=np.int32) for encoding in tokenizer.encode_batch(list(texts))]
 
 

@@ -1,27 +1,26 @@
-"""Calibration texts: read from a file of any size, split for measuring, and turned into activation peaks.
+"""Calibration texts: read from a file of any size and split for measuring.
 
 Reading keeps a bounded sample, drawn with a fixed seed, so that the same file always gives the same bundle.
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import orjson
 
 from engine.build.errors import CalibrationError
-from engine.build.running import BATCH_SIZE, Run
 from engine.bundle import sha256_of
-from engine.feeds import feeds
-from engine.protocol import Float32Array, Int32Array
 
 DEFAULT_FILE = Path(__file__).with_name("calibration.txt")
 DEFAULT_HOLD_OUT = Path(__file__).with_name("hold_out.txt")  # ordinary texts that measure, and never calibrate
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 SAMPLE_SIZE = 400  # peaks settle well before
 HOLD_OUT_EVERY = 4  # every fourth text measures the finished graph instead of calibrating it
+MAX_SINGLE_WORDS = 600
+WORD = re.compile(r"\w+")
 FEWEST_TO_SPLIT = 16  # with fewer texts the same ones do both
 
 
@@ -43,8 +42,7 @@ def read_texts(path: Path | None, sample_size: int = SAMPLE_SIZE) -> Calibration
     """
     if path is None:
         texts = read_texts(DEFAULT_FILE, sample_size)
-        ordinary = tuple(text for text in _lines(DEFAULT_HOLD_OUT) if text)
-        return replace(texts, hold_out=texts.hold_out + ordinary)
+        return replace(texts, hold_out=texts.hold_out + built_in_hold_out())
     sample: list[str] = []
     draw = random.Random(0)  # noqa: S311  # a reproducible sample, no secret
     n_lines = n_texts = 0
@@ -97,13 +95,17 @@ def _parse_json(line: bytes) -> str | None:
     return (text.strip() or None) if isinstance(text, str) else None
 
 
-def activation_peaks(run: Run, texts: Sequence[Int32Array]) -> dict[str, Float32Array]:
-    """The largest magnitude of each channel, float32[K], at each site of an observed graph, over all `texts`."""
-    peaks: dict[str, Float32Array] = {}
-    ordered = sorted(texts, key=len)
-    for start in range(0, len(ordered), BATCH_SIZE):
-        for output, peak in run(feeds(ordered[start : start + BATCH_SIZE])).items():
-            if output.startswith("peak."):
-                site = output.removeprefix("peak.")
-                peaks[site] = np.maximum(peaks[site], peak) if site in peaks else peak
-    return peaks
+def built_in_hold_out() -> tuple[str, ...]:
+    """Ordinary texts of all lengths, single words among them, that never calibrate."""
+    return tuple(text for text in _lines(DEFAULT_HOLD_OUT) if text)
+
+
+def with_single_words(texts: Sequence[str], most: int = MAX_SINGLE_WORDS) -> list[str]:
+    """`texts`, and words of theirs as texts of their own.
+
+    In a text of one word two of three tokens are the special ones around it, with larger activations than other
+    tokens have: rounding that has seen them keeps very short texts closer to FP32.
+    """
+    words = dict.fromkeys(word for text in texts for word in WORD.findall(text))
+    drawn = random.Random(0).sample(list(words), min(most, len(words)))  # noqa: S311  # reproducible, no secret
+    return [*texts, *drawn]

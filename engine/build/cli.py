@@ -40,7 +40,12 @@ def model() -> None:
 
 @model.command()
 @click.argument("source", required=False)
-@click.option("--out", "--output", type=click.Path(path_type=Path), help="Bundle folder [.dejavec/models/NAME-int8].")
+@click.option(
+    "--out",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Bundle folder [.dejavec/models/NAME, or NAME-PRECISION where one is given].",
+)
 @click.option(
     "--calibration-file",
     type=click.Path(path_type=Path),
@@ -49,7 +54,11 @@ def model() -> None:
 @click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Instead of what the checkpoint says.")
 @click.option("--prompts", help='JSON object or file, {"query": "query: "}, instead of what the checkpoint says.')
 @click.option("--name", help="The name clients use for this model.")
-@click.option("--precision", type=click.Choice(get_args(Precision)), default="int8", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    help="fp16 is for GPUs. Default: the fastest exact one on this CPU, which is int8 unless fp32 measures faster.",
+)
 @click.option(
     "--probe-corpus",
     type=click.Path(path_type=Path),
@@ -63,7 +72,7 @@ def build(
     pooling: str | None,
     prompts: str | None,
     name: str | None,
-    precision: str,
+    precision: str | None,
     probe_corpus: Path | None,
     force: bool,
 ) -> None:
@@ -76,7 +85,7 @@ def build(
         given_prompts = None if prompts is None else _read_prompts(prompts)
         source = source or str(default_checkpoint())
         if out is None:
-            out = DEFAULT_FOLDER / f"{name or open_checkpoint(source).name}-{precision}"
+            out = DEFAULT_FOLDER / "-".join(filter(None, [name or open_checkpoint(source).name, precision]))
         with _progress(console) as progress:
             bundle = build_bundle(
                 source,
@@ -85,7 +94,7 @@ def build(
                 pooling=cast(Pooling | None, pooling),
                 prompts=given_prompts,
                 name=name,
-                precision=cast(Precision, precision),
+                precision=cast(Precision | None, precision),
                 force=force,
                 probe_corpus=probe_corpus,
                 progress=progress,

@@ -6,27 +6,28 @@ INT8, for an input x of T rows (one per token) and a weight W:
     q[t, k]  = round(x[t, k] / scale[t]) + 128          uint8, `QuantizeLinear` with axis 0
     y[t, n]  = scale[t] * channel_scale[n] * sum_k (q[t, k] - 128) * w[k, n]
 
-The sum is exact in int32, and `MatMulIntegerToFloat` multiplies by the channel scales while it writes it out.
+The sum is exact in int32 on every CPU, because weights are rounded within the bounds of `engine.build.rounding`, and
+`MatMulIntegerToFloat` multiplies by the channel scales while it writes it out.
 An input that never falls below some number (GELU's -0.17) gets a lower zero point and so almost a bit more.
 An input whose range is known well enough can have fixed steps instead, one per channel: no peak to look for, no row
 scale to multiply by, and the bias is added on the way out.
 SmoothQuant (Xiao et al., 2023, eq. 4): x is divided and W multiplied by s[k] = max|x_k|^a / max|W_k|^(1-a).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from engine.build.onnx_writer import CONTRIB, GraphWriter, Int8Array
+from engine.build.rounding import GPTQ_PAIRS, Rounding, round_weight
 from engine.protocol import Float32Array
 
 ZERO_POINT = 128
 LARGEST = 127.0
-BOUNDED_ZERO_POINT = 16
+BOUNDED_ZERO_POINT = 24  # 12 to 32 differ little on MiniLM; at 8 the coarser steps cost .0001 of cosine
 BOUNDED_LARGEST = 255.0 - BOUNDED_ZERO_POINT
-TINY = 1e-12  # a channel of zeros still needs a scale
 SMOOTHING_FLOOR = 1e-5
 
 
@@ -60,7 +61,7 @@ class Linears(Protocol):
 
 
 class Fp32Linears:
-    """Plain float32. With `observe`, the graph also returns each input's peak per channel as `peak.<site>`."""
+    """Plain float32. With `observe`, the graph also returns each input, float32[T, K], as `input.<site>`."""
 
     approximate_gelu = False
 
@@ -70,8 +71,7 @@ class Fp32Linears:
     def prepare(self, graph: GraphWriter, x: str, site: str, lowest: float | None = None) -> Prepared:
         """`x` itself."""
         if self._observe:
-            peak = graph.op("ReduceMax", graph.op("Abs", x), graph.integers(0), keepdims=0)
-            graph.output(peak, f"peak.{site}", np.float32, ["channels"])
+            graph.output(x, f"input.{site}", np.float32, ["tokens", "channels"])
         return Prepared(x)
 
     def multiply(
@@ -89,6 +89,9 @@ class Fp32Linears:
 class Int8Linears:
     """INT8 with per-channel weights. An input is smoothed where `smoothing` has its s, float32[K]; it is quantised
     with a step per channel, float32[K], where `fixed_steps` has one, and else with a scale per token.
+
+    `grams`: sum of x x^T of each site's input over calibration tokens, float32[K, K], for GPTQ; a site without one is
+    rounded to the nearest. `on_round` is called with each site as its weights are rounded.
     """
 
     approximate_gelu = True
@@ -97,10 +100,16 @@ class Int8Linears:
         self,
         smoothing: Mapping[str, Float32Array],
         fixed_steps: Mapping[str, Float32Array] | None = None,
+        grams: Mapping[str, Float32Array] | None = None,
+        rounding: Rounding = GPTQ_PAIRS,
+        on_round: Callable[[str], None] = lambda _: None,
         rows_like: str = "input_ids",
     ) -> None:
         self._channel_factors = {**smoothing, **(fixed_steps or {})}
         self._fixed = frozenset(fixed_steps or ())
+        self._grams = grams or {}
+        self._rounding = rounding
+        self._on_round = on_round
         self._rows_like = rows_like  # any value in the graph with the shape [T]
         self._zeros: dict[int, str] = {}
 
@@ -128,8 +137,7 @@ class Int8Linears:
         self, graph: GraphWriter, x: Prepared, site: str, name: str, weight: Float32Array, bias: Float32Array | None
     ) -> str:
         """MatMulIntegerToFloat with the channel scales; then the row scales and the bias, where it cannot add it."""
-        factor = self._channel_factors.get(site)
-        quantized, channel_scale = quantize_channels(weight if factor is None else weight * factor[:, None])
+        quantized, channel_scale = self._round(site, weight)
         fused_bias = bias if site in self._fixed else None
         product = graph.op(
             "MatMulIntegerToFloat",
@@ -145,9 +153,18 @@ class Int8Linears:
             return product
         return _add(graph, graph.op("Mul", product, x.row_scale), site, name, bias)
 
+    def _round(self, site: str, weight: Float32Array) -> tuple[Int8Array, Float32Array]:
+        """int8[K, N] and channel scales float32[N] of a weight that meets this site's prepared input."""
+        self._on_round(site)
+        factor, gram = self._channel_factors.get(site), self._grams.get(site)
+        if factor is not None:
+            weight = weight * factor[:, None]
+            gram = None if gram is None else np.asarray(gram / np.outer(factor, factor), np.float32)
+        return round_weight(weight, gram, self._rounding)
+
     def look_up(self, graph: GraphWriter, name: str, table: Float32Array, indices: str) -> str:
         """Gather of int8 rows and of their scales: a quarter of the table's memory."""
-        quantized, scale = quantize_channels(np.ascontiguousarray(table.T))
+        quantized, scale = round_weight(np.ascontiguousarray(table.T), None, Rounding(pair_limit=None))
         rows = graph.op("Gather", graph.constant(name, np.ascontiguousarray(quantized.T)), indices)
         scales = graph.op("Gather", graph.constant(f"{name}.row_scale", scale[:, None]), indices)
         return graph.op("Mul", graph.cast(rows, np.float32), scales)
@@ -170,12 +187,6 @@ def _row_peak(graph: GraphWriter, x: str, lowest: float | None) -> str:
         return graph.op("ReduceMax", graph.op("Abs", x), graph.integers(1), keepdims=0)
     top = graph.op("ReduceMax", x, graph.integers(1), keepdims=0)
     return graph.op("Max", top, graph.number(-lowest * BOUNDED_LARGEST / BOUNDED_ZERO_POINT))
-
-
-def quantize_channels(weight: Float32Array) -> tuple[Int8Array, Float32Array]:
-    """Symmetric int8 per column: float32[K, N] -> int8[K, N] in -127..127 and float32[N], the columns' scales."""
-    scale = (np.maximum(np.abs(weight).max(axis=0), TINY) / LARGEST).astype(np.float32)
-    return np.clip(np.rint(weight / scale), -LARGEST, LARGEST).astype(np.int8), scale
 
 
 def smoothing_scale(peak: Float32Array, weight: Float32Array, alpha: float) -> Float32Array:

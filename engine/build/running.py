@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 
+from engine.cpu_session import open_cpu_session
 from engine.feeds import feeds
 from engine.protocol import Float32Array, Int32Array
 
@@ -18,12 +18,8 @@ Run = Callable[[dict[str, npt.NDArray[Any]]], dict[str, Float32Array]]
 
 def open_graph(model: onnx.ModelProto | bytes, threads: int = 0) -> Run:
     """A function from a graph's inputs to its outputs by name. threads: of one operator; 0 means one per core."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content = model if isinstance(model, bytes) else model.SerializeToString()
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_cpu_session(content, threads)
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: dict[str, npt.NDArray[Any]]) -> dict[str, Float32Array]:

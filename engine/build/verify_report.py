@@ -11,13 +11,11 @@ from rich.table import Table
 from engine.build.verify import Report
 from engine.build.verify_quality import SHORT_TOKENS
 from engine.build.verify_speed import PADDING_LENGTHS
-from engine.quality_bar import LARGEST_LOSS_POINTS, LOWEST_COSINE, LOWEST_MEAN_COSINE, SATURATING_CLASS
+from engine.quality_bar import LARGEST_LOSS_POINTS, LOWEST_COSINE, LOWEST_MEAN_COSINE
 
 MB = 1e6
 KERNELS = {
-    "int8-exact": "uint8 x int8 products are exact on this CPU (VNNI, or the like of it)",
-    SATURATING_CLASS: "uint8 x int8 products saturate on this CPU (no VNNI): its vectors have a fingerprint of their "
-    "own, and the figures below are measured with them and decide",
+    "int8-exact": "integer products, exact on this CPU",
     "fp32": "plain float32",
     "fp16-cpu": "float16 on the CPU, which is slow",
     "fp16-cuda": "float16 on a CUDA GPU",

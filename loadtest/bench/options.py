@@ -19,7 +19,7 @@ from loadtest.texts import TextsError, read_texts
 
 SEED = 0
 OWN_GENERATOR, WRK = "own", "wrk"
-DEFAULT_BUNDLE = Path(".dejavec/models/all-MiniLM-L6-v2-int8")
+DEFAULT_BUNDLE = Path(".dejavec/models/all-MiniLM-L6-v2")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from deploy.embedded_redis import NotAvailable, locate
 from engine.build import build_bundle, default_checkpoint
 from tests.e2e.stack import Run, running
 
-BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2-int8"
+BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2"
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ import psutil
 from tests.e2e.load import MODEL, Load, Tally, true_vectors
 from tests.e2e.stack import Run, running
 
-BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2-int8"
+BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2"
 DEADLINE_S = 5.0
 CLIENTS = 8
 PATIENCE_S = 60.0

@@ -15,7 +15,10 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from engine.bundle import BUNDLE_FILE, GRAPH_FILE, TOKENIZER_FILE, Bundle, sha256_of
+from engine.build.running import open_graph
+from engine.bundle import BUNDLE_FILE, CHECK_FILE, GRAPH_FILE, PROBE_FILE, TOKENIZER_FILE, Bundle, sha256_of
+from engine.check_vectors import CheckVectors
+from engine.feeds import feeds
 from engine.server import DrainingServer, EngineApp, server_config
 from engine.serving import Engine
 from engine.session import Model, open_model
@@ -36,12 +39,16 @@ def write_tiny_bundle(folder: Path, **changes: Any) -> Path:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / TOKENIZER_FILE))
+    (folder / PROBE_FILE).write_bytes(b"")
+    write_check_vectors(folder)
     entries: dict[str, Any] = {
         "model": "tiny",
         "source": "random",
         "source_sha256": "0" * 64,
         "tokenizer_sha256": sha256_of(folder / TOKENIZER_FILE),
         "graph_sha256": sha256_of(folder / GRAPH_FILE),
+        "probe_sha256": sha256_of(folder / PROBE_FILE),
+        "check_sha256": sha256_of(folder / CHECK_FILE),
         "precision": "fp32",
         "dimensions": DIMENSIONS,
         "max_tokens": MAX_TOKENS,
@@ -57,6 +64,14 @@ def write_tiny_bundle(folder: Path, **changes: Any) -> Path:
     bundle = Bundle.model_validate(entries | changes)
     (folder / BUNDLE_FILE).write_text(json.dumps(bundle.model_dump()))
     return folder
+
+
+def write_check_vectors(folder: Path) -> None:
+    """What the folder's graph gives for two texts, as if FP32 gave the same."""
+    run = open_graph((folder / GRAPH_FILE).read_bytes(), 1)
+    texts = (np.array([2, 3], np.int32), np.array([4, 5, 6], np.int32))
+    vectors = np.concatenate([run(feeds([text]))["embeddings"] for text in texts])
+    (folder / CHECK_FILE).write_bytes(CheckVectors(texts, vectors, vectors).to_bytes())
 
 
 def tiny_model(folder: Path, *runs: Run) -> Model:

@@ -17,7 +17,7 @@ from engine.serving import Engine, build_engine
 from engine.settings import EngineSettings
 from tests.integration.engine_under_test import served
 
-BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2-int8"
+BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2"
 WORDS = "card money account transfer the a my is not pending where why how when bank top up cash ATM refund "
 
 

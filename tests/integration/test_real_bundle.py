@@ -26,8 +26,8 @@ Encode = Callable[[list[str]], list[Int32Array]]
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
     """The default bundle, built once."""
-    out = tmp_path_factory.mktemp("models") / "all-MiniLM-L6-v2-int8"
-    return out, build_bundle(str(default_checkpoint()), out)
+    out = tmp_path_factory.mktemp("models") / "all-MiniLM-L6-v2"
+    return out, build_bundle(str(default_checkpoint()), out, precision="int8")
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with the evaluation data")
     parser.add_argument("--cost", action="store_true", help="only time the gateway's side of a look-up")
-    parser.add_argument("--bundle", type=Path, default=Path(".dejavec/models/all-MiniLM-L6-v2-int8"))
+    parser.add_argument("--bundle", type=Path, default=Path(".dejavec/models/all-MiniLM-L6-v2"))
     parser.add_argument("--probe", type=Path, help="a probe file; default: the bundle's")
     parser.add_argument("--cache", type=Path, default=Path(".dejavec/simulation"), help="where true vectors are kept")
     parser.add_argument("--streams", nargs="*", default=list(SOURCES))

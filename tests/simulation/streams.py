@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from engine.bundle import GRAPH_FILE, TOKENIZER_FILE, parse_tokenizer, read_bundle
+from engine.cpu_session import open_cpu_session
 from engine.feeds import feeds
 
 Float32Array = npt.NDArray[np.float32]
@@ -65,9 +65,7 @@ class Teacher:
         bundle = read_bundle(bundle_folder)
         self.hash = bundle.graph_sha256[:12]
         self.tokenizer = parse_tokenizer((bundle_folder / TOKENIZER_FILE).read_bytes(), bundle.max_tokens)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = ort.InferenceSession(bundle_folder / GRAPH_FILE, options, providers=["CPUExecutionProvider"])
+        self._session = open_cpu_session(bundle_folder / GRAPH_FILE)
 
     def tokenize(self, texts: Sequence[str]) -> list[Int32Array]:
         """int32 ids of each text."""

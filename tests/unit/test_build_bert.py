@@ -1,6 +1,7 @@
 """The graph of a tiny random BERT against BERT in numpy, and its vectors' independence of the batch."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from engine.build.bert_graph import write_graph
 from engine.build.bert_weights import read_shape, read_weights
 from engine.build.errors import CheckpointError, UnsupportedModel
-from engine.build.linears import Fp32Linears, Int8Linears, quantize_channels, smoothing_scale
+from engine.build.linears import Fp32Linears, Int8Linears, smoothing_scale
 from engine.build.onnx_writer import GraphWriter
 from engine.build.quality import cosine_report
-from engine.build.quantize import Head, write_int8
+from engine.build.quantize import Head, observe_fp32, outlier_neurons, write_fp32, write_int8
 from engine.build.running import Run, embed, open_graph
 from engine.bundle import Pooling
 from engine.feeds import feeds
@@ -32,7 +33,8 @@ def int8_graph(folder: Path, threads: int = 1, pooling: Pooling = "mean") -> Run
     """The INT8 graph of the tiny checkpoint, calibrated on random texts."""
     shape = read_shape(CONFIG)
     weights = read_weights(folder / "model.safetensors", shape)
-    return open_graph(write_int8(weights, Head(pooling, True), ragged([24] * 20, seed=7)), threads=threads)
+    seen = observe_fp32(weights, ragged([24] * 20, seed=7))
+    return open_graph(write_int8(weights, Head(pooling, True), seen), threads=threads)
 
 
 @pytest.mark.parametrize("kind", ["gelu", "gelu_new", "relu"])
@@ -116,11 +118,22 @@ def test_a_row_of_zeros_stays_zero() -> None:
     np.testing.assert_allclose(y[1], given[1] @ weight, atol=0.2)
 
 
-def test_channels_are_quantized_symmetrically() -> None:
-    """Each column's largest magnitude becomes 127; a column of zeros is no division by zero."""
-    quantized, scale = quantize_channels(np.array([[1.0, 0.0, -4.0], [-2.0, 0.0, 1.0]], np.float32))
-    assert quantized.tolist() == [[64, 0, -127], [-127, 0, 32]]
-    np.testing.assert_allclose(quantized[:, [0, 2]] * scale[[0, 2]], [[1.0, -4.0], [-2.0, 1.0]], atol=0.02)
+def test_outlier_neurons_are_those_with_the_largest_peaks() -> None:
+    """Sixteen of a wide layer, never more than half; in the order in which they stand."""
+    peaks = np.arange(64, dtype=np.float32)
+    peaks[[3, 40]] = 100.0
+    assert outlier_neurons(peaks).tolist() == [3, 40, *range(50, 64)]
+    assert len(outlier_neurons(np.ones(6, np.float32))) == 3
+
+
+def test_neurons_kept_apart_change_nothing_in_fp32(tmp_path: Path) -> None:
+    """The two parts of the feed-forward layer add up to the whole, its bias counted once."""
+    write_checkpoint(tmp_path)
+    weights = read_weights(tmp_path / "model.safetensors", read_shape(CONFIG))
+    apart = replace(weights, layers=tuple(layer.with_outliers(np.array([5, 9, 60])) for layer in weights.layers))
+    head, texts = Head("mean", True), ragged(LENGTHS)
+    whole, parts = (embed(open_graph(write_fp32(each, head)), texts) for each in (weights, apart))
+    np.testing.assert_allclose(parts, whole, atol=2e-6)
 
 
 def test_smoothing_moves_outliers_into_the_weight() -> None:

@@ -1,19 +1,21 @@
 """From a tiny checkpoint to a finished folder: contents, skipping, replacing, refusing."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from engine.build import BuildError, build_bundle, bundle_builder
+from engine import cpu_session
+from engine.build import BuildError, build_bundle, bundle_builder, graph_step
 from engine.build.cli import model as model_command
 from engine.build.errors import CheckpointError, QualityError, UnsupportedModel
-from engine.build.kernel_probe import write_kernel_probe
 from engine.build.quality import demand, lengths_to_check
 from engine.build.running import open_graph
 from engine.bundle import BundleError, check_files, parse_tokenizer, read_bundle
+from engine.check_vectors import CheckVectors, compare
 from engine.feeds import feeds
 from tests.tiny_bert import ragged, write_checkpoint, write_json
 
@@ -33,7 +35,7 @@ def out(tmp_path: Path) -> Path:
 
 def test_a_bundle_is_whole_and_says_what_it_is(source: str, out: Path) -> None:
     """Everything a server needs to know is in `bundle.json`, and its files are those it was made with."""
-    bundle = build_bundle(source, out)
+    bundle = build_bundle(source, out, precision="int8")
     assert read_bundle(out) == bundle
     check_files(out, bundle)
     assert (bundle.model, bundle.precision, bundle.dimensions, bundle.vocab_size) == ("tiny", "int8", 32, 100)
@@ -45,14 +47,14 @@ def test_a_bundle_is_whole_and_says_what_it_is(source: str, out: Path) -> None:
         "bundle.json",
         "model.onnx",
         "tokenizer.json",
-        "kernel_probe.onnx",
+        "check_vectors.npz",
         "probe.npz",
     }
 
 
 def test_the_tokenizer_loses_its_padding_and_its_wrong_limit(source: str, out: Path) -> None:
     """The checkpoint's file cuts at 8 and pads to 8; the model takes 24."""
-    build_bundle(source, out)
+    build_bundle(source, out, precision="int8")
     content = json.loads((out / "tokenizer.json").read_text())
     assert content["padding"] is None
     assert content["truncation"]["max_length"] == 24
@@ -63,17 +65,20 @@ def test_the_tokenizer_loses_its_padding_and_its_wrong_limit(source: str, out: P
 
 def test_the_same_inputs_give_the_same_bytes(source: str, tmp_path: Path) -> None:
     """A second build elsewhere has the same fingerprint."""
-    first, second = build_bundle(source, tmp_path / "a"), build_bundle(source, tmp_path / "b")
+    first, second = (
+        build_bundle(source, tmp_path / "a", precision="int8"),
+        build_bundle(source, tmp_path / "b", precision="int8"),
+    )
     assert (tmp_path / "a" / "model.onnx").read_bytes() == (tmp_path / "b" / "model.onnx").read_bytes()
     assert first.fingerprint("int8-exact") == second.fingerprint("int8-exact")
 
 
 def test_a_bundle_that_is_there_is_not_built_again(source: str, out: Path) -> None:
     """The same inputs: nothing is touched, and it is said."""
-    build_bundle(source, out)
+    build_bundle(source, out, precision="int8")
     before = (out / "model.onnx").stat().st_mtime_ns
     steps: list[str] = []
-    build_bundle(source, out, progress=steps.append)
+    build_bundle(source, out, precision="int8", progress=steps.append)
     assert (out / "model.onnx").stat().st_mtime_ns == before
     assert "already there" in steps[-1]
 
@@ -83,7 +88,7 @@ def test_a_bundle_from_other_inputs_is_replaced(
     source: str, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """Another choice, other calibration texts, another builder, a damaged graph, or the user's wish."""
-    build_bundle(source, out)
+    build_bundle(source, out, precision="int8")
     before = (out / "model.onnx").stat().st_ino
     texts = tmp_path / "texts.txt"
     texts.write_text("w1 w2 w3\nw4 w5\n")
@@ -94,6 +99,7 @@ def test_a_bundle_from_other_inputs_is_replaced(
     build_bundle(
         source,
         out,
+        precision="int8",
         pooling="cls" if change == "pooling" else None,
         calibration_file=texts if change == "calibration" else None,
         force=change == "force",
@@ -106,14 +112,14 @@ def test_a_build_that_fails_leaves_the_old_bundle_and_no_litter(
     source: str, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of a bundle is never to be seen."""
-    bundle = build_bundle(source, out)
+    bundle = build_bundle(source, out, precision="int8")
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_builder, "write_kernel_probe", fail)
+    monkeypatch.setattr(bundle_builder, "make_probe", fail)
     with pytest.raises(OSError, match="No space"):
-        build_bundle(source, out, force=True)
+        build_bundle(source, out, precision="int8", force=True)
     check_files(out, bundle)
     assert [path.name for path in out.parent.iterdir() if path.is_dir()] == [out.name]
 
@@ -123,7 +129,7 @@ def test_what_a_killed_build_left_is_removed(source: str, out: Path) -> None:
     left = out.parent / f".{out.name}.abc.building"
     left.mkdir(parents=True)
     (left / "model.onnx").write_bytes(b"half")
-    build_bundle(source, out)
+    build_bundle(source, out, precision="int8")
     assert not left.exists()
 
 
@@ -132,7 +138,7 @@ def test_fp32_bundles_are_built_by_the_same_graph(source: str, tmp_path: Path) -
     exact = build_bundle(source, tmp_path / "fp32", precision="fp32")
     assert exact.precision == "fp32"
     assert "cosine_mean" not in exact.quality
-    build_bundle(source, tmp_path / "int8")
+    build_bundle(source, tmp_path / "int8", precision="int8")
     vectors = [
         open_graph((tmp_path / name / "model.onnx").read_bytes())(feeds(ragged([9])))["embeddings"][0]
         for name in ("fp32", "int8")
@@ -142,7 +148,7 @@ def test_fp32_bundles_are_built_by_the_same_graph(source: str, tmp_path: Path) -
 
 def test_names_prompts_and_precision_are_part_of_the_inputs(source: str, out: Path) -> None:
     """What is given is what the bundle says."""
-    bundle = build_bundle(source, out, name="mine", prompts={"query": "q: "})
+    bundle = build_bundle(source, out, precision="int8", name="mine", prompts={"query": "q: "})
     assert (bundle.model, bundle.prompts, bundle.provenance["prompts"]) == ("mine", {"query": "q: "}, "given")
 
 
@@ -152,7 +158,7 @@ def test_a_tokenizer_with_too_many_tokens_is_refused(source: str, out: Path) -> 
     write_checkpoint(Path(source), vocab_size=50)
     assert config["vocab_size"] > 50
     with pytest.raises(CheckpointError, match=r"knows 100 tokens, config\.json says 50"):
-        build_bundle(source, out)
+        build_bundle(source, out, precision="int8")
     assert not out.exists()
 
 
@@ -160,7 +166,7 @@ def test_an_unknown_architecture_leaves_nothing_behind(source: str, out: Path) -
     """The error comes before anything is written."""
     write_json(Path(source) / "config.json", {"model_type": "t5"})
     with pytest.raises(UnsupportedModel, match="'t5'"):
-        build_bundle(source, out)
+        build_bundle(source, out, precision="int8")
     assert not out.parent.exists()
 
 
@@ -182,11 +188,56 @@ def test_lengths_to_check_stay_inside_the_limit() -> None:
     assert lengths_to_check(8)[-1] == 8
 
 
-def test_the_kernel_probe_shows_the_exact_product_beside_the_kernels() -> None:
-    """64 times 255 times 127 and its negative; this machine may or may not agree."""
-    outputs = open_graph(write_kernel_probe())({"a": np.full((1, 64), 255, np.uint8)})
-    assert outputs["expected"].tolist() == [[64 * 255 * 127, -64 * 255 * 127] * 16]
-    assert outputs["result"].shape == (1, 32)
+def test_the_report_shows_what_gptq_gained(source: str, out: Path) -> None:
+    """Beside the graph's own figures stand those of weights rounded to the nearest, on the same texts."""
+    steps: list[str] = []
+    bundle = build_bundle(source, out, precision="int8", progress=steps.append)
+    assert any(step.startswith("without GPTQ, each weight rounded to the nearest: mean 0.9") for step in steps)
+    assert "rounding weights (GPTQ): layer 2 of 2" in steps
+    assert bundle.quality["cosine_mean_nearest"] < 1
+    assert bundle.recipe["weight_rounding"]["method"] == "gptq"
+
+
+@pytest.mark.parametrize(("ratio", "precision"), [(1.6, "int8"), (0.7, "fp32")])
+def test_the_faster_precision_is_taken_unless_one_is_given(
+    source: str, out: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, precision: str
+) -> None:
+    """The ratio is measured on this machine; what was measured and chosen is reported."""
+    monkeypatch.setattr(graph_step, "speed_ratio", lambda *_: ratio)
+    steps: list[str] = []
+    assert build_bundle(source, out, progress=steps.append).precision == precision
+    assert any(f"INT8 computes {ratio:.2f} x" in step for step in steps)
+    assert build_bundle(source, tmp_of(out), precision="int8").precision == "int8"
+
+
+def tmp_of(out: Path) -> Path:
+    """Another folder beside it."""
+    return out.with_name("given")
+
+
+def test_check_vectors_are_of_built_in_texts(source: str, out: Path, tmp_path: Path) -> None:
+    """A bundle may be handed on, and must not carry what it was calibrated with."""
+    (tmp_path / "texts.txt").write_text("w1 w2 w3\n" * 3)
+    build_bundle(source, out, precision="int8", calibration_file=tmp_path / "texts.txt")
+    check = CheckVectors.from_bytes((out / "check_vectors.npz").read_bytes())
+    assert not any(text.tolist() == [2, 5, 6, 7, 3] for text in check.texts)
+    assert compare(opened(out), check).identical
+
+
+def opened(folder: Path) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """The folder's graph, from texts to vectors."""
+    run = open_graph((folder / "model.onnx").read_bytes())
+    return lambda texts: run(feeds(texts))["embeddings"]
+
+
+def test_a_cpu_without_exact_products_gets_no_int8_bundle(
+    source: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the precision that works."""
+    monkeypatch.setattr(cpu_session, "integer_products", lambda: "inexact")
+    with pytest.raises(QualityError, match="--precision fp32"):
+        build_bundle(source, out, precision="int8")
+    assert build_bundle(source, out, precision="fp32").precision == "fp32"
 
 
 def test_a_folder_that_is_no_bundle_is_told_apart(tmp_path: Path) -> None:
@@ -198,7 +249,9 @@ def test_a_folder_that_is_no_bundle_is_told_apart(tmp_path: Path) -> None:
 def test_the_command_builds_shows_and_explains(source: str, tmp_path: Path) -> None:
     """`model build` tells every choice and where it came from; `model show` tells it again."""
     runner, out = CliRunner(), tmp_path / "b"
-    built = runner.invoke(model_command, ["build", source, "--out", str(out), "--prompts", '{"query": "q: "}'])
+    built = runner.invoke(
+        model_command, ["build", source, "--out", str(out), "--precision", "int8", "--prompts", '{"query": "q: "}']
+    )
     assert built.exit_code == 0, built.output
     assert "pooling: 'mean', from 1_Pooling/config.json" in built.output
     assert "prompts: {'query': 'q: '}, from given" in built.output

@@ -14,6 +14,8 @@ FIELDS: dict[str, object] = {
     "source_sha256": "1" * 64,
     "tokenizer_sha256": "2" * 64,
     "graph_sha256": "3" * 64,
+    "probe_sha256": "5" * 64,
+    "check_sha256": "6" * 64,
     "precision": "int8",
     "dimensions": 32,
     "max_tokens": 24,
@@ -37,7 +39,7 @@ def bundle(**changes: object) -> Bundle:
 def test_the_fingerprint_changes_with_whatever_changes_a_vector(change: dict[str, object]) -> None:
     """Graph, tokenizer, length; and the kernel class it runs with."""
     assert bundle().fingerprint("int8-exact") != bundle(**change).fingerprint("int8-exact")
-    assert bundle().fingerprint("int8-exact") != bundle().fingerprint("int8-saturating")
+    assert bundle().fingerprint("int8-exact") != bundle().fingerprint("fp32")
 
 
 def test_the_fingerprint_does_not_change_with_names_or_prompts() -> None:
@@ -62,16 +64,14 @@ def test_a_description_of_another_kind_is_refused(tmp_path: Path, content: str) 
 
 def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
     """Their hashes are part of the fingerprint, so they must be what they say."""
-    (tmp_path / "model.onnx").write_bytes(b"graph")
-    (tmp_path / "tokenizer.json").write_bytes(b"tokenizer")
-    hashes = {
-        "graph_sha256": sha256_of(tmp_path / "model.onnx"),
-        "tokenizer_sha256": sha256_of(tmp_path / "tokenizer.json"),
-    }
+    files = {"graph": "model.onnx", "tokenizer": "tokenizer.json", "probe": "probe.npz", "check": "check_vectors.npz"}
+    for name in files.values():
+        (tmp_path / name).write_bytes(name.encode())
+    hashes = {f"{kind}_sha256": sha256_of(tmp_path / name) for kind, name in files.items()}
     check_files(tmp_path, bundle(**hashes))
-    (tmp_path / "probe.npz").write_bytes(b"probe")
-    with pytest.raises(BundleError, match=r"probe\.npz is not the file"):
-        check_files(tmp_path, bundle(**hashes, probe_sha256="5" * 64))
+    for kind in ("probe", "check"):
+        with pytest.raises(BundleError, match=rf"{files[kind]} is not the file"):
+            check_files(tmp_path, bundle(**hashes | {f"{kind}_sha256": "0" * 64}))
     (tmp_path / "model.onnx").write_bytes(b"another")
     with pytest.raises(BundleError, match=r"model\.onnx is not the file"):
         check_files(tmp_path, bundle(**hashes))

@@ -2,11 +2,13 @@
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.bundle import BundleError
+from engine.check_vectors import Agreement
 from engine.quality_bar import (
     Verification,
     admit,
@@ -21,6 +23,7 @@ from engine.settings import EngineSettings
 from tests.integration.engine_under_test import ONE_CORE, write_tiny_bundle
 from tests.unit.test_bundle import bundle
 
+SAME = Agreement(lowest=1.0, identical=True, fp32_mean=0.9995, fp32_lowest=0.997, digest="00")
 GOOD = {"cosine_mean": 0.9991, "cosine_min": 0.9952, "batch_dependent_texts": 0.0, "batch_checked_texts": 24.0}
 
 
@@ -61,21 +64,21 @@ def test_a_task_may_lose_two_tenths_of_a_point() -> None:
 
 def test_the_builds_own_figures_decide_at_first(tmp_path: Path) -> None:
     """The message names figure, bar and remedies."""
-    admit(tmp_path, bundle(quality=GOOD), "int8-exact", allow_unverified=False)
+    admit(tmp_path, bundle(quality=GOOD), "int8-exact", SAME, allow_unverified=False)
     with pytest.raises(BundleError, match=r"bundle\.json: cosine to FP32 is 0\.99000.*ALLOW_UNVERIFIED_BUNDLE=true"):
-        admit(tmp_path, bundle(quality=GOOD | {"cosine_mean": 0.99}), "int8-exact", allow_unverified=False)
+        admit(tmp_path, bundle(quality=GOOD | {"cosine_mean": 0.99}), "int8-exact", SAME, allow_unverified=False)
     with pytest.raises(BundleError, match="is not known"):
-        admit(tmp_path, bundle(quality={}), "int8-exact", allow_unverified=False)
+        admit(tmp_path, bundle(quality={}), "int8-exact", SAME, allow_unverified=False)
 
 
 def test_fp32_passes(tmp_path: Path) -> None:
     """It is the measure itself."""
-    admit(tmp_path, bundle(precision="fp32"), "fp32", allow_unverified=False)
+    admit(tmp_path, bundle(precision="fp32"), "fp32", SAME, allow_unverified=False)
 
 
 def test_a_setting_serves_it_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And the log says so."""
-    admit(tmp_path, bundle(), "int8-exact", allow_unverified=True)
+    admit(tmp_path, bundle(), "int8-exact", SAME, allow_unverified=True)
     assert "served because DEJAVEC_ALLOW_UNVERIFIED_BUNDLE says so" in caplog.text
 
 
@@ -83,10 +86,10 @@ def test_a_verification_wins_both_ways(tmp_path: Path) -> None:
     """It was made on this machine, with these kernels, perhaps on the user's own texts."""
     path = verification_file(tmp_path, "int8-exact")
     path.write_text(verification([]))
-    admit(tmp_path, bundle(quality={}), "int8-exact", allow_unverified=False)
+    admit(tmp_path, bundle(quality={}), "int8-exact", SAME, allow_unverified=False)
     path.write_text(verification(["retrieval is 3.00 below FP32"]))
     with pytest.raises(BundleError, match=r"verified-int8-exact\.json: retrieval is 3\.00 below FP32"):
-        admit(tmp_path, bundle(quality=GOOD), "int8-exact", allow_unverified=False)
+        admit(tmp_path, bundle(quality=GOOD), "int8-exact", SAME, allow_unverified=False)
 
 
 @pytest.mark.parametrize("content", ["{", verification([], graph="4" * 64), verification([], kernel_class="int8-x")])
@@ -96,14 +99,26 @@ def test_a_verification_of_something_else_is_none(tmp_path: Path, content: str) 
     assert read_verification(tmp_path, bundle(), "int8-exact") is None
 
 
-def test_without_vnni_the_log_asks_for_a_verification(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The bundle may have been measured elsewhere; once verified here, nothing is asked."""
-    admit(tmp_path, bundle(quality=GOOD), "int8-saturating", allow_unverified=False)
-    assert "dejavec model verify" in caplog.text
-    caplog.clear()
-    verification_file(tmp_path, "int8-saturating").write_text(verification([], kernel_class="int8-saturating"))
-    admit(tmp_path, bundle(quality=GOOD), "int8-saturating", allow_unverified=False)
-    assert not caplog.text
+@pytest.mark.parametrize("lowest", [0.9989, math.nan])
+def test_a_machine_with_other_vectors_is_refused(
+    tmp_path: Path, lowest: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They would share a cache with the builder's; FP32 is no exception, a setting is."""
+    here = replace(SAME, lowest=lowest, identical=False)
+    for precision, kernel_class in (("int8", "int8-exact"), ("fp32", "fp32")):
+        other = bundle(quality=GOOD, precision=precision)
+        with pytest.raises(BundleError, match=r"gives other vectors on this machine.*Build it here"):
+            admit(tmp_path, other, kernel_class, here, allow_unverified=False)
+    admit(tmp_path, bundle(quality=GOOD), "int8-exact", here, allow_unverified=True)
+    assert "served because" in caplog.text
+
+
+def test_what_this_machine_computes_wins_over_every_file(tmp_path: Path) -> None:
+    """A bundle that passed elsewhere, and a verification from another machine."""
+    here = replace(SAME, fp32_mean=0.9964, fp32_lowest=0.98)
+    verification_file(tmp_path, "int8-exact").write_text(verification([]))
+    with pytest.raises(BundleError, match=r"check_vectors\.npz on this machine: cosine to FP32 is 0\.99640"):
+        admit(tmp_path, bundle(quality=GOOD), "int8-exact", here, allow_unverified=False)
 
 
 def test_the_engine_asks_before_it_serves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,96 @@
+"""The one place that opens sessions: exact products on this machine, and what happens where they are not."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from engine import cpu_session
+from engine.build.kernel_check import extreme_weights, write_kernel_check
+from engine.build.onnx_writer import GraphWriter
+from engine.build.rounding import exceeds_pair_limit
+from engine.cpu_session import (
+    KERNEL_CHECK,
+    UNSIGNED_WEIGHTS,
+    InexactProducts,
+    integer_products,
+    open_cpu_session,
+    require_exact_products,
+    session_options,
+)
+
+
+@pytest.fixture(autouse=True)
+def measured_anew() -> Iterator[None]:
+    """What one test made of the kernels is forgotten by the next."""
+    integer_products.cache_clear()
+    yield
+    integer_products.cache_clear()
+
+
+def test_products_within_the_bound_are_exact_here() -> None:
+    """Whatever this machine is."""
+    assert integer_products() in ("exact", "exact with uint8 weights")
+    require_exact_products()
+
+
+def test_the_check_that_is_shipped_is_the_one_that_is_written() -> None:
+    """The engine needs no `onnx`, so the file is part of the package."""
+    assert KERNEL_CHECK.read_bytes() == write_kernel_check().SerializeToString(deterministic=True)
+
+
+def test_the_check_holds_weights_at_the_bound() -> None:
+    """Pairs of 127 and 1, 64 and 64, and opposite extremes, and none beyond."""
+    weights = extreme_weights().astype(int)
+    assert not exceeds_pair_limit(extreme_weights())
+    assert np.abs(weights[0::2] + weights[1::2]).max() == 128
+    assert np.abs(weights[0::2] - weights[1::2]).max() == 254
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 16, 33])
+@pytest.mark.parametrize("inputs", [3, 4, 63, 64, 384, 1520])
+def test_bounded_products_are_exact_in_every_shape(rows: int, inputs: int) -> None:
+    """Odd widths and single rows take other kernels."""
+    rng = np.random.default_rng(rows * inputs)
+    first = rng.integers(-127, 128, (inputs, 24))
+    weight = np.where(np.arange(inputs)[:, None] % 2, np.sign(first) * 64, np.sign(first) * 64).astype(np.int8)
+    graph = GraphWriter("product")
+    a = graph.input("a", np.uint8, ["rows", inputs])
+    graph.output(graph.op("MatMulInteger", a, graph.constant("w", weight)), "y", np.int32, ["rows", 24])
+    session = open_cpu_session(graph.model().SerializeToString())
+    given = np.full((rows, inputs), 255, np.uint8)
+    assert np.array_equal(session.run(None, {"a": given})[0], given.astype(np.int32) @ weight.astype(np.int32))
+
+
+def test_inexact_kernels_get_unsigned_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check is made twice, and the option is set for every session from then on."""
+    answers = iter([False, True])
+    monkeypatch.setattr(cpu_session, "_is_exact", lambda _: next(answers))
+    assert session_options(1).get_session_config_entry(UNSIGNED_WEIGHTS) == "1"
+    require_exact_products()
+
+
+def test_exact_kernels_keep_signed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast kernel."""
+    monkeypatch.setattr(cpu_session, "_is_exact", lambda _: True)
+    with pytest.raises(RuntimeError):
+        session_options(1).get_session_config_entry(UNSIGNED_WEIGHTS)
+
+
+def test_a_cpu_that_fails_both_ways_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the remedy; FP32 graphs open all the same."""
+    monkeypatch.setattr(cpu_session, "_is_exact", lambda _: False)
+    with pytest.raises(InexactProducts, match="--precision fp32"):
+        require_exact_products()
+    assert open_cpu_session(KERNEL_CHECK).get_inputs()[0].name == "a"
+
+
+def test_the_check_finds_an_inexact_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is off by one in one place."""
+    outputs = open_cpu_session(KERNEL_CHECK).run(
+        ["integers", "floats", "weight"], {"a": np.full((2, 72), 255, np.uint8)}
+    )
+    given = np.full((2, 72), 255, np.uint8)
+    assert cpu_session._multiplies_exactly(outputs, given)
+    outputs[0][1, 3] += 1
+    assert not cpu_session._multiplies_exactly(outputs, given)
