@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-u
 	--python-version 3.11 --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format bench bench-semantic faults lock install install-dev clean
+.PHONY: help up test check format bench bench-semantic faults test-cpus lock install install-dev clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -30,15 +30,19 @@ format: install-dev  ## format the code and apply safe lint fixes
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 bench: install  ## cached against a bare echo; uncached against the bare graph; what caching costs where nothing repeats
-	@test -e .dejavec/models/all-MiniLM-L6-v2-int8/bundle.json || $(BIN)/dejavec model build
+	@test -e .dejavec/models/all-MiniLM-L6-v2/bundle.json || $(BIN)/dejavec model build
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
 bench-semantic: install-dev  ## replay text streams through the semantic tier's decisions (ARGS="--data FOLDER")
-	@test -e .dejavec/models/all-MiniLM-L6-v2-int8/bundle.json || $(BIN)/dejavec model build
+	@test -e .dejavec/models/all-MiniLM-L6-v2/bundle.json || $(BIN)/dejavec model build
 	@$(BIN)/python -m tests.simulation $(ARGS)
 
 faults: install-dev  ## kill, freeze and flood real processes under load; a table of what was answered
 	@$(BIN)/python -m tests.e2e.faults $(ARGS)
+
+test-cpus: install-dev  ## the model's graphs on other kinds of CPU, emulated: exactness, differences (needs qemu-user)
+	@test -e .dejavec/models/all-MiniLM-L6-v2/bundle.json || $(BIN)/dejavec model build
+	@$(BIN)/python -m tests.cpus $(ARGS)
 
 lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(LOCK) pyproject.toml deploy/requirements/build.in --upgrade -o requirements.txt

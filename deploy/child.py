@@ -9,17 +9,20 @@ import asyncio
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from deploy.leash import Leash
 from deploy.probes import Probe
+from engine.exit_status import reason_in
 
 MAX_LINE_BYTES = 64 * 1024
 START_CHECK_S = 0.1
 EXIT_CHECK_S = 0.1
 LAST_WORDS_S = 2.0
+LINES_KEPT = 40  # of the end of its output, where its reason for not starting stands
 
 Say = Callable[[str, str], None]  # (who, line)
 
@@ -29,7 +32,8 @@ class ChildSpec:
     """What to run and how to tell whether it is well.
 
     ready: it serves, asked while it starts; alive: it has not hung, asked every watch_interval_s afterwards.
-    environment is laid over the supervisor's own; prepare runs before every start.
+    environment is laid over the supervisor's own; prepare runs before every start. on_refused gets the reason
+    when it cannot be started again while the others serve; None: they cannot serve without it.
     """
 
     name: str
@@ -38,6 +42,7 @@ class ChildSpec:
     alive: Probe
     environment: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
+    on_refused: Callable[[str], None] | None = None
     stop_timeout_s: float = 10.0
     noise: str | None = None  # lines with this in them are not passed on
 
@@ -53,11 +58,12 @@ class WatchPolicy:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a child's life ended. `code` is the exit status, negative for a signal."""
+    """How a child's life ended. `code` is the exit status, negative for a signal; `reason` what it gave itself."""
 
     code: int
     uptime_s: float
     hung: str = ""
+    reason: str = ""
 
     def __str__(self) -> str:
         if self.hung:
@@ -75,6 +81,7 @@ class Child:
         self.process = process
         self._leash = leash
         self._started = time.monotonic()
+        self._last_lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._pump = asyncio.create_task(self._pass_on_output(say))
 
     @classmethod
@@ -103,11 +110,12 @@ class Child:
             why = "" if exited.done() else hung.result()
             if why:
                 self.kill()
-            return End(await exited, time.monotonic() - self._started, why)
+            code, uptime_s = await exited, time.monotonic() - self._started
         finally:
             hung.cancel()
             exited.cancel()
             await self.sweep()
+        return End(code, uptime_s, why, reason_in(tuple(self._last_lines)))
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL when it has not left after its stop_timeout_s."""
@@ -164,5 +172,6 @@ class Child:
                 if not line:
                     return
             text = line.decode("utf-8", "replace").rstrip("\r\n")
+            self._last_lines.append(text)
             if self.spec.noise is None or self.spec.noise not in text:
                 say(self.spec.name, text)

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from engine.exit_status import CANNOT_START
+
 # name: (module, attribute, heading, what it does)
 COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "up": ("deploy.up", "up", "Run", "Start Redis, engine and gateway on this machine; one Ctrl-C stops all."),
@@ -38,7 +40,7 @@ directory or the file that --config names (gateway_port = 9000), then from defau
 class Refused(click.ClickException):
     """What an operator can mend; told without a trace."""
 
-    exit_code = 2  # the supervisor takes it as "will not get better by starting again"
+    exit_code = CANNOT_START
 
 
 class LazyGroup(click.Group):
@@ -66,7 +68,7 @@ class LazyGroup(click.Group):
                 formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; what an operator can mend is said in one message, with exit status 2."""
+        """Run the subcommand; what an operator can mend becomes one message, with exit status CANNOT_START."""
         try:
             return super().invoke(ctx)
         except Exception as error:

@@ -70,6 +70,11 @@ class Plan:
         return self.engine_url in {f"http://{host}:{self.engine.engine_port}" for host in local}
 
     @property
+    def engine_refusal_file(self) -> Path:
+        """Where the gateway finds why the engine is not started again."""
+        return self.data_dir / "run" / "engine-refusal.txt"
+
+    @property
     def gateway_url(self) -> str:
         """Where a client on this machine finds the gateway."""
         return f"http://{_in_url(reachable(self.gateway.gateway_host))}:{self.gateway.gateway_port}"
@@ -91,7 +96,10 @@ def redis_child(instance: Instance, policy: SupervisorSettings) -> ChildSpec:
 
 
 def engine_child(plan: Plan) -> ChildSpec:
-    """The engine; it is watched by the inference behind its /ready, so that a model that hangs is found."""
+    """The engine; it is watched by the inference behind its /ready, so that a model that hangs is found.
+
+    When it cannot be started again the gateway serves what is cached, and reports the reason in its own /ready.
+    """
     host, port = reachable(plan.engine.engine_host), plan.engine.engine_port
     probe = http_probe(host, port, "/ready", plan.supervisor.watch_interval_s)
     own = {"MODEL_BUNDLE": str(plan.model_bundle), "ENGINE_PORT": str(port)}
@@ -101,6 +109,8 @@ def engine_child(plan: Plan) -> ChildSpec:
         ready=probe,
         alive=probe,
         environment=_environment(own),
+        prepare=partial(plan.engine_refusal_file.unlink, missing_ok=True),
+        on_refused=partial(_replace, plan.engine_refusal_file),
         stop_timeout_s=plan.engine.engine_drain_s + STOP_MARGIN_S,
     )
 
@@ -110,6 +120,8 @@ def gateway_child(plan: Plan, redis_url: str | None) -> ChildSpec:
     host, port = reachable(plan.gateway.gateway_host), plan.gateway.gateway_port
     workers = plan.gateway.gateway_workers
     own = {"ENGINE_URL": plan.engine_url, "GATEWAY_PORT": str(port), "GATEWAY_WORKERS": str(workers)}
+    if plan.has_own_engine:
+        own["ENGINE_REFUSAL_FILE"] = str(plan.engine_refusal_file)
     if redis_url:
         own["REDIS_URL"] = redis_url
     if "key_secret_file" not in plan.gateway.model_fields_set:
@@ -159,6 +171,14 @@ def _empty(folder: Path) -> None:
     """A fresh folder: metrics of workers that are gone must not be counted on."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write a file that is at no moment half written. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial_file = path.with_name(path.name + ".partial")
+    partial_file.write_text(content, encoding="utf-8")
+    partial_file.replace(path)
 
 
 def _in_url(host: str) -> str:

@@ -1,22 +1,23 @@
 """Keeps a list of children running: starts them in order, restarts what ends, stops them in reverse order.
 
-Knows nothing of what the children are; `deploy.local` says that.
+A child that exits with CANNOT_START (`engine.exit_status`) is not started again. While the run starts, that ends it;
+afterwards it goes on without that child where the child's spec has an `on_refused`. Knows nothing of what the children
+are; `deploy.local` says that.
 
     SupervisorError
-    └─ StartRefused     a child left with exit status 2 (its configuration is wrong) before all were ready
+    └─ StartRefused     a child without which the run is of no use cannot start; the message has its reason
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from deploy.backoff import Backoff
 from deploy.child import Child, ChildSpec, End, Say, WatchPolicy
 from deploy.leash import Leash
+from engine.exit_status import CANNOT_START
 
 ME = "dejavec"
-CONFIGURATION_EXIT = 2
 
 
 class SupervisorError(Exception):
@@ -24,7 +25,18 @@ class SupervisorError(Exception):
 
 
 class StartRefused(SupervisorError):
-    """A child cannot start with this configuration; its own output says why."""
+    """A child cannot start with this bundle or configuration; the message has its reason and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A child that exited with CANNOT_START, and the reason it gave."""
+
+    spec: ChildSpec
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.spec.name} cannot start: {self.reason or 'its last lines above have the reason'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +48,17 @@ class Policy:
 
 
 class Kept:
-    """A child that is kept running, through as many processes as that takes."""
+    """A child that is kept running, through as many processes as that takes; `refuse` is called when none can start."""
 
-    def __init__(self, spec: ChildSpec, policy: Policy, leash: Leash, say: Say, inherit: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        spec: ChildSpec,
+        policy: Policy,
+        leash: Leash,
+        say: Say,
+        inherit: tuple[int, ...],
+        refuse: Callable[[Refusal], None],
+    ) -> None:
         self.spec = spec
         self.first_end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
@@ -48,13 +68,17 @@ class Kept:
         self._leash = leash
         self._say = say
         self._inherit = inherit
+        self._refuse = refuse
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Start the child, wait for its end, start it again after a delay; until `stop`."""
+        """Start the child, wait for its end, start it again after a delay; until `stop`, or until it cannot start."""
         while not self._stopping.is_set():
             end = await self._live_once()
             if self._stopping.is_set():
+                return
+            if end.code == CANNOT_START:
+                self._refuse(Refusal(self.spec, end.reason))
                 return
             if not self.first_end.done():
                 self.first_end.set_result(end)
@@ -101,23 +125,41 @@ class Supervisor:
         self._say = say
         self._inherit = inherit
         self._kept: list[tuple[Kept, asyncio.Task[None]]] = []
+        self._refusals: asyncio.Queue[Refusal] = asyncio.Queue()
 
     async def start(self, specs: Sequence[ChildSpec]) -> None:
         """Start the children in order, each once the one before is ready. Raises StartRefused.
 
         A child that fails to become ready is restarted and the next ones are started all the same.
         """
-        for spec in specs:
-            self._say(ME, f"starting {spec.name}")
-            kept = Kept(spec, self._policy, self._leash, self._say, self._inherit)
-            self._kept.append((kept, asyncio.create_task(kept.run())))
-            await self._until_ready_or_ended(kept)
+        await self.unless_refused(self._start(specs))
+
+    async def unless_refused(self, work: Awaitable[None]) -> None:
+        """Do the work, and cancel it when a child cannot start. Raises StartRefused."""
+        await first_of(work, self._raise_refusal())
+
+    async def watch(self) -> None:
+        """After the start: go on without a child that cannot start again, where its spec allows that.
+
+        Raises StartRefused where it does not.
+        """
+        while True:
+            refusal = await self._refusals.get()
+            if refusal.spec.on_refused is None:
+                raise StartRefused(str(refusal))
+            text = f"{refusal}. It is not started again: mend this, then restart `dejavec up`"
+            self._say(ME, text)
+            try:
+                refusal.spec.on_refused(text)
+            except OSError as error:
+                self._say(ME, f"that could not be handed on to the others: {error}")
 
     async def stop(self) -> None:
         """Stop the children, the last one started first, each gone before the next is told."""
         for kept, task in reversed(self._kept):
-            self._say(ME, f"stopping {kept.spec.name}")
-            await kept.stop()
+            if not task.done():  # it is when the child was refused
+                self._say(ME, f"stopping {kept.spec.name}")
+                await kept.stop()
             await task
         self._kept.clear()
 
@@ -126,13 +168,29 @@ class Supervisor:
         for kept, _ in self._kept:
             kept.kill()
 
-    async def _until_ready_or_ended(self, kept: Kept) -> None:
-        ready = asyncio.create_task(kept.ready.wait())
-        either: set[asyncio.Future[Any]] = {ready, kept.first_end}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        if kept.first_end.done() and kept.first_end.result().code == CONFIGURATION_EXIT:
-            raise StartRefused(f"{kept.spec.name} refused its configuration; its last lines above say why")
+    async def _start(self, specs: Sequence[ChildSpec]) -> None:
+        for spec in specs:
+            self._say(ME, f"starting {spec.name}")
+            refuse = self._refusals.put_nowait
+            kept = Kept(spec, self._policy, self._leash, self._say, self._inherit, refuse)
+            self._kept.append((kept, asyncio.create_task(kept.run())))
+            await first_of(kept.ready.wait(), asyncio.shield(kept.first_end))
+
+    async def _raise_refusal(self) -> None:
+        raise StartRefused(str(await self._refusals.get()))
+
+
+async def first_of(*works: Awaitable[object]) -> None:
+    """Do all side by side until one ends, and cancel the others. Raises what an ended one raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        task.result()
 
 
 async def _wait_at_most(event: asyncio.Event, seconds: float) -> None:

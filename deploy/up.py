@@ -6,7 +6,8 @@ import itertools
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -20,14 +21,16 @@ from deploy.local import DEJAVEC, Plan, check_ports, engine_child, gateway_child
 from deploy.output import Output
 from deploy.probes import get
 from deploy.settings import SupervisorSettings
-from deploy.supervisor import ME, Policy, StartRefused, Supervisor
+from deploy.supervisor import ME, Policy, StartRefused, Supervisor, first_of
 from engine.bundle import BundleError, read_bundle
 from engine.configuration import ConfigurationError, load
+from engine.exit_status import CANNOT_START
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
 
 SERVING_CHECK_S = 0.2
 SERVING_CHECKS_BETWEEN_LINES = 50
+SUBFOLDERS = ("logs", "redis", "run")  # of the data folder, each to be written to
 
 
 @click.command("up")
@@ -54,14 +57,26 @@ def up(port: int | None, engine_port: int | None, workers: int | None, data_dir:
 
 
 def _open_data_dir(folder: Path) -> int:
-    """Make the data folder and lock it; returns the lock. Raises ConfigurationError, ClickException."""
+    """Make the data folder, lock it and try to write; returns the lock. Raises ConfigurationError, ClickException."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return lock.take(folder / "up.lock")
+        held = lock.take(folder / "up.lock")
+        for part in SUBFOLDERS:
+            (folder / part).mkdir(exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=folder / part):
+                pass
     except lock.AlreadyRunning as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
-        raise ConfigurationError(f"data_dir: {folder} cannot be used ({error.strerror})") from None
+        raise _unusable(folder, error) from None
+    return held
+
+
+def _unusable(folder: Path, error: OSError) -> ConfigurationError:
+    place = error.filename or folder
+    return ConfigurationError(
+        f"data_dir: {place} cannot be used ({error.strerror}); mend that, or name another folder (DEJAVEC_DATA_DIR)"
+    )
 
 
 def provide_bundle(plan: Plan) -> None:
@@ -79,30 +94,35 @@ def provide_bundle(plan: Plan) -> None:
 
 
 async def serve(plan: Plan, lock_descriptor: int) -> int:
-    """Run everything until a signal asks to stop; returns the exit status."""
+    """Run everything until a signal asks to stop; returns the exit status.
+
+    When a child that the others need cannot start, everything ends, and the last line is its reason.
+    """
+    refusal = ""
     say = Output(plan.data_dir / "logs")
     leash = Leash(inherit=(lock_descriptor,))
     supervisor = Supervisor(_policy(plan.supervisor), leash, say, inherit=(lock_descriptor,))
     with contextlib.closing(say), _stop_signals(supervisor, say) as stop:
         try:
-            await _until(stop, _bring_up(plan, supervisor, say))
-            await stop.wait()
-            return 0
-        except StartRefused as error:
-            say(ME, str(error))
-            return 1
+            await first_of(stop.wait(), _bring_up(plan, supervisor, say))
+            await first_of(stop.wait(), supervisor.watch())
+        except (StartRefused, ConfigurationError) as error:
+            refusal = str(error)
         finally:
             await supervisor.stop()
             leash.close()
             say(ME, "stopped")
+        if refusal:
+            say(ME, refusal)
+    return CANNOT_START if refusal else 0
 
 
 async def _bring_up(plan: Plan, supervisor: Supervisor, say: Output) -> None:
-    """Start all children, wait until they answer, show where."""
+    """Start all children, wait until they answer, show where. Raises StartRefused, ConfigurationError."""
     embedded, redis_url, without_redis = _choose_redis(plan, say)
     engine = [engine_child(plan)] if plan.has_own_engine else []
     await supervisor.start([*embedded, *engine, gateway_child(plan, redis_url)])
-    await _until_serving(plan, say)
+    await supervisor.unless_refused(_until_serving(plan, say))
     start_page.show(plan, await start_page.ask(plan, redis_url, without_redis))
 
 
@@ -119,7 +139,7 @@ async def _until_serving(plan: Plan, say: Output) -> None:
 
 
 def _choose_redis(plan: Plan, say: Output) -> tuple[list[ChildSpec], str | None, str]:
-    """The embedded Redis to start if any, the URL for the gateway, and why there is none."""
+    """The embedded Redis to start if any, the URL for the gateway, and why there is none. Raises ConfigurationError."""
     if plan.gateway.redis_url:
         return [], plan.gateway.redis_url, ""
     try:
@@ -128,7 +148,10 @@ def _choose_redis(plan: Plan, say: Output) -> tuple[list[ChildSpec], str | None,
         say(ME, f"running with the in-process cache alone: {reason}")
         return [], None, str(reason)
     memory_mb = plan.supervisor.redis_maxmemory_mb
-    instance = configure(plan.data_dir / "redis", binaries, maxmemory_mb=memory_mb)
+    try:
+        instance = configure(plan.data_dir / "redis", binaries, maxmemory_mb=memory_mb)
+    except OSError as error:
+        raise _unusable(plan.data_dir, error) from None
     return [redis_child(instance, plan.supervisor)], instance.url, ""
 
 
@@ -137,19 +160,6 @@ def _policy(settings: SupervisorSettings) -> Policy:
         WatchPolicy(settings.start_timeout_s, settings.watch_interval_s, settings.watch_failures),
         lambda: Backoff(settings.restart_delay_s, settings.restart_delay_max_s, settings.restart_stable_s),
     )
-
-
-async def _until(stop: asyncio.Event, work: Awaitable[None]) -> None:
-    """Do the work, but leave it when `stop` is set."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if working.done():
-        working.result()
-    else:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
 
 
 @contextlib.contextmanager

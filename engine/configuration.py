@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import socket
+import time
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,8 @@ ENV_PREFIX = "DEJAVEC_"
 CONFIG_VARIABLE = "DEJAVEC_CONFIG"
 PLAIN_NAME = re.compile(r"[a-z][a-z_]{0,63}")
 DEFAULT_CONFIG_FILE = Path("dejavec.toml")
+PORT_WAIT_S = 2.0  # for workers of a killed predecessor to let go of its port
+PORT_CHECK_S = 0.1
 
 
 class ConfigurationError(Exception):
@@ -107,11 +110,14 @@ def port_refusal(host: str, port: int) -> str | None:
 
 
 def check_port(host: str, port: int, setting: str) -> None:
-    """Raise ConfigurationError naming the setting when a server could not listen there now."""
-    if why := port_refusal(host, port):
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {why}; choose another {setting} ({ENV_PREFIX}{setting.upper()})"
-        )
+    """Raise ConfigurationError naming the setting when a server cannot listen there, nor PORT_WAIT_S later."""
+    deadline_s = time.monotonic() + PORT_WAIT_S
+    while why := port_refusal(host, port):
+        if time.monotonic() >= deadline_s:
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}: {why}; choose another {setting} ({ENV_PREFIX}{setting.upper()})"
+            )
+        time.sleep(PORT_CHECK_S)
 
 
 def _not_toml(path: Path, error: Exception) -> str:

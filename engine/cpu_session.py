@@ -44,14 +44,25 @@ def open_cpu_session(graph: Path | bytes, threads: int = 1) -> ort.InferenceSess
     return ort.InferenceSession(_source(graph), session_options(threads), providers=[CPU_PROVIDER])
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """The options of every session, the same for every shape.
+def session_options(threads: int, unsigned_weights: bool | None = None) -> ort.SessionOptions:
+    """The options of every session, the same for every shape. `unsigned_weights`: None for what this machine needs.
 
     Memory is left to ONNX Runtime's default arena, which the batch's bounds keep small. Measured after 24 s of mixed
     lengths on two threads, batches of up to 600 tokens: 169 MB resident with this arena, 215 with one that extends by
     what is requested, 173-216 with none; with batches of up to 4,096 tokens 515 MB.
     """
-    return _options(threads, unsigned_weights=integer_products() != "exact")
+    if unsigned_weights is None:
+        unsigned_weights = integer_products() != "exact"
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    options.enable_mem_pattern = False  # plans memory for each shape it sees, and shapes never repeat here
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # gateway and Redis share the cores
+    if unsigned_weights:
+        options.add_session_config_entry(UNSIGNED_WEIGHTS, "1")
+    return options
 
 
 def require_exact_products() -> None:
@@ -65,22 +76,9 @@ def require_exact_products() -> None:
 @cache
 def integer_products() -> Products:
     """How this machine's products of bounded weights come out, and what they need for it; measured once a process."""
-    if _is_exact(_options(1, unsigned_weights=False)):
+    if _is_exact(session_options(1, unsigned_weights=False)):
         return "exact"
-    return "exact with uint8 weights" if _is_exact(_options(1, unsigned_weights=True)) else "inexact"
-
-
-def _options(threads: int, unsigned_weights: bool) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    options.enable_mem_pattern = False  # plans memory for each shape it sees, and shapes never repeat here
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # gateway and Redis share the cores
-    if unsigned_weights:
-        options.add_session_config_entry(UNSIGNED_WEIGHTS, "1")
-    return options
+    return "exact with uint8 weights" if _is_exact(session_options(1, unsigned_weights=True)) else "inexact"
 
 
 def _is_exact(options: ort.SessionOptions) -> bool:

@@ -21,8 +21,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from engine import logs
-from engine.bundle import BundleError
-from engine.configuration import ConfigurationError
 from engine.metrics import CONTENT_TYPE as METRICS_TYPE
 from engine.protocol import FINGERPRINT_HEADER, INFO_PATH, PROBE_PATH, TOKENIZER_PATH, VECTORS_PATH, error_body
 from engine.replies import JSON_TYPE, Receive, Scope, Send
@@ -33,7 +31,6 @@ from engine.vectors import VectorsEndpoint
 logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that it is they who close them
-EXIT_CONFIGURATION = 78  # EX_CONFIG: starting again will not help
 
 
 class EngineApp:
@@ -58,13 +55,9 @@ def create_app(settings: EngineSettings) -> EngineApp:
 
 
 def run(settings: EngineSettings) -> None:
-    """Serve until told to stop, then drain. Exits with 78 when the bundle or the settings cannot be used."""
+    """Serve until told to stop, then drain. Raises BundleError and ConfigurationError before it listens."""
     logs.configure(settings.log_level)
-    try:
-        app = create_app(settings)
-    except (BundleError, ConfigurationError) as error:
-        logger.error("%s", error)
-        sys.exit(EXIT_CONFIGURATION)
+    app = create_app(settings)
     logger.info("address=http://%s:%d", settings.engine_host, settings.engine_port)
     signal.signal(signal.SIGTERM, _exit_cleanly)
     gc.freeze()  # what the start left lives as long as the process; no need to walk it again and again

@@ -105,7 +105,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         http = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
         )
-        engine = EngineClient(settings.engine_url, http)
+        engine = EngineClient(settings.engine_url, http, settings.engine_refusal_file)
         link = RedisLink(settings.redis_url, settings.redis_timeout_ms / 1000) if settings.redis_url else None
         exact = _exact_tier(settings, link) if link else None
         epochs = Epochs(link, secret)

@@ -11,6 +11,7 @@ import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -29,6 +30,7 @@ WATCH_INTERVAL_S: Final = 1.0
 WATCH_TIMEOUT_S: Final = 3.0
 CONNECT_TIMEOUT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 256
+MAX_REASON_CHARS: Final = 4000
 INLINE_CHARS: Final = 16_384  # tokenising so much takes about 2 ms; more goes to a thread, off the event loop
 
 
@@ -66,11 +68,12 @@ class Model:
 
 
 class EngineClient:
-    """One engine behind one URL."""
+    """One engine behind one URL; `refusal_file` appears when its supervisor does not start it again."""
 
-    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, http: aiohttp.ClientSession, refusal_file: Path | None = None) -> None:
         self._url = url
         self._http = http
+        self._refusal_file = refusal_file
         self._model: Model | None = None
         self._tokens_per_s: float | None = None
         self._away_since: float | None = time.monotonic()
@@ -166,7 +169,16 @@ class EngineClient:
         if self._away_since is None:
             self._away_since = time.monotonic()
             log.warning("the engine is away: %s", reason)
-        self._away_reason = reason
+        self._away_reason = self._supervisor_reason() or reason
+
+    def _supervisor_reason(self) -> str:
+        """Why its supervisor does not start the engine again; empty while it does."""
+        if self._refusal_file is None:
+            return ""
+        try:
+            return self._refusal_file.read_text(encoding="utf-8", errors="replace").strip()[:MAX_REASON_CHARS]
+        except OSError:
+            return ""
 
     def _back(self) -> None:
         if self._away_since is not None:

@@ -86,6 +86,9 @@ class GatewaySettings(Configuration):
     engine_url: Annotated[str, AfterValidator(_http_url)] = Field(
         "http://127.0.0.1:8081", description="Where the engine answers"
     )
+    engine_refusal_file: Path | None = Field(
+        None, description="File in which a supervisor leaves why it does not start the engine again, for `/ready`"
+    )
     redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
         None,
         repr=False,

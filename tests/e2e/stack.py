@@ -35,6 +35,8 @@ class Run:
         }
         if "DEJAVEC_MODEL_BUNDLE" not in settings:
             own["DEJAVEC_MODEL_BUNDLE"] = str(write_tiny_bundle(folder / "tiny"))
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; children would inherit that
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DEJAVEC_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "up"],
@@ -81,6 +83,12 @@ class Run:
         with urllib.request.urlopen(request, timeout=10) as reply:
             vector: list[float] = json.load(reply)["data"][0]["embedding"]
             return vector
+
+    def wait(self) -> int:
+        """Wait until it has ended by itself; returns its exit status."""
+        status = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return status
 
     def end(self, number: int) -> int:
         """Send a signal to the supervisor alone and wait for its end; returns its exit status."""

@@ -16,7 +16,8 @@ import pytest
 from deploy import lock
 from deploy.embedded_redis import NotAvailable, RunningRedis, locate
 from deploy.ports import refusal
-from tests.e2e.stack import PATIENCE_S, Run, answers, is_gone, running, until
+from engine.exit_status import CANNOT_START
+from tests.e2e.stack import Run, answers, is_gone, running, until
 
 try:
     locate()
@@ -113,14 +114,13 @@ def test_kill_nine_of_the_supervisor_leaves_no_orphans(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_one_message(tmp_path: Path) -> None:
-    """Exit status 2, the port and its setting named, nothing started."""
+    """CANNOT_START, the port and its setting named, nothing started."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         run = Run(tmp_path, DEJAVEC_GATEWAY_PORT=str(port))
-        assert run.process.wait(PATIENCE_S) == 2
-        run._reader.join()
+        assert run.wait() == CANNOT_START
     assert f"127.0.0.1:{port}" in run.printed
     assert "DEJAVEC_GATEWAY_PORT" in run.printed
     assert "Traceback" not in run.printed

@@ -1,5 +1,6 @@
 """The engine as a process of its own: how it ends, by signal or by a run that hangs."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
+from engine.exit_status import CANNOT_START
 from engine.heartbeat import EXIT_HUNG
 from engine.protocol import CONTENT_TYPE, decode_response, encode_request
-from engine.server import EXIT_CONFIGURATION
 
 PATIENCE_S = 30.0
 REPOSITORY = Path(__file__).parents[2]
@@ -67,6 +68,20 @@ def engine_process(folder: Path, hang_s: float, sleep_s: float) -> Iterator[tupl
         process.communicate()
 
 
+def engine_command(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`dejavec engine` until it ends, in a folder without settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DEJAVEC_")}
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "engine", *options],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": str(REPOSITORY), "DEJAVEC_ENGINE_PORT": str(free_port())},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
 def test_a_hung_run_ends_the_process(tmp_path: Path) -> None:
     """Its waiters are answered, then the process exits with 70 for its supervisor to restart it."""
     with engine_process(tmp_path, hang_s=0.5, sleep_s=PATIENCE_S * 2) as (url, process):
@@ -86,14 +101,16 @@ def test_sigterm_drains(tmp_path: Path) -> None:
 
 
 def test_a_missing_bundle_is_said_in_one_line(tmp_path: Path) -> None:
-    """Without a bundle the process exits with 78 and a line that names the remedy, not a stack trace."""
-    script = (
-        "from pathlib import Path; from engine import server; from engine.settings import EngineSettings;"
-        f"server.run(EngineSettings(model_bundle=Path({str(tmp_path)!r})))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
-    assert done.returncode == EXIT_CONFIGURATION
+    """Without a bundle the process exits with CANNOT_START and a line that names the remedy, not a stack trace."""
+    done = engine_command(tmp_path, "--bundle", str(tmp_path / "none"))
+    assert done.returncode == CANNOT_START
+    assert done.stderr.splitlines()[-1].startswith("Error: no model bundle at ")
     assert "dejavec model build" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_option_ends_the_engine_in_the_same_way(tmp_path: Path) -> None:
+    """click's own refusals keep to the contract: the same status, the same form of the last line."""
+    done = engine_command(tmp_path, "--port", "none")
+    assert done.returncode == CANNOT_START
+    assert done.stderr.splitlines()[-1].startswith("Error: Invalid value for '--port'")

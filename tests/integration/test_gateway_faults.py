@@ -42,6 +42,29 @@ async def until_tier(client: httpx.AsyncClient, text: str, expected: str) -> Non
             await asyncio.sleep(0.05)
 
 
+async def test_a_refused_engine_is_named_in_ready_and_what_is_cached_is_served(tmp_path: Path) -> None:
+    """The reason that the engine's supervisor left is in `/ready`; a cached text is a hit, another one a typed 503."""
+    engine, reason = StandInEngine(), tmp_path / "reason"
+    async with engine.running(), running_gateway(engine.url, engine_refusal_file=reason) as client:
+        await until_ready(client)
+        assert await tier(client, "a b") == "miss"
+        reason.write_text("engine cannot start: its graph is damaged; build the bundle again\n")
+        assert (await client.get("/ready")).status_code == 200  # an engine that answers is not refused
+        engine.ready = False
+        await until_ready(client, 503)
+        state = (await client.get("/ready")).json()
+        assert state["engine"] == "engine cannot start: its graph is damaged; build the bundle again"
+        assert await tier(client, "a b") == "local"
+        refused = await ask(client, "c d")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
+        reason.unlink()
+        async with asyncio.timeout(60):
+            while "damaged" in (await client.get("/ready")).json()["engine"]:
+                await asyncio.sleep(0.02)
+        engine.ready = True
+        await until_ready(client)
+
+
 async def test_redis_killed_and_restarted_in_mid_traffic_fails_no_request(
     engine: StandInEngine, tmp_path: Path
 ) -> None:

@@ -19,9 +19,11 @@ from deploy.local import redis_child
 from deploy.output import Output
 from deploy.settings import SupervisorSettings
 from deploy.supervisor import Policy, StartRefused, Supervisor
+from engine.exit_status import CANNOT_START
 
 SLEEP = "import time; time.sleep(60)"
-FAST = Policy(WatchPolicy(start_timeout_s=2, interval_s=0.05, failures=3), lambda: Backoff(0.05, 0.2, 30))
+REFUSE = f"print('Error: no bundle; build one'); raise SystemExit({CANNOT_START})"
+FAST = Policy(WatchPolicy(start_timeout_s=60, interval_s=0.05, failures=3), lambda: Backoff(0.05, 0.2, 30))
 
 
 async def well() -> bool:
@@ -151,11 +153,89 @@ print(worker.pid); os.kill(os.getpid(), 9)"""
         assert await gone(worker)
 
 
+def first_then(marker: Path, first: str, later: str) -> str:
+    """Code that does `first` in its first process and `later` in the others."""
+    return f"""
+from pathlib import Path
+again = Path({str(marker)!r}).exists()
+Path({str(marker)!r}).touch()
+exec({later!r} if again else {first!r})"""
+
+
 async def test_a_refused_configuration_ends_the_start() -> None:
-    """Exit status 2 will not get better: the start fails instead of trying for ever."""
-    with pytest.raises(StartRefused, match="engine"):
-        async with supervised(child("engine", "raise SystemExit(2)", ready=unwell), lines=Lines()):
+    """CANNOT_START does not get better: the start fails with the child's own reason instead of trying for ever."""
+    lines = Lines()
+    with pytest.raises(StartRefused, match=r"^engine cannot start: no bundle; build one$"):
+        async with supervised(child("engine", REFUSE, ready=unwell), child("gateway", SLEEP), lines=lines):
             pass
+    assert lines.of("engine") == ["Error: no bundle; build one"]
+    assert "starting gateway" not in lines.of("dejavec")
+
+
+async def test_a_refusal_without_a_reason_ends_the_start() -> None:
+    """The status alone is enough."""
+    with pytest.raises(StartRefused, match="engine cannot start: its last lines above"):
+        async with supervised(child("engine", f"raise SystemExit({CANNOT_START})", ready=unwell), lines=Lines()):
+            pass
+
+
+async def test_a_refusal_of_the_second_try_ends_the_start(tmp_path: Path) -> None:
+    """A port taken between the check and the start: the first process fails, the next one reports it."""
+    engine = child("engine", first_then(tmp_path / "started", "raise SystemExit(3)", REFUSE), ready=unwell)
+    with pytest.raises(StartRefused, match="no bundle"):
+        async with supervised(engine, child("gateway", SLEEP, ready=unwell), lines=Lines()):
+            pass
+
+
+async def test_what_follows_the_start_ends_with_a_refusal_too(tmp_path: Path) -> None:
+    """Whoever waits for the children to serve does not wait for one that cannot start any more."""
+    lines = Lines()
+    engine = child("engine", first_then(tmp_path / "started", "raise SystemExit(1)", REFUSE))
+    async with supervised(engine, lines=lines) as supervisor:
+        with pytest.raises(StartRefused, match="no bundle"):
+            await supervisor.unless_refused(asyncio.sleep(60))
+
+
+async def test_the_others_go_on_without_a_child_that_cannot_start_again(tmp_path: Path) -> None:
+    """Its reason is logged once and handed on, no process follows, and stopping stops the others."""
+    lines, told = Lines(), asyncio.Queue[str]()
+    engine = child(
+        "engine", first_then(tmp_path / "started", "raise SystemExit(1)", REFUSE), on_refused=told.put_nowait
+    )
+    async with supervised(engine, child("gateway", f"print('up'); {SLEEP}"), lines=lines) as supervisor:
+        watching = asyncio.create_task(supervisor.watch())
+        async with asyncio.timeout(60):
+            text = await told.get()
+        assert text.startswith("engine cannot start: no bundle; build one. It is not started again")
+        assert lines.of("dejavec").count(text) == 1
+        assert sum("starting it again" in line for line in lines.of("dejavec")) == 1
+        assert not watching.done()
+        watching.cancel()
+    assert "stopping gateway" in lines.of("dejavec")
+    assert "stopping engine" not in lines.of("dejavec")
+
+
+async def test_all_ends_when_a_child_that_is_needed_cannot_start_again(tmp_path: Path) -> None:
+    """A spec without `on_refused`: nothing answers without it."""
+    gateway = child("gateway", first_then(tmp_path / "started", "raise SystemExit(1)", REFUSE))
+    async with supervised(gateway, lines=Lines()) as supervisor:
+        with pytest.raises(StartRefused, match="gateway cannot start: no bundle; build one"):
+            async with asyncio.timeout(60):
+                await supervisor.watch()
+
+
+async def test_a_reason_that_cannot_be_handed_on_is_logged(tmp_path: Path) -> None:
+    """A full disk does not end what still serves."""
+
+    def fail(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    lines = Lines()
+    engine = child("engine", first_then(tmp_path / "started", "raise SystemExit(1)", REFUSE), on_refused=fail)
+    async with supervised(engine, lines=lines) as supervisor:
+        watching = asyncio.create_task(supervisor.watch())
+        await lines.until("dejavec", "No space left on device")
+        watching.cancel()
 
 
 async def test_a_program_that_does_not_exist_is_said() -> None:

@@ -74,6 +74,23 @@ def test_data_follow_the_data_folder(tmp_path: Path) -> None:
     assert "DEJAVEC_KEY_SECRET_FILE" not in gateway_child(own, None).environment
 
 
+def test_why_the_engine_is_not_started_again_reaches_the_gateway(tmp_path: Path) -> None:
+    """One file in the data folder, gone before each start of the engine; none for an engine elsewhere."""
+    here = plan(tmp_path)
+    engine, gateway = engine_child(here), gateway_child(here, None)
+    assert engine.on_refused is not None
+    engine.on_refused("engine cannot start: no bundle")
+    file = Path(gateway.environment["DEJAVEC_ENGINE_REFUSAL_FILE"])
+    assert file.is_relative_to(tmp_path)
+    assert file.read_text() == "engine cannot start: no bundle"
+    engine.prepare()
+    engine.prepare()
+    assert not file.exists()
+    elsewhere = gateway_child(plan(tmp_path, gateway={"engine_url": "http://gpu-box:8081"}), None)
+    assert "DEJAVEC_ENGINE_REFUSAL_FILE" not in elsewhere.environment
+    assert gateway.on_refused is None
+
+
 @pytest.mark.parametrize(
     ("url", "own"),
     [("http://127.0.0.1:8081", True), ("http://localhost:8081", True), ("http://gpu-box:8081", False)],
