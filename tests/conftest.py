@@ -1,10 +1,21 @@
-"""What several kinds of tests share: a real Redis for those that ask for one."""
+"""What several kinds of tests share: a real Redis for those that ask for one, and children with usual signals."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from deploy.embedded_redis import RunningRedis, running_redis
+
+
+def pytest_configure() -> None:
+    """Give back the usual signal handlers, which a shell's background job or `nohup` has not, and children inherit.
+
+    A child that ignores SIGINT would never end where a test interrupts it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

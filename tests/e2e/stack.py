@@ -35,8 +35,6 @@ class Run:
         }
         if "DEJAVEC_MODEL_BUNDLE" not in settings:
             own["DEJAVEC_MODEL_BUNDLE"] = str(write_tiny_bundle(folder / "tiny"))
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; children would inherit that
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DEJAVEC_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "up"],

@@ -1,0 +1,38 @@
+"""Texts of different lengths as token ids: single words, questions, and chunks of documents."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.build.calibration import DEFAULT_HOLD_OUT
+from engine.bundle import TOKENIZER_FILE, parse_tokenizer, read_bundle
+
+WORDS = (
+    "invoice river violin seven yesterday protein harbour encryption Lisbon quietly gravel negotiate lamp orthography "
+    "kubernetes umbrella 42 bread asymmetric ok"
+).split()
+N_QUESTIONS = 34
+N_CHUNKS = 6
+CHUNK_TOKENS = 200
+
+
+def sample_texts(bundle: Path) -> list[list[int]]:
+    """Token ids of 20 words, 34 questions and 6 chunks of about 200 tokens, by the bundle's own tokenizer."""
+    tokenizer = parse_tokenizer((bundle / TOKENIZER_FILE).read_bytes(), read_bundle(bundle).max_tokens)
+    lines = DEFAULT_HOLD_OUT.read_text(encoding="utf-8").splitlines()
+    words_a_line = [len(line.split()) for line in lines]
+    questions = [line for line, words in zip(lines, words_a_line, strict=True) if words >= 4][::3][:N_QUESTIONS]
+    texts = [*WORDS, *questions, *_chunks(lines)]
+    encoded: list[list[int]] = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    return encoded
+
+
+def _chunks(lines: Sequence[str]) -> list[str]:
+    """Neighbouring lines joined, of about as many words as make CHUNK_TOKENS tokens."""
+    chunks: list[str] = []
+    gathered: list[str] = []
+    for line in reversed(lines):
+        gathered += line.split()
+        if len(gathered) >= CHUNK_TOKENS * 3 // 4 + len(chunks):
+            chunks.append(" ".join(gathered))
+            gathered = []
+    return chunks[:N_CHUNKS]
