@@ -37,6 +37,6 @@ async def running_gateway(engine_url: str, **settings: Any) -> AsyncIterator[htt
 
 async def until_ready(client: httpx.AsyncClient, status: int = 200) -> None:
     """Wait until `/ready` answers this status."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while (await client.get("/ready")).status_code != status:
             await asyncio.sleep(0.02)

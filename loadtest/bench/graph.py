@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import orjson
 from tokenizers import Tokenizer
 
+from engine.cpu_session import open_cpu_session
 from loadtest.bench.generator import Measurement
 from loadtest.bench.processes import run_pinned
 from loadtest.bench.wire import batches
@@ -92,12 +92,8 @@ def drive(task: GraphTask) -> Measurement:
 
     `rate` is in full batches a second.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    graph = str(Path(task.bundle) / "model.onnx")
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    session = open_cpu_session(Path(task.bundle) / "model.onnx", threads)
     inputs = [entry.name for entry in session.get_inputs()]
     feeds = [feed_for(inputs, group) for group in batches(task.input_ids, task.batch)]
     for feed in (feeds * WARMUP_RUNS)[:WARMUP_RUNS]:

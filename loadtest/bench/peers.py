@@ -42,12 +42,14 @@ TORCH_SINGLE, TORCH_BATCH = "sentence-transformers FP32, single", "sentence-tran
 LITELLM = "LiteLLM proxy, its Redis cache"
 
 INFINITY_RATIOS = (
-    Ratio("engine singles / Infinity singles", ENGINE_SINGLE, INFINITY_SINGLE, 3.5),
-    Ratio("engine requests of 32 / Infinity requests of 32", ENGINE_BATCH, INFINITY_BATCH, 3.3),
+    Ratio("engine singles / Infinity singles", ENGINE_SINGLE, INFINITY_SINGLE, 3.5, dot_products_only=True),
+    Ratio("engine requests of 32 / Infinity requests of 32", ENGINE_BATCH, INFINITY_BATCH, 3.3, dot_products_only=True),
 )
 TORCH_RATIOS = (
-    Ratio("engine requests of 32 / sentence-transformers batch 32", ENGINE_BATCH, TORCH_BATCH, 3.3),
-    Ratio("engine one connection / sentence-transformers single", ENGINE_IDLE, TORCH_SINGLE, 5),
+    Ratio(
+        "engine requests of 32 / sentence-transformers batch 32", ENGINE_BATCH, TORCH_BATCH, 3.3, dot_products_only=True
+    ),
+    Ratio("engine one connection / sentence-transformers single", ENGINE_IDLE, TORCH_SINGLE, 5, dot_products_only=True),
 )
 LITELLM_RATIOS = (
     Ratio("gateway L0 hits / LiteLLM cached", cached_side.L0, LITELLM, 20),

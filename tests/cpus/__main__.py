@@ -4,7 +4,7 @@
     python -m tests.cpus --cpus Haswell max         some of them
     python -m tests.cpus --json cpus.json           write the figures as well
 
-The first run downloads an arm64 Python (100 MB on disk) and builds an FP32 bundle, both into `.dejavec/cpus`. Exit
+The first run downloads an arm64 Python (170 MB on disk) and builds an FP32 bundle, both into `.dejavec/cpus`. Exit
 status 1 where products are inexact, vectors depend on their batch or are far from FP32, or a bundle cannot be built.
 """
 

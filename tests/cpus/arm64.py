@@ -43,6 +43,7 @@ def prepare(folder: Path) -> Python:
     if not root.is_dir():
         _download_packages(apt)
         _complete(root, lambda unpacked: _unpack(apt, unpacked))
+        shutil.rmtree(apt)
     executable = next(iter(sorted((root / "usr/bin").glob("python3.[0-9]*"))))
     versions = {name: importlib.metadata.version(name) for name in WHEELS_LIKE_HERE} | {"onnxruntime": ONNXRUNTIME}
     packages = folder / "-".join(["packages", *(f"{name}-{version}" for name, version in versions.items())])
@@ -84,7 +85,9 @@ def _unpack_wheels(packages: Path, versions: Mapping[str, str], python_version: 
     options = ["--quiet", "--no-deps", "--only-binary=:all:", "--python-version", python_version, "--dest", str(wheels)]
     _call([sys.executable, "-m", "pip", "download", *options, *platforms, *wanted])
     for wheel in sorted(wheels.glob("*.whl")):
-        zipfile.ZipFile(wheel).extractall(packages)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(packages)
+    shutil.rmtree(wheels)
 
 
 def _call(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:

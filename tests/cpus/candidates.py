@@ -27,7 +27,7 @@ from engine.bundle import TOKENIZER_FILE, parse_tokenizer
 from engine.cpu_session import CPU_PROVIDER, integer_products, session_options
 from engine.feeds import feeds
 from engine.protocol import Float32Array, Int32Array
-from tests.cpus.machine import describe_cpu
+from loadtest.bench.machine import describe
 
 SHAPES = ((32, 16), (1, 16), (8, 64), (4, 256))
 MAX_TOKENS = 256
@@ -75,7 +75,7 @@ def main() -> None:
     tokenize = partial(encode, tokenizer)
     weights = read_weights(checkpoint.folder / WEIGHTS_FILE, read_shape(checkpoint.config))
     texts, head = read_texts(None), Head("mean", normalize=True)
-    print(f"{describe_cpu()}; integer products of bounded pairs: {integer_products()}; ONNX Runtime {ort.__version__}")
+    print(f"{describe(None, None, 'none')}\ninteger products of bounded pairs: {integer_products()}")
     seen = observe_fp32(weights, tokenize(with_single_words(texts.calibrate)))
     runs: dict[str, Run] = {FP32: _open(write_fp32(weights, head).SerializeToString(), unsigned=False)}
     for one in CANDIDATES:

@@ -78,7 +78,7 @@ class Run:
         body = json.dumps({"model": "tiny", "input": "a b c"}).encode()
         headers = {"content-type": "application/json"}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/embeddings", body, headers)
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             vector: list[float] = json.load(reply)["data"][0]["embedding"]
             return vector
 

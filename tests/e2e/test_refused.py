@@ -130,7 +130,7 @@ def test_an_unusable_data_folder_ends_the_start(tmp_path: Path, part: str) -> No
 def get_ready(run: Run) -> tuple[int, dict[str, Any]]:
     """The gateway's `/ready`."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/ready", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/ready", timeout=60) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -142,7 +142,7 @@ def post(run: Run, text: str) -> tuple[int, dict[str, Any]]:
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(f"http://127.0.0.1:{run.port}/v1/embeddings", body, headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -103,14 +104,16 @@ async def test_calibration_is_a_reading_and_a_curve(redis: RunningRedis, tmp_pat
         assert (status, out.splitlines()[1]) == (0, "no labels yet: nothing can be said")
 
         words = [f"w{number}" for number in range(300)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await client.get("/admin/calibration", headers=OPERATOR)).json()["labels"] < 5:
                 text = " ".join([*words[:12], words.pop()])
                 await client.post("/v1/embeddings", json={"model": "tiny", "input": text})
                 await asyncio.sleep(0.05)
         status, out, _ = await run(client, tmp_path, "calibration")
         lines = out.splitlines()
-        assert lines[1].startswith("only 9 labels: too few")
+        few = re.match(r"only (\d+) labels: too few", lines[1])  # how many came in time depends on the machine
+        assert few, lines[1]
+        assert int(few[1]) >= 5
         assert lines[2].split()[:4] == ["tau", "reused", "below", "0.9"]
         assert lines[3].split()[0] == "0.800"
         assert (await run(client, tmp_path, "calibration", "--namespace", "nobody"))[0] == 1

@@ -275,7 +275,7 @@ async def test_disconnect_cancels_the_computation(client: httpx.AsyncClient, eng
     engine.gate = asyncio.Event()
     with pytest.raises(httpx.ReadTimeout):
         await client.post("/v1/embeddings", json={"model": "tiny", "input": "h"}, timeout=0.5)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not engine.cancelled:
             await asyncio.sleep(0.01)
     engine.gate = None

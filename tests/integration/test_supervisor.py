@@ -52,7 +52,7 @@ class Lines:
         return [line for speaker, line in self.said if speaker == who]
 
     async def until(self, who: str, word: str, times: int = 1) -> str:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while len(found := [line for line in self.of(who) if word in line]) < times:
                 await asyncio.sleep(0.01)
         return found[-1]
@@ -276,7 +276,7 @@ async def test_kill_ends_everything_at_once() -> None:
         stopping = asyncio.create_task(supervisor.stop())
         await asyncio.sleep(0.1)
         supervisor.kill()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await stopping
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -162,6 +163,17 @@ def test_print_and_json() -> None:
     assert payload["ratios"]["slow / fast"]["median"] == 0.5
     assert payload["differences_ms"]["slow - fast"]["median"] == 2.0
     assert payload["contenders"]["fast"]["rounds"][0]["tiers"] == {"local": 5}
+
+
+@pytest.mark.parametrize(("has_dot_products", "verdict"), [(True, "missed"), (False, "an aim for CPUs with INT8")])
+def test_an_aim_set_for_other_cpus_gets_no_verdict(has_dot_products: bool, verdict: str) -> None:
+    """It was measured with INT8 dot products; without them it is neither reached nor missed."""
+    console, result = quiet(), a_result()
+    ratio = replace(result.ratios[0], dot_products_only=True)
+    machine = replace(result.machine, int8_dot_products=has_dot_products)
+    show(replace(result, machine=machine, ratios=[ratio]), console)
+    assert isinstance(console.file, io.StringIO)
+    assert verdict in console.file.getvalue()
 
 
 def test_failures_and_saturation_are_shown() -> None:
