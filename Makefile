@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-u
 	--python-version 3.11 --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format bench bench-semantic faults test-cpus lock install install-dev clean
+.PHONY: cpu-table help up test check format bench bench-semantic faults test-cpus lock install install-dev clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -43,6 +43,9 @@ faults: install-dev  ## kill, freeze and flood real processes under load; a tabl
 test-cpus: install-dev  ## the model's graphs on other kinds of CPU, emulated: exactness, differences (needs qemu-user)
 	@test -e .dejavec/models/all-MiniLM-L6-v2/bundle.json || $(BIN)/dejavec model build
 	@$(BIN)/python -m tests.cpus $(ARGS)
+
+cpu-table: install-dev  ## ways to round the weights on this CPU: accuracy and speed beside FP32 (ARGS="--sts F --retrieval D")
+	@$(BIN)/python -m tests.cpus.candidates $(ARGS)
 
 lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(LOCK) pyproject.toml deploy/requirements/build.in --upgrade -o requirements.txt

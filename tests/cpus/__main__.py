@@ -10,7 +10,6 @@ status 1 where products are inexact, vectors depend on their batch or are far fr
 
 import argparse
 import json
-import random
 import sys
 import tempfile
 import time
@@ -40,14 +39,13 @@ from tests.cpus.emulator import (
     run_python,
 )
 from tests.cpus.products import write_products
-from tests.cpus.texts import sample_texts
+from tests.cpus.texts import make_batches, sample_texts
 from tests.cpus.worker import Answer, Job
 from tests.tiny_bert import write_checkpoint
 
 CPUS = (NATIVE, *X86, *ARM64)
 BUNDLE = Path(".dejavec/models/all-MiniLM-L6-v2")
 CACHE = Path(".dejavec/cpus")
-BATCH = 15
 LOWEST_COSINE = 0.99  # to FP32, single words included
 REPORT_WIDTH = 132
 
@@ -123,8 +121,7 @@ def _measure(pythons: dict[Cpu, Python], bundle: Path, cache: Path, folder: Path
     write_products(bundle / GRAPH_FILE, folder / "products")
     fp32 = cache / "fp32"
     build_bundle(str(default_checkpoint()), fp32, precision="fp32", progress=_tell)
-    order = random.Random(0).sample(range(len(texts)), len(texts))
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    batches = make_batches(texts)
     jobs = {
         "int8": Job(str((bundle / GRAPH_FILE).resolve()), texts, batches, str(folder / "products")),
         "fp32": Job(str((fp32 / GRAPH_FILE).resolve()), texts, batches),

@@ -13,7 +13,7 @@ from tests.cpus.products import write_products
 from tests.cpus.texts import sample_texts
 from tests.cpus.worker import Answer, Job
 
-TIMEOUT_S = 300.0
+TIMEOUT_S = 240.0
 EVERY = 6  # of the long form's words and questions; chunks take too long here
 LONGEST = 24
 

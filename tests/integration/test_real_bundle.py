@@ -63,19 +63,19 @@ def test_the_fp32_graph_is_sentence_transformers(fp32: Run, encode: Encode) -> N
 
 
 def test_the_int8_graph_is_close_to_sentence_transformers(built: tuple[Path, Bundle], encode: Encode) -> None:
-    """Single letters and emoji included; running text is closer (see the next test)."""
+    """Single letters, punctuation and emoji included."""
     texts, expected = golden()
     report = cosine_report(embed(graph(built, 1), encode(texts)), expected)
-    assert report["cosine_mean"] > 0.997
-    assert report["cosine_min"] > 0.985
+    assert report["cosine_mean"] > 0.9993
+    assert report["cosine_min"] > 0.996
 
 
 def test_cosine_to_fp32(built: tuple[Path, Bundle], fp32: Run, encode: Encode) -> None:
-    """Mean .999, minimum .995 over texts of at least eight tokens that did not calibrate."""
-    texts = [ids for ids in encode(list(read_texts(None).hold_out)) if len(ids) >= 8]
+    """Over texts that did not calibrate, single words among them; the engine's bar is .999 and .995."""
+    texts = encode(list(read_texts(None).hold_out))
     report = cosine_report(embed(graph(built, 1), texts), embed(fp32, texts))
-    assert report["cosine_mean"] > 0.999
-    assert report["cosine_min"] > 0.995
+    assert report["cosine_mean"] > 0.9993
+    assert report["cosine_min"] > 0.996
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -99,7 +99,7 @@ def test_the_bundle_says_how_good_it_is(built: tuple[Path, Bundle]) -> None:
     folder, bundle = built
     assert bundle.model == "all-MiniLM-L6-v2"
     assert bundle.max_tokens == 256
-    assert bundle.quality["cosine_mean"] > 0.998
+    assert bundle.quality["cosine_mean"] > bundle.quality["cosine_mean_nearest"] > 0.999
     assert bundle.quality["batch_dependent_texts"] == 0
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert sizes.pop("probe.npz") < 20e6

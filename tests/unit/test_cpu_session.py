@@ -1,6 +1,10 @@
 """The one place that opens sessions: exact products on this machine, and what happens where they are not."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +64,19 @@ def test_bounded_products_are_exact_in_every_shape(rows: int, inputs: int) -> No
     session = open_cpu_session(graph.model().SerializeToString())
     given = np.full((rows, inputs), 255, np.uint8)
     assert np.array_equal(session.run(None, {"a": given})[0], given.astype(np.int32) @ weight.astype(np.int32))
+
+
+def test_nothing_is_written_or_sent_about_its_use(tmp_path: Path) -> None:
+    """ONNX Runtime would keep usage events under the home directory and upload them."""
+    code = "from engine.cpu_session import integer_products; print(integer_products())"
+    hidden = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_DATA_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    own = {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | own, capture_output=True, check=True, text=True
+    )
+    assert done.stdout.startswith("exact")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_inexact_kernels_get_unsigned_weights(monkeypatch: pytest.MonkeyPatch) -> None:
