@@ -1,7 +1,9 @@
 """Ragged token ids of a batch -> the arrays a bundle's graph takes. Pure numpy; nothing of ONNX Runtime.
 
 The graph computes on packed tokens: the T tokens of B texts one after the other, without padding. Attention and
-pooling alone see the padded form [B, S], S the longest text; two index arrays lead there and back.
+pooling alone see the padded form [B, S], S the longest text's length rounded up to a multiple of four; two index arrays
+lead there and back. Four, because Softmax's kernel for CPUs without AVX adds four numbers at a time and what is left
+one by one: a row of another length would be summed in another order, and its text's vector change with its batch.
 
     input_ids       int32[T]      all token ids, text after text
     position_ids    int32[T]      each token's place in its own text
@@ -20,6 +22,8 @@ import numpy.typing as npt
 
 from engine.protocol import Int32Array
 
+PADDED_TO = 4
+
 
 def feeds(texts: Sequence[Int32Array]) -> dict[str, npt.NDArray[Any]]:
     """The graph's inputs for one batch of n arrays int32[length_i], each with at least one token id.
@@ -30,7 +34,7 @@ def feeds(texts: Sequence[Int32Array]) -> dict[str, npt.NDArray[Any]]:
     if not len(texts) or int(lengths.min()) == 0:
         raise ValueError("a batch needs at least one text, and every text at least one token")
     starts = np.cumsum(lengths, dtype=np.int32) - lengths
-    places = np.arange(int(lengths.max()), dtype=np.int32)
+    places = np.arange(-(-int(lengths.max()) // PADDED_TO) * PADDED_TO, dtype=np.int32)
     is_token = places < lengths[:, None]
     padded_positions = np.where(is_token, places, 0)
     return {

@@ -19,6 +19,7 @@ import orjson
 from tokenizers import Tokenizer
 
 from engine.cpu_session import open_cpu_session
+from engine.feeds import feeds
 from loadtest.bench.generator import Measurement
 from loadtest.bench.processes import run_pinned
 from loadtest.bench.wire import batches
@@ -55,7 +56,9 @@ def tokenize(bundle: Path, texts: Sequence[str]) -> list[list[int]]:
 
 def feed_for(graph_inputs: Sequence[str], input_ids: Sequence[Sequence[int]]) -> Feed:
     """One batch of B texts as the graph takes it."""
-    return packed(input_ids) if "slots" in graph_inputs else padded(input_ids)
+    if "slots" in graph_inputs:
+        return feeds([np.array(ids, dtype=np.int32) for ids in input_ids])
+    return padded(input_ids)
 
 
 def padded(input_ids: Sequence[Sequence[int]]) -> Feed:
@@ -64,20 +67,6 @@ def padded(input_ids: Sequence[Sequence[int]]) -> Feed:
     ids = np.zeros_like(mask)
     ids[mask == 1] = np.concatenate(input_ids)
     return {"input_ids": ids, "attention_mask": mask}
-
-
-def packed(input_ids: Sequence[Sequence[int]]) -> Feed:
-    """All T tokens one after the other, and where each lies in the padded form: int32[T] and int32[B, longest]."""
-    is_token = _token_places(input_ids)
-    lengths = is_token.sum(axis=1, dtype=np.int32)
-    positions = np.where(is_token, np.arange(is_token.shape[1], dtype=np.int32), np.int32(0))
-    return {
-        "input_ids": np.concatenate(input_ids).astype(np.int32),
-        "position_ids": positions[is_token],
-        "rows": (np.cumsum(lengths, dtype=np.int32) - lengths)[:, None] + positions,
-        "slots": np.flatnonzero(is_token).astype(np.int32),
-        "attention_mask": is_token.astype(np.int32),
-    }
 
 
 def _token_places(input_ids: Sequence[Sequence[int]]) -> npt.NDArray[np.bool_]:
@@ -95,17 +84,17 @@ def drive(task: GraphTask) -> Measurement:
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     session = open_cpu_session(Path(task.bundle) / "model.onnx", threads)
     inputs = [entry.name for entry in session.get_inputs()]
-    feeds = [feed_for(inputs, group) for group in batches(task.input_ids, task.batch)]
-    for feed in (feeds * WARMUP_RUNS)[:WARMUP_RUNS]:
+    given = [feed_for(inputs, group) for group in batches(task.input_ids, task.batch)]
+    for feed in (given * WARMUP_RUNS)[:WARMUP_RUNS]:
         session.run(None, feed)
     latencies_s: list[float] = []
     start = now = time.perf_counter()
     while now - start < task.seconds:
-        for feed in feeds:
+        for feed in given:
             session.run(None, feed)
             before, now = now, time.perf_counter()
             latencies_s.append(now - before)
-    texts = len(task.input_ids) * len(latencies_s) // len(feeds)
+    texts = len(task.input_ids) * len(latencies_s) // len(given)
     ordered = sorted(latencies_s)
     p50, p99 = (1000 * percentile(ordered, percent) for percent in (50, 99))
     return Measurement(texts / (now - start) / task.batch, p50, p99)

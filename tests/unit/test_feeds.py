@@ -18,9 +18,15 @@ def test_rows_and_slots_lead_there_and_back() -> None:
     inputs = feeds([np.array([5], np.int32), np.array([6, 7, 8], np.int32), np.array([9, 9], np.int32)])
     packed = np.arange(6)
     padded = packed[inputs["rows"]]
-    assert padded.tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 4]]
+    assert padded.tolist() == [[0, 0, 0, 0], [1, 2, 3, 1], [4, 5, 4, 4]]
     assert padded.reshape(-1)[inputs["slots"]].tolist() == packed.tolist()
-    assert inputs["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1], [1, 1, 0]]
+    assert inputs["attention_mask"].tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(("length", "padded"), [(1, 4), (3, 4), (4, 4), (5, 8), (255, 256), (256, 256)])
+def test_the_padded_form_is_a_multiple_of_four_wide(length: int, padded: int) -> None:
+    """Alone as in a batch, so that sums over a row are made in one order on every CPU."""
+    assert feeds([np.arange(length, dtype=np.int32)])["rows"].shape == (1, padded)
 
 
 def test_all_arrays_are_int32() -> None:

@@ -24,7 +24,7 @@ from loadtest.bench.bare_apps import echo, route
 from loadtest.bench.engine import RunCounts, RunMeter
 from loadtest.bench.gateway import RATIOS
 from loadtest.bench.generator import Measurement
-from loadtest.bench.graph import packed, padded
+from loadtest.bench.graph import feed_for, padded
 from loadtest.bench.machine import describe
 from loadtest.bench.norepeat import (
     AUTO,
@@ -68,7 +68,7 @@ def test_engine_requests_are_the_engines_protocol() -> None:
 
 def test_graph_gets_what_the_engine_would_feed_it() -> None:
     """The bare graph runs on the very arrays that the engine makes, types included."""
-    ours, theirs = packed(IDS), feeds([np.array(ids, np.int32) for ids in IDS])
+    ours, theirs = feed_for(["slots"], IDS), feeds([np.array(ids, np.int32) for ids in IDS])
     assert ours.keys() == theirs.keys()
     for name, array in theirs.items():
         assert ours[name].dtype == array.dtype
