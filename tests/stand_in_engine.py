@@ -15,7 +15,7 @@ from aiohttp import web
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from engine import protocol
-from engine.build.probe import ProbeArrays
+from engine.build.static_embedding.quick import ProbeArrays
 from engine.protocol import EngineInfo, Float32Array
 
 DIMENSIONS = 8

@@ -17,18 +17,18 @@ import onnxruntime as ort
 from filelock import FileLock
 from tokenizers import Tokenizer
 
-from engine.build.bert_weights import BertShape, read_shape, read_weights
 from engine.build.calibration import CalibrationTexts, read_texts
-from engine.build.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
-from engine.build.choices import Choices, choose
+from engine.build.checkpoint.choices import Choices, choose
+from engine.build.checkpoint.files import WEIGHTS_FILE, Checkpoint, open_checkpoint
+from engine.build.checkpoint.weights import BertShape, read_shape, read_weights
 from engine.build.errors import CheckpointError
-from engine.build.graph_step import GraphInputs, Made, check_vectors, make_graph
-from engine.build.onnx_writer import OPSET
-from engine.build.probe_step import make_probe
+from engine.build.graph.onnx_writer import OPSET
+from engine.build.graph.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, Head, write_fp32
+from engine.build.graph.rounding import PAIR_LIMIT
+from engine.build.graph.step import GraphInputs, Made, check_vectors, make_graph
 from engine.build.quality import cosine_report, count_batch_dependent, demand, lengths_to_check
-from engine.build.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, Head, write_fp32
-from engine.build.rounding import PAIR_LIMIT
 from engine.build.running import Run, embed, open_graph
+from engine.build.static_embedding.step import make_probe
 from engine.bundle import (
     BUNDLE_FILE,
     CHECK_FILE,

@@ -15,11 +15,11 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from engine.build.bundle_builder import build_bundle
-from engine.build.checkpoint import default_checkpoint, open_checkpoint
+from engine.build.checkpoint.files import default_checkpoint, open_checkpoint
 from engine.build.errors import BuildError
-from engine.build.verify import Report, VerifyOptions, keep_verdict, verify_bundle
-from engine.build.verify_embedding import Progress
-from engine.build.verify_report import as_json, show_report
+from engine.build.verify.bundle_verifier import Report, VerifyOptions, keep_verdict, verify_bundle
+from engine.build.verify.embedding import Progress
+from engine.build.verify.report import as_json, show_report
 from engine.bundle import Bundle, BundleError, Pooling, Precision, check_files, read_bundle
 from engine.settings import Device
 

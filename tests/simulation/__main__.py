@@ -14,7 +14,7 @@ from cache.governor import Governor, GovernorSettings
 from cache.probe import Probe
 from cache.reuse import ROUND_SHARE, ReuseSettings
 from cache.threshold import Predictor, ThresholdSettings, choose
-from engine.build.probe import spearman
+from engine.build.static_embedding.quick import spearman
 from engine.bundle import PROBE_FILE
 from tests.simulation.attacks import TRICKS, attack_texts
 from tests.simulation.cost import cost

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from engine import cpu_session
-from engine.build import BuildError, build_bundle, bundle_builder, graph_step
+from engine.build import BuildError, build_bundle, bundle_builder
 from engine.build.cli import model as model_command
 from engine.build.errors import CheckpointError, QualityError, UnsupportedModel
+from engine.build.graph import step as graph_step
 from engine.build.quality import demand, lengths_to_check
 from engine.build.running import open_graph
 from engine.bundle import BundleError, check_files, parse_tokenizer, read_bundle

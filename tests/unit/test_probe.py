@@ -7,7 +7,8 @@ import pytest
 
 from cache.kriging import Kernel, predict
 from cache.probe import Probe, ProbeError
-from engine.build.probe import (
+from engine.build.static_embedding.fitted import FitSettings, edited, fit_probe
+from engine.build.static_embedding.quick import (
     ProbeArrays,
     principal_axes,
     probe_vectors,
@@ -15,7 +16,6 @@ from engine.build.probe import (
     spearman,
     vocabulary_vectors,
 )
-from engine.build.probe_fit import FitSettings, edited, fit_probe
 from engine.protocol import Float32Array, Int32Array
 
 VOCABULARY, WIDTH, SPECIAL = 400, 24, (0, 1, 2)

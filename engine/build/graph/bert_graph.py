@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from engine.build.bert_weights import BertWeights, Layer, LayerNorm, Outliers
-from engine.build.linears import Linears
-from engine.build.onnx_writer import CONTRIB, GraphWriter
+from engine.build.checkpoint.weights import BertWeights, Layer, LayerNorm, Outliers
+from engine.build.graph.linears import Linears
+from engine.build.graph.onnx_writer import CONTRIB, GraphWriter
 from engine.bundle import Pooling
 from engine.protocol import Float32Array
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.build.probe import (
+from engine.build.static_embedding.quick import (
     PRIOR,
     Embed,
     ProbeArrays,

@@ -21,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.build.errors import UnsupportedModel
-from engine.build.onnx_writer import Array
+from engine.build.graph.onnx_writer import Array
 
 ENCODER_END = "LayerNormalization"
 FP32_OPERATORS = ("Softmax",)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from tokenizers import Tokenizer
 
 from engine.build.errors import CalibrationError
-from engine.build.probe import ProbeArrays, probe_vectors, quick_probe, spearman, vocabulary_vectors
-from engine.build.probe_fit import fit_probe
 from engine.build.running import Run, embed
+from engine.build.static_embedding.fitted import fit_probe
+from engine.build.static_embedding.quick import ProbeArrays, probe_vectors, quick_probe, spearman, vocabulary_vectors
 from engine.protocol import Float32Array, Int32Array
 
 TOLD_EVERY = 0.25  # of a stage's work

@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from engine.build.activations import Activations, observe
-from engine.build.bert_graph import write_graph
-from engine.build.bert_weights import BertWeights
-from engine.build.linears import Fp32Linears, Int8Linears, fixed_steps, smoothing_scale
-from engine.build.rounding import GPTQ_PAIRS, Rounding
+from engine.build.checkpoint.weights import BertWeights
+from engine.build.graph.activations import Activations, observe
+from engine.build.graph.bert_graph import write_graph
+from engine.build.graph.linears import Fp32Linears, Int8Linears, fixed_steps, smoothing_scale
+from engine.build.graph.rounding import GPTQ_PAIRS, Rounding
 from engine.build.running import open_graph
 from engine.bundle import Pooling
 from engine.protocol import Float32Array, Int32Array

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
-from engine.build.checkpoint import Checkpoint
+from engine.build.checkpoint.files import Checkpoint
 from engine.build.errors import CheckpointError, UnsupportedModel
 from engine.bundle import Pooling
 
