@@ -60,9 +60,9 @@ def model() -> None:
     help="fp16 is for GPUs. Default: the fastest exact one on this CPU, which is int8 unless fp32 measures faster.",
 )
 @click.option(
-    "--probe-corpus",
+    "--static-embedding-corpus",
     type=click.Path(path_type=Path),
-    help="Texts like your own that the semantic tier's probe is fitted to; takes minutes, finds more to reuse.",
+    help="Texts like your own to fit the semantic tier's static embedding to; takes minutes, finds more to reuse.",
 )
 @click.option("--force", is_flag=True, help="Build even what is there already, and keep a graph under the bar.")
 def build(
@@ -73,7 +73,7 @@ def build(
     prompts: str | None,
     name: str | None,
     precision: str | None,
-    probe_corpus: Path | None,
+    static_embedding_corpus: Path | None,
     force: bool,
 ) -> None:
     """Build a bundle from SOURCE: a checkpoint folder, or a hub id with or without @revision.
@@ -96,7 +96,7 @@ def build(
                 name=name,
                 precision=cast(Precision | None, precision),
                 force=force,
-                probe_corpus=probe_corpus,
+                static_embedding_corpus=static_embedding_corpus,
                 progress=progress,
             )
     except BuildError as error:

@@ -49,7 +49,7 @@ def test_a_bundle_is_whole_and_says_what_it_is(source: str, out: Path) -> None:
         "model.onnx",
         "tokenizer.json",
         "check_vectors.npz",
-        "probe.npz",
+        "static_embedding.npz",
     }
 
 
@@ -118,7 +118,7 @@ def test_a_build_that_fails_leaves_the_old_bundle_and_no_litter(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_builder, "make_probe", fail)
+    monkeypatch.setattr(bundle_builder, "make_static_embedding", fail)
     with pytest.raises(OSError, match="No space"):
         build_bundle(source, out, precision="int8", force=True)
     check_files(out, bundle)

@@ -173,10 +173,10 @@ class _Reader:
         self._file = file
         self._shape = shape
         self._names = set(file.keys())
-        probe = "embeddings.word_embeddings.weight"
-        found = [prefix for prefix in PREFIXES if prefix + probe in self._names]
+        words = "embeddings.word_embeddings.weight"
+        found = [prefix for prefix in PREFIXES if prefix + words in self._names]
         if not found:
-            raise CheckpointError(f"the checkpoint has no tensor {probe} (looked with prefixes {PREFIXES})")
+            raise CheckpointError(f"the checkpoint has no tensor {words} (looked with prefixes {PREFIXES})")
         self._prefix = found[0]
 
     def weights(self) -> BertWeights:
