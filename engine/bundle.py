@@ -7,7 +7,7 @@
       static_embedding.npz  token vectors distilled from the graph, for the semantic tier's look-ups
       check_vectors.npz     some texts' vectors, compared at every start: see `engine.check_vectors`
 
-The fingerprint names everything that decides a vector's bytes. The graph's hash covers the weights, the
+The fingerprint covers everything that decides a vector's bytes. The graph's hash covers the weights, the
 quantisation recipe with its calibrated scales, pooling and normalisation; tokenizer, maximum length and the
 kernel class it runs with come on top. Prompts are not part of it: they change the token ids themselves.
 """
@@ -35,7 +35,7 @@ class BundleError(Exception):
 
 
 class Bundle(BaseModel):
-    """What `bundle.json` says. `provenance` tells for each choice (pooling, prompts, ...) where it was read."""
+    """The content of `bundle.json`. `provenance` has for each choice (pooling, prompts, ...) where it was read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -109,7 +109,7 @@ def sha256_of(path: Path) -> str:
 
 
 def parse_tokenizer(content: bytes, max_tokens: int) -> Tokenizer:
-    """A bundle's tokenizer: never pads, truncates at the model's own limit whatever the file says.
+    """A bundle's tokenizer: never pads, truncates at the model's own limit whatever the file has.
 
     Raises BundleError when the content is not a tokenizer.
     """

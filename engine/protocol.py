@@ -1,4 +1,4 @@
-"""The engine's wire, whole: what the gateway sends, what the engine answers. Light imports, no ONNX, no HTTP server.
+"""The engine's wire, whole: what the gateway sends, what the engine answers.
 
 `POST /vectors`, content type `application/x-dejavec`, little-endian:
 
@@ -42,7 +42,7 @@ Float32Array = npt.NDArray[np.float32]
 
 
 class ProtocolError(ValueError):
-    """Bytes that are not a message of this protocol; the message says what is wrong with them."""
+    """Bytes that are not a message of this protocol; the message has what is wrong with them."""
 
 
 class Lane(enum.IntEnum):
@@ -69,7 +69,7 @@ class TokenBatch:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine says of itself at `GET /info`; all a gateway needs to know of the model."""
+    """What `GET /info` answers: all that a gateway needs of the model."""
 
     model: str
     fingerprint: str  # hex; of weights, tokenizer, recipe, pooling, length and kernel class: see engine.bundle

@@ -62,7 +62,7 @@ def create_app(settings: EngineSettings) -> EngineApp:
 
 
 def run(settings: EngineSettings) -> None:
-    """Serve until told to stop, then drain. Raises BundleError and ConfigurationError before it listens."""
+    """Serve until a signal ends it, then drain. Raises BundleError and ConfigurationError before it listens."""
     logs.configure(settings.log_level)
     app = create_app(settings)
     logger.info("address=http://%s:%d", settings.engine_host, settings.engine_port)
@@ -73,7 +73,7 @@ def run(settings: EngineSettings) -> None:
 
 
 def _exit_cleanly(_: int, __: object) -> None:
-    """uvicorn repeats the signal that ended it once it has drained; by then 0 is the truth."""
+    """uvicorn repeats the signal that ended it once it has drained; by then 0 is right."""
     sys.exit(0)
 
 

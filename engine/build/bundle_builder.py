@@ -1,4 +1,4 @@
-"""Checkpoint -> bundle, from the first file read to the finished folder. The order of things; not how each is done."""
+"""Checkpoint -> bundle, from the first file read to the finished folder. The order of the steps."""
 
 import os
 import shutil
@@ -86,7 +86,7 @@ class _Plan:
         return Head(self.choices.pooling, self.choices.normalize)
 
     def inputs(self) -> dict[str, Any]:
-        """What decides the bundle's content: a bundle whose recipe says the same need not be built again."""
+        """What decides the bundle's content: a bundle whose recipe has the same need not be built again."""
         corpus = self.options.static_embedding_corpus
         return {
             "builder_version": BUILDER_VERSION,
@@ -120,11 +120,11 @@ def build_bundle(
     """Build the bundle folder `out` from `source`, a checkpoint folder or a hub id, and return what it is.
 
     Nothing is done when `out` already is this bundle. `out` appears complete or not at all; several builders of one
-    `out` wait for each other. `progress` is told each step in a few words. Raises BuildError.
+    `out` wait for each other. `progress` is called with each step in a few words. Raises BuildError.
     """
     options = BuildOptions(calibration_file, pooling, prompts, name, precision, force, static_embedding_corpus)
     plan = _plan(source, options)
-    _tell_choices(plan, progress)
+    _report_choices(plan, progress)
     out = out.expanduser().absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent / f".{out.name}.lock"):
@@ -142,7 +142,7 @@ def _plan(source: str, options: BuildOptions) -> _Plan:
     return _Plan(checkpoint, shape, choices, read_texts(options.calibration_file), options)
 
 
-def _tell_choices(plan: _Plan, progress: Progress) -> None:
+def _report_choices(plan: _Plan, progress: Progress) -> None:
     checkpoint, choices = plan.checkpoint, plan.choices
     progress(f"checkpoint: {checkpoint.model_id} (SHA-256 {checkpoint.weights_sha256[:16]}…)")
     for name, provenance in choices.provenance.items():
@@ -204,7 +204,7 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     if not plan.options.force:
         demand(quality)
     for shortfall in shortfalls(quality) if made.precision != "fp32" else ():
-        progress(f"UNDER THE ENGINE'S BAR: {shortfall}; `dejavec model verify` tells more")
+        progress(f"UNDER THE ENGINE'S BAR: {shortfall}; see `dejavec model verify`")
     bundle = _describe(plan, folder, made.precision, quality, static_embedding.meta)
     _write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
     progress(f"built in {time.perf_counter() - started_s:.1f} s")
@@ -220,7 +220,7 @@ def _write_tokenizer(plan: _Plan, folder: Path) -> Tokenizer:
         raise CheckpointError(f"{plan.checkpoint.folder / TOKENIZER_FILE}: {error}") from None
     if tokenizer.get_vocab_size() > plan.shape.vocab_size:
         raise CheckpointError(
-            f"{TOKENIZER_FILE} knows {tokenizer.get_vocab_size()} tokens, config.json says {plan.shape.vocab_size}"
+            f"{TOKENIZER_FILE} has {tokenizer.get_vocab_size()} tokens, config.json {plan.shape.vocab_size}"
         )
     _write_file(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
     return tokenizer

@@ -28,7 +28,7 @@ REPORT_WIDTH = 120  # where there is no terminal to ask
 
 
 class Refused(click.ClickException):
-    """What a person can mend; told without a trace."""
+    """What a person can mend; one message without a trace."""
 
     exit_code = 2  # as for every fault of configuration
 
@@ -51,8 +51,8 @@ def model() -> None:
     type=click.Path(path_type=Path),
     help='Texts like your own: one a line, or JSON Lines with "text" (.jsonl). Default: a built-in mix.',
 )
-@click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Instead of what the checkpoint says.")
-@click.option("--prompts", help='JSON object or file, {"query": "query: "}, instead of what the checkpoint says.')
+@click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Overrides that of the checkpoint.")
+@click.option("--prompts", help='JSON object or file, {"query": "query: "}; overrides those of the checkpoint.')
 @click.option("--name", help="The name clients use for this model.")
 @click.option(
     "--precision",
@@ -200,11 +200,11 @@ def _progress(console: Console) -> Iterator[Callable[[str], None]]:
         return
     with console.status("building") as status:
 
-        def tell(step: str) -> None:
+        def report(step: str) -> None:
             console.print(step, markup=False)
             status.update(escape(step))
 
-        yield tell
+        yield report
 
 
 class _Bar:

@@ -158,7 +158,7 @@ def test_a_tokenizer_with_too_many_tokens_is_refused(source: str, out: Path) -> 
     config = json.loads((Path(source) / "config.json").read_text())
     write_checkpoint(Path(source), vocab_size=50)
     assert config["vocab_size"] > 50
-    with pytest.raises(CheckpointError, match=r"knows 100 tokens, config\.json says 50"):
+    with pytest.raises(CheckpointError, match=r"has 100 tokens, config\.json 50"):
         build_bundle(source, out, precision="int8")
     assert not out.exists()
 

@@ -1,4 +1,4 @@
-"""The BERT encoder as an ONNX graph over packed tokens. Knows the arithmetic; nothing of files or calibration.
+"""The BERT encoder as an ONNX graph over packed tokens.
 
 The T tokens of B texts lie one after the other; linears, norms and GELU run on them without padding. Attention and
 pooling see the padded form [B, S], reached through `rows` and left through `slots` (see `engine.feeds`).

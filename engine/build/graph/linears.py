@@ -1,4 +1,4 @@
-"""How a graph multiplies by a constant matrix: in FP32, observed in FP32, or in INT8. Knows no model.
+"""How a graph multiplies by a constant matrix: in FP32, observed in FP32, or in INT8.
 
 INT8, for an input x of T rows (one per token) and a weight W:
 

@@ -1,4 +1,4 @@
-"""From FP32 weights and calibration texts to the INT8 graph. Knows which input of a layer is quantised how.
+"""From FP32 weights and calibration texts to the INT8 graph: how each input of a layer is quantised.
 
 Cosine to FP32, mean / min, MiniLM-L6, on a CPU with AVX2 and no VNNI (`python -m tests.cpus.candidates` makes the
 first four rows' kind of table; hold-out: 252 texts, words: 340 single words):

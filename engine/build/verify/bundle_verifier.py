@@ -1,4 +1,4 @@
-"""`dejavec model verify`: everything measured about one bundle, and the verdict. The order of things; not how.
+"""`dejavec model verify`: everything measured about one bundle, and the verdict.
 
 The bundle runs as the engine runs it: through `engine.session`, with the kernels of this machine.
 """
@@ -56,7 +56,7 @@ class VerifyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All figures of one verification. None or empty: not measured, and `notes` says why."""
+    """All figures of one verification. None or empty: not measured; the reason is in `notes`."""
 
     bundle: Bundle
     folder: Path

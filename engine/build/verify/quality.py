@@ -1,4 +1,4 @@
-"""How close a bundle's vectors are to FP32's, and whether they depend on their company. Pure measuring, no verdict."""
+"""How close a bundle's vectors are to FP32's, and whether they depend on their batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

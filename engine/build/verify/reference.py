@@ -28,7 +28,7 @@ from engine.worker import Run
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The FP32 graph, ready to run on the CPU; `origin` says what it was built from."""
+    """The FP32 graph, ready to run on the CPU; `origin`: what it was built from, in words."""
 
     run: Run
     origin: str

@@ -1,4 +1,4 @@
-"""A verification as a person reads it, and as JSON. Measures nothing."""
+"""A verification as a person reads it, and as JSON."""
 
 from collections.abc import Iterator
 from dataclasses import asdict

@@ -36,7 +36,7 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """A task's figure for each graph. `size` says how much was measured, in words."""
+    """A task's figure for each graph. `size`: how much was measured, in words."""
 
     name: str
     metric: str
