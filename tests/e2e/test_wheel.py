@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import urllib.request
 import venv
 from pathlib import Path
@@ -17,7 +18,8 @@ from deploy.ports import free_port
 from tests.e2e.stack import until
 from tests.tiny_bert import write_checkpoint
 
-PACKAGES = ("cache", "deploy", "engine", "gateway", "loadtest")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = [name.rstrip("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
 NO_TRACES = shutil.ignore_patterns("__pycache__")
 
 

@@ -1,6 +1,7 @@
 """The container files name things that exist. Whether they run is not tested here: that needs a Docker engine."""
 
 import re
+import tomllib
 from typing import Any
 
 import pytest
@@ -55,6 +56,13 @@ def test_images_do_not_run_as_root_and_say_whether_they_are_well() -> None:
         assert f"FROM runtime AS {name}" in DOCKERFILE
         assert "USER" not in stages()[name]
         assert "HEALTHCHECK" in stages()[name]
+
+
+def test_the_wheel_is_built_from_every_package() -> None:
+    """A package of pyproject.toml that is not copied would be missing in both images."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert packages <= set(re.findall(r"^COPY (\w+) \1$", stages()["wheel"], re.MULTILINE))
 
 
 @pytest.mark.parametrize("role", ["gateway", "engine"])
