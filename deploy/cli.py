@@ -1,28 +1,60 @@
 """The `dejavec` command: finds the subcommand that is asked for and imports nothing of the others.
 
-Here every process's settings are known, so here a misspelt name is found; and here an expected error becomes one
-message without a trace. Knows nothing of what the commands do.
+Names of settings are checked here, against those of all processes. An expected error becomes one message without a
+trace: a fault of configuration or model folder, or an extra of pyproject.toml that is not installed.
 """
 
 import importlib
+import importlib.util
 import os
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from engine.exit_status import CANNOT_START
 
-# name: (module, attribute, heading, what it does)
-COMMANDS: dict[str, tuple[str, str, str, str]] = {
-    "up": ("deploy.up", "up", "Run", "Start Redis, engine and gateway on this machine; one Ctrl-C stops all."),
-    "gateway": ("gateway.cli", "gateway", "Run", "Serve the HTTP API, with its caches in front of an engine."),
-    "engine": ("engine.cli", "engine", "Run", "Serve one model bundle to gateways."),
-    "model": ("engine.build.cli", "model", "Model", "Make a model bundle from a checkpoint; look into one."),
-    "ingest": ("gateway.client.cli", "ingest", "Use", "Embed a JSONL file of any size through a gateway, resumably."),
-    "cache": ("gateway.client.cache_cli", "cache", "Look", "Stats, explain, purge and warm a running gateway's cache."),
-    "config": ("deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."),
-    "loadtest": ("loadtest.cli", "loadtest", "Look", "Send load to a gateway; hit rate and latency by tier."),
+# The modules that each extra of pyproject.toml brings; a test compares them.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "client": (),
+    "gateway": ("fastapi", "httptools", "prometheus_client", "psutil", "redis", "tokenizers", "uvicorn"),
+    "engine": ("httptools", "onnxruntime", "prometheus_client", "psutil", "starlette", "tokenizers", "uvicorn"),
+    "build": ("filelock", "huggingface_hub", "onnx", "onnxruntime", "psutil", "safetensors", "tokenizers"),
+}
+EXTRAS["all"] = tuple(sorted({module for modules in EXTRAS.values() for module in modules}))
+
+
+class Command(NamedTuple):
+    """Where a subcommand is, under which heading it is listed with which text, and the extra that it needs."""
+
+    module: str
+    attribute: str
+    heading: str
+    text: str
+    extra: str = "client"
+
+
+COMMANDS: dict[str, Command] = {
+    "up": Command(
+        "deploy.up", "up", "Run", "Start Redis, engine and gateway on this machine; one Ctrl-C stops all.", "all"
+    ),
+    "gateway": Command(
+        "gateway.cli", "gateway", "Run", "Serve the HTTP API, with its caches in front of an engine.", "gateway"
+    ),
+    "engine": Command("engine.cli", "engine", "Run", "Serve one model bundle to gateways.", "engine"),
+    "model": Command(
+        "engine.build.cli", "model", "Model", "Make a model bundle from a checkpoint; look into one.", "build"
+    ),
+    "ingest": Command(
+        "gateway.client.cli", "ingest", "Use", "Embed a JSONL file of any size through a gateway, resumably."
+    ),
+    "cache": Command(
+        "gateway.client.cache_cli", "cache", "Look", "Stats, explain, purge and warm a running gateway's cache."
+    ),
+    "config": Command(
+        "deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."
+    ),
+    "loadtest": Command("loadtest.cli", "loadtest", "Look", "Send load to a gateway; hit rate and latency by tier."),
 }
 READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "cache", "config"}
 
@@ -38,7 +70,7 @@ directory or the file that --config names (gateway_port = 9000), then from defau
 
 
 class Refused(click.ClickException):
-    """What an operator can mend; told without a trace."""
+    """What an operator can mend; one message without a trace."""
 
     exit_code = CANNOT_START
 
@@ -51,21 +83,22 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one subcommand."""
+        """Import one subcommand. Raises Refused where its extra is not installed."""
         if cmd_name not in COMMANDS:
             return None
+        _require_extra(cmd_name)
         # Before NumPy is imported: threads of its BLAS wait for each other in loops. Beside a busy process, rounding a
         # model's weights took 25 s on two of them and 6 s on one. ONNX Runtime has pools of its own.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        module, attribute, _, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        found = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(found.module), found.attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands under their headings."""
         headings: dict[str, list[tuple[str, str]]] = {}
-        for name, (_, _, heading, text) in COMMANDS.items():
-            headings.setdefault(heading, []).append((name, text))
+        for name, command in COMMANDS.items():
+            headings.setdefault(command.heading, []).append((name, command.text))
         for heading, rows in headings.items():
             with formatter.section(heading):
                 formatter.write_dl(rows)
@@ -100,6 +133,14 @@ def main(ctx: click.Context, config_path: str | None, version: bool) -> None:
         _check_names()
 
 
+def _require_extra(name: str) -> None:
+    """Refuse a command whose extra is missing, rather than let it, or a process that it starts, end in a trace."""
+    extra = COMMANDS[name].extra
+    missing = [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
+    if missing:
+        raise Refused(f"`dejavec {name}` needs {', '.join(missing)}: install dejavec[{extra}]")
+
+
 def _check_names() -> None:
     """Refuse unknown names in the file, warn of unknown variables."""
     from deploy.config import settings_classes
@@ -110,7 +151,7 @@ def _check_names() -> None:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether this is a fault of configuration or model folder, told by a message and not by a trace."""
+    """Whether this is a fault of configuration or model folder, which a message explains without a trace."""
     from engine.configuration import ConfigurationError
 
     if isinstance(error, ConfigurationError):

@@ -146,7 +146,7 @@ class Batcher:
         self._lanes[lane].add(ticket.rows)
         return ticket.future
 
-    def probe(self, text: Int32Array, deadline_s: float) -> asyncio.Future[Float32Array]:
+    def health_probe(self, text: Int32Array, deadline_s: float) -> asyncio.Future[Float32Array]:
         """Run one text of the engine's own ahead of a queue of any length, to see the model answer."""
         ticket = self._ticket([text], Lane.INTERACTIVE, deadline_s)
         self._lanes[Lane.INTERACTIVE].add_first(ticket.rows[0])

@@ -1,13 +1,13 @@
-"""The model folder: `bundle.json` beside the graph and the tokenizer. Light imports; nothing of ONNX Runtime.
+"""The model folder: `bundle.json` beside the graph, the tokenizer and the static embedding.
 
     <bundle>/
-      bundle.json        this module's Bundle, as JSON
-      model.onnx         the arrays of `engine.feeds` (packed tokens) -> embeddings float32[B, dimensions]
-      probe.npz          static token vectors for the semantic tier
-      tokenizer.json     no padding; truncation at max_tokens
-      check_vectors.npz  some texts' vectors, compared at every start: see `engine.check_vectors`
+      bundle.json           this module's Bundle, as JSON
+      model.onnx            the arrays of `engine.feeds` (packed tokens) -> embeddings float32[B, dimensions]
+      tokenizer.json        no padding; truncation at max_tokens
+      static_embedding.npz  token vectors distilled from the graph, for the semantic tier's look-ups
+      check_vectors.npz     some texts' vectors, compared at every start: see `engine.check_vectors`
 
-The fingerprint names everything that decides a vector's bytes. The graph's hash covers the weights, the
+The fingerprint covers everything that decides a vector's bytes. The graph's hash covers the weights, the
 quantisation recipe with its calibrated scales, pooling and normalisation; tokenizer, maximum length and the
 kernel class it runs with come on top. Prompts are not part of it: they change the token ids themselves.
 """
@@ -22,9 +22,9 @@ from tokenizers import Tokenizer
 BUNDLE_FILE = "bundle.json"
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
-PROBE_FILE = "probe.npz"
+STATIC_EMBEDDING_FILE = "static_embedding.npz"
 CHECK_FILE = "check_vectors.npz"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Pooling = Literal["mean", "cls", "last"]
 Precision = Literal["int8", "fp32", "fp16"]
@@ -35,7 +35,7 @@ class BundleError(Exception):
 
 
 class Bundle(BaseModel):
-    """What `bundle.json` says. `provenance` tells for each choice (pooling, prompts, ...) where it was read."""
+    """The content of `bundle.json`. `provenance` has for each choice (pooling, prompts, ...) where it was read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class Bundle(BaseModel):
     source_sha256: str  # of model.safetensors
     tokenizer_sha256: str  # of the bundle's tokenizer.json
     graph_sha256: str  # of the bundle's model.onnx
-    probe_sha256: str  # of the bundle's probe.npz
+    static_embedding_sha256: str  # of the bundle's static_embedding.npz
     check_sha256: str  # of the bundle's check_vectors.npz
     precision: Precision
     dimensions: int
@@ -65,20 +65,25 @@ class Bundle(BaseModel):
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16, person=b"dejavec-model").hexdigest()
 
 
+class _Version(BaseModel):
+    """Read first: another version's other fields may have other names."""
+
+    format_version: int
+
+
 def read_bundle(folder: Path) -> Bundle:
     """Parse `<folder>/bundle.json`. Raises BundleError."""
     path = folder / BUNDLE_FILE
     if not path.is_file():
         raise BundleError(f"no model bundle at {folder} ({BUNDLE_FILE} is missing): run `dejavec model build`")
+    content = path.read_bytes()
     try:
-        bundle = Bundle.model_validate_json(path.read_bytes())
+        version = _Version.model_validate_json(content).format_version
+        if version != FORMAT_VERSION:
+            raise BundleError(f"{path} has format {version}, this version reads {FORMAT_VERSION}: build it again")
+        return Bundle.model_validate_json(content)
     except ValidationError as error:
         raise BundleError(f"{path} is not a bundle of this version; build it again: {error}") from None
-    if bundle.format_version != FORMAT_VERSION:
-        raise BundleError(
-            f"{path} has format {bundle.format_version}, this version reads {FORMAT_VERSION}: build it again"
-        )
-    return bundle
 
 
 def check_files(folder: Path, bundle: Bundle) -> None:
@@ -86,7 +91,7 @@ def check_files(folder: Path, bundle: Bundle) -> None:
     files = {
         GRAPH_FILE: bundle.graph_sha256,
         TOKENIZER_FILE: bundle.tokenizer_sha256,
-        PROBE_FILE: bundle.probe_sha256,
+        STATIC_EMBEDDING_FILE: bundle.static_embedding_sha256,
         CHECK_FILE: bundle.check_sha256,
     }
     for name, expected in files.items():
@@ -104,7 +109,7 @@ def sha256_of(path: Path) -> str:
 
 
 def parse_tokenizer(content: bytes, max_tokens: int) -> Tokenizer:
-    """A bundle's tokenizer: never pads, truncates at the model's own limit whatever the file says.
+    """A bundle's tokenizer: never pads, truncates at the model's own limit whatever the file has.
 
     Raises BundleError when the content is not a tokenizer.
     """

@@ -2,7 +2,8 @@
 
 x86-64 without VNNI multiplies uint8 by int8 with VPMADDUBSW, which adds two neighbouring products into 16 bits and
 saturates. The builder therefore bounds the weights of neighbouring inputs, so that no two products can exceed
-32,767 (see `engine.build.rounding`). `kernel_check.onnx`, beside this module, holds such weights at their extremes:
+32,767 (see `engine.build.graph.rounding`). `kernel_check.onnx`, beside this module, has such weights at their
+extremes:
 
     a             uint8[rows, 72]   any values
     integers      int32[rows, 40]   MatMulInteger(a, weight)

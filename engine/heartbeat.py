@@ -75,7 +75,7 @@ class Heartbeat:
     async def beat(self) -> bool:
         """One test inference; True if it passed."""
         try:
-            vector = (await self._batcher.probe(self._text, INTERVALS_UNTIL_UNREADY * self._interval_s))[0]
+            vector = (await self._batcher.health_probe(self._text, INTERVALS_UNTIL_UNREADY * self._interval_s))[0]
         except EngineError as error:
             logger.warning("test inference failed: %s", error)
             return False

@@ -1,4 +1,4 @@
-"""The engine's wire, whole: what the gateway sends, what the engine answers. Light imports, no ONNX, no HTTP server.
+"""The engine's wire, whole: what the gateway sends, what the engine answers.
 
 `POST /vectors`, content type `application/x-dejavec`, little-endian:
 
@@ -9,8 +9,8 @@ The same route takes `application/json` for people: `{"texts": [...]}` or `{"inp
 `{"embeddings": [[...]], "fingerprint": "..."}`. Errors are JSON on both: `{"error": {"message", "type"}}`.
 Every answer carries the fingerprint of what computed it in `x-dejavec-fingerprint`; a caller may send the one it
 expects in the same header and is refused with 409 (`fingerprint_mismatch`) when it is another.
-`GET /info` answers `EngineInfo` as JSON, `GET /tokenizer.json` and `GET /probe.npz` the
-bundle's files byte for byte.
+`GET /info` answers `EngineInfo` as JSON, `GET /tokenizer.json` and `GET /static-embedding` the bundle's files byte for
+byte.
 """
 
 import enum
@@ -31,7 +31,7 @@ DEADLINE_HEADER = "x-dejavec-deadline-ms"  # time the caller will still wait; th
 VECTORS_PATH = "/vectors"
 INFO_PATH = "/info"
 TOKENIZER_PATH = "/tokenizer.json"
-PROBE_PATH = "/probe.npz"
+STATIC_EMBEDDING_PATH = "/static-embedding"
 
 REQUEST_MAGIC = b"DVQ1"
 RESPONSE_MAGIC = b"DVV1"
@@ -42,7 +42,7 @@ Float32Array = npt.NDArray[np.float32]
 
 
 class ProtocolError(ValueError):
-    """Bytes that are not a message of this protocol; the message says what is wrong with them."""
+    """Bytes that are not a message of this protocol; the message has what is wrong with them."""
 
 
 class Lane(enum.IntEnum):
@@ -69,7 +69,7 @@ class TokenBatch:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine says of itself at `GET /info`; all a gateway needs to know of the model."""
+    """What `GET /info` answers: all that a gateway needs of the model."""
 
     model: str
     fingerprint: str  # hex; of weights, tokenizer, recipe, pooling, length and kernel class: see engine.bundle
@@ -81,7 +81,7 @@ class EngineInfo:
     prompts: dict[str, str] = field(default_factory=dict)  # name ("query", "document") -> text put in front
     default_prompt_name: str | None = None
     device: str = "cpu"
-    probe_sha256: str = ""  # of the bundle's probe file, served at PROBE_PATH; empty when it has none
+    static_embedding_sha256: str = ""  # of what STATIC_EMBEDDING_PATH answers; empty when the bundle has none
 
     def to_json(self) -> bytes:
         """This information as the body of `GET /info`."""

@@ -22,7 +22,14 @@ from starlette.routing import Route
 
 from engine import logs
 from engine.metrics import CONTENT_TYPE as METRICS_TYPE
-from engine.protocol import FINGERPRINT_HEADER, INFO_PATH, PROBE_PATH, TOKENIZER_PATH, VECTORS_PATH, error_body
+from engine.protocol import (
+    FINGERPRINT_HEADER,
+    INFO_PATH,
+    STATIC_EMBEDDING_PATH,
+    TOKENIZER_PATH,
+    VECTORS_PATH,
+    error_body,
+)
 from engine.replies import JSON_TYPE, Receive, Scope, Send
 from engine.serving import Engine, build_engine
 from engine.settings import EngineSettings
@@ -55,7 +62,7 @@ def create_app(settings: EngineSettings) -> EngineApp:
 
 
 def run(settings: EngineSettings) -> None:
-    """Serve until told to stop, then drain. Raises BundleError and ConfigurationError before it listens."""
+    """Serve until a signal ends it, then drain. Raises BundleError and ConfigurationError before it listens."""
     logs.configure(settings.log_level)
     app = create_app(settings)
     logger.info("address=http://%s:%d", settings.engine_host, settings.engine_port)
@@ -66,7 +73,7 @@ def run(settings: EngineSettings) -> None:
 
 
 def _exit_cleanly(_: int, __: object) -> None:
-    """uvicorn repeats the signal that ended it once it has drained; by then 0 is the truth."""
+    """uvicorn repeats the signal that ended it once it has drained; by then 0 is right."""
     sys.exit(0)
 
 
@@ -114,10 +121,11 @@ def _routes(engine: Engine) -> Starlette:
     async def tokenizer(_: Request) -> Response:
         return Response(engine.model.tokenizer_json, media_type=JSON_TYPE, headers=fingerprint)
 
-    async def probe(_: Request) -> Response:
-        if not engine.model.probe:
-            return _error(404, "this bundle has no probe; build it again to get one", "not_found")
-        return Response(engine.model.probe, media_type="application/octet-stream", headers=fingerprint)
+    async def static_embedding(_: Request) -> Response:
+        if not engine.model.static_embedding:
+            return _error(404, "this bundle has no static embedding; build it again to get one", "not_found")
+        content = engine.model.static_embedding
+        return Response(content, media_type="application/octet-stream", headers=fingerprint)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -139,7 +147,7 @@ def _routes(engine: Engine) -> Starlette:
     routes = [
         Route(INFO_PATH, info),
         Route(TOKENIZER_PATH, tokenizer),
-        Route(PROBE_PATH, probe),
+        Route(STATIC_EMBEDDING_PATH, static_embedding),
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", metrics),

@@ -110,7 +110,7 @@ def _info(model: Model) -> EngineInfo:
         prompts=bundle.prompts,
         default_prompt_name=bundle.default_prompt_name,
         device=model.device,
-        probe_sha256=hashlib.sha256(model.probe).hexdigest() if model.probe else "",
+        static_embedding_sha256=hashlib.sha256(model.static_embedding).hexdigest() if model.static_embedding else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""A bundle opened with ONNX Runtime: token ids in, vectors out. Knows nothing of queues or of who asked.
+"""A bundle opened with ONNX Runtime: token ids in, vectors out.
 
 Nothing here may depend on the batch: the session's options are the same for every shape, because the bytes
 of a vector must be the same alone and in any company.
@@ -16,7 +16,7 @@ import onnxruntime as ort
 from engine.bundle import (
     CHECK_FILE,
     GRAPH_FILE,
-    PROBE_FILE,
+    STATIC_EMBEDDING_FILE,
     TOKENIZER_FILE,
     Bundle,
     BundleError,
@@ -44,7 +44,7 @@ class Model:
     kernel_class: str
     device: str
     tokenizer_json: bytes
-    probe: bytes  # the semantic tier's probe file, for gateways
+    static_embedding: bytes  # the file's content, for the semantic tier of gateways
     runs: tuple[Run, ...]
     agreement: Agreement
 
@@ -86,8 +86,10 @@ def open_model(folder: Path, device: Device, topology: Topology, *, allow_unveri
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError(f"ONNX Runtime cannot run the graph in {folder}: {error}") from error
     admit(folder, bundle, kernel_class, agreement, allow_unverified)
-    tokenizer_json, probe = ((folder / name).read_bytes() for name in (TOKENIZER_FILE, PROBE_FILE))
-    return Model(bundle, kernel_class, device, tokenizer_json, probe, runs, agreement)
+    tokenizer_json, static_embedding = (
+        (folder / name).read_bytes() for name in (TOKENIZER_FILE, STATIC_EMBEDDING_FILE)
+    )
+    return Model(bundle, kernel_class, device, tokenizer_json, static_embedding, runs, agreement)
 
 
 def measure_run_cost(model: Model, repeats: int = 7) -> RunCost:

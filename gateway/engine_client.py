@@ -135,8 +135,8 @@ class EngineClient:
                 known = self._model.info if self._model else None
                 if info != known:
                     tokenizer = parse_tokenizer(await self._get(protocol.TOKENIZER_PATH), info.max_tokens)
-                    probe = await self._get(protocol.PROBE_PATH) if info.probe_sha256 else None
-                    if probe is not None and hashlib.sha256(probe).hexdigest() != info.probe_sha256:
+                    probe = await self._get(protocol.STATIC_EMBEDDING_PATH) if info.static_embedding_sha256 else None
+                    if probe is not None and hashlib.sha256(probe).hexdigest() != info.static_embedding_sha256:
                         raise protocol.ProtocolError("the probe is not the one the engine names")
                     self._model = Model(info, tokenizer, probe)
                     log.info("engine: %s, fingerprint %s, %s", info.model, info.fingerprint, info.kernel_class)

@@ -97,7 +97,7 @@ class SemanticTiers:
         except ProbeError as error:
             log.warning("no semantic tier: %s", error)
             return
-        probe_id = model.info.probe_sha256[:16]
+        probe_id = model.info.static_embedding_sha256[:16]
         index = SemanticIndex(
             self._link,
             f"{model.info.fingerprint[:16]}{probe_id}",

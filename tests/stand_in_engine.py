@@ -15,14 +15,14 @@ from aiohttp import web
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from engine import protocol
-from engine.build.probe import ProbeArrays
+from engine.build.static_embedding.quick import StaticEmbedding
 from engine.protocol import EngineInfo, Float32Array
 
 DIMENSIONS = 8
 MAX_TOKENS = 16
 FIRST_NUMBERED, NUMBERED = 200, 400  # words w0, w1, ...
-WIDTH = 32  # of the engine that has a probe
-NEGATION = 113  # the word "x": to that engine the opposite, to its probe nothing
+WIDTH = 32  # of the engine that has a static embedding
+NEGATION = 113  # the word "x": to that engine the opposite, to its static embedding nothing
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -58,9 +58,9 @@ def meaning_of(input_ids: list[int]) -> Float32Array:
     return np.asarray(raw / np.linalg.norm(raw) * (-1 if NEGATION in input_ids else 1), dtype=np.float32)
 
 
-def probe_bytes() -> bytes:
-    """That engine's probe: it is exact, but for the negation, so it asks for little margin."""
-    return ProbeArrays(meaning_table(), np.eye(WIDTH, dtype=np.float32), {"margin": 0.01}).to_bytes()
+def static_embedding_bytes() -> bytes:
+    """That engine's static embedding: it is exact, but for the negation, so it asks for little margin."""
+    return StaticEmbedding(meaning_table(), np.eye(WIDTH, dtype=np.float32), {"margin": 0.01}).to_bytes()
 
 
 @dataclass
@@ -76,7 +76,7 @@ class StandInEngine:
     refusal: tuple[int, str, dict[str, str]] | None = None  # status, error type, headers
     spoil: bytes | None = None  # answered instead of vectors
     tokens_per_s: str | None = None  # the rate it says it has
-    has_probe: bool = False  # serve `meaning_of` and its probe instead of hashes
+    has_static_embedding: bool = False  # serve `meaning_of` and its static embedding instead of hashes
     url: str = ""
 
     @property
@@ -85,17 +85,21 @@ class StandInEngine:
             model="tiny",
             fingerprint=self.fingerprint,
             kernel_class="int8-exact",
-            dimensions=WIDTH if self.has_probe else DIMENSIONS,
+            dimensions=WIDTH if self.has_static_embedding else DIMENSIONS,
             max_tokens=MAX_TOKENS,
             max_request_items=2048,
             max_request_tokens=2048 * MAX_TOKENS,
             prompts={"query": "query : ", "document": ""},
-            probe_sha256=hashlib.sha256(probe_bytes()).hexdigest() if self.has_probe else "",
+            static_embedding_sha256=self.static_embedding_sha256,
         )
+
+    @property
+    def static_embedding_sha256(self) -> str:
+        return hashlib.sha256(static_embedding_bytes()).hexdigest() if self.has_static_embedding else ""
 
     def vector(self, input_ids: list[int]) -> Float32Array:
         """What it gives for token ids."""
-        return meaning_of(input_ids) if self.has_probe else vector_of(input_ids)
+        return meaning_of(input_ids) if self.has_static_embedding else vector_of(input_ids)
 
     async def vectors(self, request: web.Request) -> web.Response:
         batch = protocol.decode_request(await request.read())
@@ -124,8 +128,8 @@ class StandInEngine:
             return web.Response(body=self.info.to_json())
         if request.path == protocol.TOKENIZER_PATH:
             return web.Response(body=tiny_tokenizer().to_str().encode())
-        if request.path == protocol.PROBE_PATH:
-            return web.Response(body=probe_bytes())
+        if request.path == protocol.STATIC_EMBEDDING_PATH:
+            return web.Response(body=static_embedding_bytes())
         return web.Response(status=200 if self.ready else 503)
 
     @asynccontextmanager

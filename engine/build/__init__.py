@@ -1,17 +1,19 @@
-"""Checkpoint -> bundle: the graph, its INT8 form, the tokenizer and a report. Knows nothing of serving.
+"""Checkpoint -> bundle: the graph, its INT8 form, the tokenizer, the static embedding and a report.
 
-checkpoint.py    finding a checkpoint's files         bert_weights.py  safetensors -> arrays
-choices.py       pooling, length, prompts             bert_graph.py    arrays -> ONNX graph
-calibration.py   texts                                linears.py       FP32 and INT8 products
-activations.py   what they show of each input         rounding.py      weights to int8: GPTQ, exact everywhere
-quantize.py      FP32 -> INT8                         onnx_writer.py   nodes, constants, bytes
-half.py          FP32 -> FP16, for GPUs
-quality.py       cosine, batch-independence           kernel_check.py  writes the check of exact products
-bundle_builder.py the order of it all                  cli.py           `dejavec model`
+bundle_builder.py  the order of it all
+checkpoint/        the checkpoint's files, choices and weights
+graph/             the ONNX graph: FP32, INT8, FP16
+static_embedding/  token vectors for the semantic tier
+verify/            `dejavec model verify`
+calibration.py     texts                    quality.py  cosine to FP32, batch-independence
+running.py         a graph as a function    ranks.py    rank correlation
+cli.py             `dejavec model`          errors.py   what can go wrong
+
+    build_bundle("sentence-transformers/all-MiniLM-L6-v2", Path("bundle"), precision="int8")
 """
 
 from engine.build.bundle_builder import build_bundle
-from engine.build.checkpoint import default_checkpoint
+from engine.build.checkpoint.files import default_checkpoint
 from engine.build.errors import BuildError
 
 __all__ = ["BuildError", "build_bundle", "default_checkpoint"]

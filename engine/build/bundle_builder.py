@@ -1,4 +1,4 @@
-"""Checkpoint -> bundle, from the first file read to the finished folder. The order of things; not how each is done."""
+"""Checkpoint -> bundle, from the first file read to the finished folder. The order of the steps."""
 
 import os
 import shutil
@@ -17,23 +17,23 @@ import onnxruntime as ort
 from filelock import FileLock
 from tokenizers import Tokenizer
 
-from engine.build.bert_weights import BertShape, read_shape, read_weights
 from engine.build.calibration import CalibrationTexts, read_texts
-from engine.build.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
-from engine.build.choices import Choices, choose
+from engine.build.checkpoint.choices import Choices, choose
+from engine.build.checkpoint.files import WEIGHTS_FILE, Checkpoint, open_checkpoint
+from engine.build.checkpoint.weights import BertShape, read_shape, read_weights
 from engine.build.errors import CheckpointError
-from engine.build.graph_step import GraphInputs, Made, check_vectors, make_graph
-from engine.build.onnx_writer import OPSET
-from engine.build.probe_step import make_probe
+from engine.build.graph.onnx_writer import OPSET
+from engine.build.graph.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, Head, write_fp32
+from engine.build.graph.rounding import PAIR_LIMIT
+from engine.build.graph.step import GraphInputs, Made, check_vectors, make_graph
 from engine.build.quality import cosine_report, count_batch_dependent, demand, lengths_to_check
-from engine.build.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, Head, write_fp32
-from engine.build.rounding import PAIR_LIMIT
 from engine.build.running import Run, embed, open_graph
+from engine.build.static_embedding.step import make_static_embedding
 from engine.bundle import (
     BUNDLE_FILE,
     CHECK_FILE,
     GRAPH_FILE,
-    PROBE_FILE,
+    STATIC_EMBEDDING_FILE,
     TOKENIZER_FILE,
     Bundle,
     BundleError,
@@ -49,7 +49,7 @@ from engine.quality_bar import shortfalls
 
 BUILDER_VERSION = 3  # raise it whenever the same inputs give another graph or tokenizer
 BUILDING_SUFFIX = ".building"
-MAX_CORPUS_TEXTS = 50_000  # a sample of a larger probe corpus; fitting takes minutes
+MAX_CORPUS_TEXTS = 50_000  # a sample of a larger corpus for the static embedding; fitting takes minutes
 
 Progress = Callable[[str], None]
 
@@ -64,7 +64,7 @@ class BuildOptions:
     name: str | None = None
     precision: Precision | None = None  # the fastest exact one on this CPU: INT8, or FP32
     force: bool = False  # build again what is there, and keep a graph that is under the bar
-    probe_corpus: Path | None = None  # texts the semantic tier's probe is fitted to; None: the quick form
+    static_embedding_corpus: Path | None = None  # texts to fit it to; None: the quick form
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ class _Plan:
         return Head(self.choices.pooling, self.choices.normalize)
 
     def inputs(self) -> dict[str, Any]:
-        """What decides the bundle's content: a bundle whose recipe says the same need not be built again."""
+        """What decides the bundle's content: a bundle whose recipe has the same need not be built again."""
+        corpus = self.options.static_embedding_corpus
         return {
             "builder_version": BUILDER_VERSION,
             "model": self.name,
@@ -99,7 +100,7 @@ class _Plan:
             "max_tokens": self.choices.max_tokens,
             "prompts": self.choices.prompts,
             "default_prompt_name": self.choices.default_prompt_name,
-            "probe_corpus_sha256": sha256_of(self.options.probe_corpus) if self.options.probe_corpus else None,
+            "static_embedding_corpus_sha256": sha256_of(corpus) if corpus else None,
         }
 
 
@@ -113,17 +114,17 @@ def build_bundle(
     name: str | None = None,
     precision: Precision | None = None,
     force: bool = False,
-    probe_corpus: Path | None = None,
+    static_embedding_corpus: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Build the bundle folder `out` from `source`, a checkpoint folder or a hub id, and return what it is.
 
     Nothing is done when `out` already is this bundle. `out` appears complete or not at all; several builders of one
-    `out` wait for each other. `progress` is told each step in a few words. Raises BuildError.
+    `out` wait for each other. `progress` is called with each step in a few words. Raises BuildError.
     """
-    options = BuildOptions(calibration_file, pooling, prompts, name, precision, force, probe_corpus)
+    options = BuildOptions(calibration_file, pooling, prompts, name, precision, force, static_embedding_corpus)
     plan = _plan(source, options)
-    _tell_choices(plan, progress)
+    _report_choices(plan, progress)
     out = out.expanduser().absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent / f".{out.name}.lock"):
@@ -141,7 +142,7 @@ def _plan(source: str, options: BuildOptions) -> _Plan:
     return _Plan(checkpoint, shape, choices, read_texts(options.calibration_file), options)
 
 
-def _tell_choices(plan: _Plan, progress: Progress) -> None:
+def _report_choices(plan: _Plan, progress: Progress) -> None:
     checkpoint, choices = plan.checkpoint, plan.choices
     progress(f"checkpoint: {checkpoint.model_id} (SHA-256 {checkpoint.weights_sha256[:16]}…)")
     for name, provenance in choices.provenance.items():
@@ -195,14 +196,16 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     run = open_graph(made.graph)
     _write_file(folder / CHECK_FILE, check_vectors(run, open_graph(reference), partial(_encode, tokenizer)).to_bytes())
     ordinary = (*plan.texts.calibrate, *plan.texts.hold_out)
-    probe = make_probe(run, partial(_encode, tokenizer), tokenizer, ordinary, _probe_corpus(plan), progress)
-    _write_file(folder / PROBE_FILE, probe.to_bytes())
+    static_embedding = make_static_embedding(
+        run, partial(_encode, tokenizer), tokenizer, ordinary, _static_embedding_corpus(plan), progress
+    )
+    _write_file(folder / STATIC_EMBEDDING_FILE, static_embedding.to_bytes())
     quality = _measure(plan, made, reference, tokenizer, progress)
     if not plan.options.force:
         demand(quality)
     for shortfall in shortfalls(quality) if made.precision != "fp32" else ():
-        progress(f"UNDER THE ENGINE'S BAR: {shortfall}; `dejavec model verify` tells more")
-    bundle = _describe(plan, folder, made.precision, quality, probe.meta)
+        progress(f"UNDER THE ENGINE'S BAR: {shortfall}; see `dejavec model verify`")
+    bundle = _describe(plan, folder, made.precision, quality, static_embedding.meta)
     _write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
     progress(f"built in {time.perf_counter() - started_s:.1f} s")
     return bundle
@@ -217,17 +220,17 @@ def _write_tokenizer(plan: _Plan, folder: Path) -> Tokenizer:
         raise CheckpointError(f"{plan.checkpoint.folder / TOKENIZER_FILE}: {error}") from None
     if tokenizer.get_vocab_size() > plan.shape.vocab_size:
         raise CheckpointError(
-            f"{TOKENIZER_FILE} knows {tokenizer.get_vocab_size()} tokens, config.json says {plan.shape.vocab_size}"
+            f"{TOKENIZER_FILE} has {tokenizer.get_vocab_size()} tokens, config.json {plan.shape.vocab_size}"
         )
     _write_file(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
     return tokenizer
 
 
-def _probe_corpus(plan: _Plan) -> list[str]:
-    """The texts to fit the probe to; none for the quick form."""
-    if plan.options.probe_corpus is None:
+def _static_embedding_corpus(plan: _Plan) -> list[str]:
+    """The texts to fit the static embedding to; none for the quick form."""
+    if plan.options.static_embedding_corpus is None:
         return []
-    texts = read_texts(plan.options.probe_corpus, sample_size=MAX_CORPUS_TEXTS)
+    texts = read_texts(plan.options.static_embedding_corpus, sample_size=MAX_CORPUS_TEXTS)
     return [*texts.calibrate, *texts.hold_out]
 
 
@@ -268,14 +271,14 @@ def _batch_dependence(plan: _Plan, run: Run) -> dict[str, float]:
 
 
 def _describe(
-    plan: _Plan, folder: Path, precision: Precision, quality: dict[str, float], probe: dict[str, Any]
+    plan: _Plan, folder: Path, precision: Precision, quality: dict[str, float], static_embedding: dict[str, Any]
 ) -> Bundle:
     recipe: dict[str, Any] = {
         "inputs": plan.inputs(),
         "opset": OPSET,
         "onnxruntime": ort.__version__,
         "revision": plan.checkpoint.revision,
-        "probe": probe,
+        "static_embedding": static_embedding,
     }
     if precision == "int8":
         recipe["smoothquant_alpha"] = ALPHA
@@ -294,7 +297,7 @@ def _describe(
         source_sha256=plan.checkpoint.weights_sha256,
         tokenizer_sha256=sha256_of(folder / TOKENIZER_FILE),
         graph_sha256=sha256_of(folder / GRAPH_FILE),
-        probe_sha256=sha256_of(folder / PROBE_FILE),
+        static_embedding_sha256=sha256_of(folder / STATIC_EMBEDDING_FILE),
         check_sha256=sha256_of(folder / CHECK_FILE),
         precision=precision,
         dimensions=plan.shape.hidden,

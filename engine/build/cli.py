@@ -15,11 +15,11 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from engine.build.bundle_builder import build_bundle
-from engine.build.checkpoint import default_checkpoint, open_checkpoint
+from engine.build.checkpoint.files import default_checkpoint, open_checkpoint
 from engine.build.errors import BuildError
-from engine.build.verify import Report, VerifyOptions, keep_verdict, verify_bundle
-from engine.build.verify_embedding import Progress
-from engine.build.verify_report import as_json, show_report
+from engine.build.verify.bundle_verifier import Report, VerifyOptions, keep_verdict, verify_bundle
+from engine.build.verify.embedding import Progress
+from engine.build.verify.report import as_json, show_report
 from engine.bundle import Bundle, BundleError, Pooling, Precision, check_files, read_bundle
 from engine.settings import Device
 
@@ -28,7 +28,7 @@ REPORT_WIDTH = 120  # where there is no terminal to ask
 
 
 class Refused(click.ClickException):
-    """What a person can mend; told without a trace."""
+    """What a person can mend; one message without a trace."""
 
     exit_code = 2  # as for every fault of configuration
 
@@ -51,8 +51,8 @@ def model() -> None:
     type=click.Path(path_type=Path),
     help='Texts like your own: one a line, or JSON Lines with "text" (.jsonl). Default: a built-in mix.',
 )
-@click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Instead of what the checkpoint says.")
-@click.option("--prompts", help='JSON object or file, {"query": "query: "}, instead of what the checkpoint says.')
+@click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Overrides that of the checkpoint.")
+@click.option("--prompts", help='JSON object or file, {"query": "query: "}; overrides those of the checkpoint.')
 @click.option("--name", help="The name clients use for this model.")
 @click.option(
     "--precision",
@@ -60,9 +60,9 @@ def model() -> None:
     help="fp16 is for GPUs. Default: the fastest exact one on this CPU, which is int8 unless fp32 measures faster.",
 )
 @click.option(
-    "--probe-corpus",
+    "--static-embedding-corpus",
     type=click.Path(path_type=Path),
-    help="Texts like your own that the semantic tier's probe is fitted to; takes minutes, finds more to reuse.",
+    help="Texts like your own to fit the semantic tier's static embedding to; takes minutes, finds more to reuse.",
 )
 @click.option("--force", is_flag=True, help="Build even what is there already, and keep a graph under the bar.")
 def build(
@@ -73,7 +73,7 @@ def build(
     prompts: str | None,
     name: str | None,
     precision: str | None,
-    probe_corpus: Path | None,
+    static_embedding_corpus: Path | None,
     force: bool,
 ) -> None:
     """Build a bundle from SOURCE: a checkpoint folder, or a hub id with or without @revision.
@@ -96,7 +96,7 @@ def build(
                 name=name,
                 precision=cast(Precision | None, precision),
                 force=force,
-                probe_corpus=probe_corpus,
+                static_embedding_corpus=static_embedding_corpus,
                 progress=progress,
             )
     except BuildError as error:
@@ -200,11 +200,11 @@ def _progress(console: Console) -> Iterator[Callable[[str], None]]:
         return
     with console.status("building") as status:
 
-        def tell(step: str) -> None:
+        def report(step: str) -> None:
             console.print(step, markup=False)
             status.update(escape(step))
 
-        yield tell
+        yield report
 
 
 class _Bar:

@@ -1,8 +1,8 @@
 """What can go wrong while a model bundle is built.
 
-BuildError             every one of them; the message says what was found and the remedy
+BuildError             every one of them; the message has what was found and the remedy
   CheckpointError      the folder or hub id is not a checkpoint this builder can read
-  UnsupportedModel     a checkpoint of an architecture this builder does not know
+  UnsupportedModel     a checkpoint of an architecture without a graph here
   CalibrationError     the calibration file cannot be used
   QualityError         the INT8 graph is too far from FP32, or depends on its batch
 """

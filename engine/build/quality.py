@@ -1,4 +1,4 @@
-"""How good a graph is: its cosine similarity to FP32, and whether a text's vector depends on its company."""
+"""How good a graph is: its cosine similarity to FP32, and whether a text's vector depends on its batch."""
 
 import random
 from collections.abc import Mapping, Sequence

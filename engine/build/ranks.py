@@ -1,4 +1,4 @@
-"""Rank correlation. Numbers in, numbers out."""
+"""Spearman's rank correlation."""
 
 import math
 

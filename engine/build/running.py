@@ -1,4 +1,4 @@
-"""Running a graph while it is built: calibration and quality need vectors. Not the engine's session."""
+"""A graph as a function while a bundle is built: calibration, quality and the static embedding need vectors."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

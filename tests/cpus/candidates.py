@@ -14,15 +14,15 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from engine.build.bert_weights import read_shape, read_weights
 from engine.build.calibration import read_texts, with_single_words
-from engine.build.checkpoint import WEIGHTS_FILE, default_checkpoint, open_checkpoint
+from engine.build.checkpoint.files import WEIGHTS_FILE, default_checkpoint, open_checkpoint
+from engine.build.checkpoint.weights import read_shape, read_weights
+from engine.build.graph.quantize import Head, observe_fp32, write_fp32, write_int8
+from engine.build.graph.rounding import Rounding
 from engine.build.quality import cosine_report
-from engine.build.quantize import Head, observe_fp32, write_fp32, write_int8
-from engine.build.rounding import Rounding
-from engine.build.verify_embedding import embed, encode
-from engine.build.verify_speed import best_times, random_texts
-from engine.build.verify_tasks import measure_retrieval, measure_sts
+from engine.build.verify.embedding import embed, encode
+from engine.build.verify.speed import best_times, random_texts
+from engine.build.verify.tasks import measure_retrieval, measure_sts
 from engine.bundle import TOKENIZER_FILE, parse_tokenizer
 from engine.cpu_session import CPU_PROVIDER, integer_products, session_options
 from engine.feeds import feeds

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from engine.build.onnx_writer import GraphWriter, Int8Array
+from engine.build.graph.onnx_writer import GraphWriter, Int8Array
 from tests.cpus.worker import PRODUCTS_ARRAYS, PRODUCTS_GRAPH, ROWS
 
 OPERATORS = ("MatMulInteger", "MatMulIntegerToFloat")

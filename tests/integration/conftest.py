@@ -13,7 +13,7 @@ from tests.stand_in_engine import StandInEngine
 
 @pytest.fixture
 async def engine() -> AsyncIterator[StandInEngine]:
-    async with StandInEngine(fingerprint=secrets.token_hex(16), has_probe=True).running() as engine:
+    async with StandInEngine(fingerprint=secrets.token_hex(16), has_static_embedding=True).running() as engine:
         yield engine
 
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from engine.build.running import open_graph
-from engine.bundle import BUNDLE_FILE, CHECK_FILE, GRAPH_FILE, PROBE_FILE, TOKENIZER_FILE, Bundle, sha256_of
+from engine.bundle import BUNDLE_FILE, CHECK_FILE, GRAPH_FILE, STATIC_EMBEDDING_FILE, TOKENIZER_FILE, Bundle, sha256_of
 from engine.check_vectors import CheckVectors
 from engine.feeds import feeds
 from engine.server import DrainingServer, EngineApp, server_config
@@ -39,7 +39,7 @@ def write_tiny_bundle(folder: Path, **changes: Any) -> Path:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / TOKENIZER_FILE))
-    (folder / PROBE_FILE).write_bytes(b"")
+    (folder / STATIC_EMBEDDING_FILE).write_bytes(b"")
     write_check_vectors(folder)
     entries: dict[str, Any] = {
         "model": "tiny",
@@ -47,7 +47,7 @@ def write_tiny_bundle(folder: Path, **changes: Any) -> Path:
         "source_sha256": "0" * 64,
         "tokenizer_sha256": sha256_of(folder / TOKENIZER_FILE),
         "graph_sha256": sha256_of(folder / GRAPH_FILE),
-        "probe_sha256": sha256_of(folder / PROBE_FILE),
+        "static_embedding_sha256": sha256_of(folder / STATIC_EMBEDDING_FILE),
         "check_sha256": sha256_of(folder / CHECK_FILE),
         "precision": "fp32",
         "dimensions": DIMENSIONS,

@@ -52,7 +52,7 @@ async def test_thresholds_are_shown_and_changed(tmp_path: Path) -> None:
     """A table with each value's source; --set changes it for all gateways; mistakes are one kind message."""
     with running_redis(tmp_path / "redis") as redis:
         async with (
-            StandInEngine(fingerprint=secrets.token_hex(16), has_probe=True).running() as engine,
+            StandInEngine(fingerprint=secrets.token_hex(16), has_static_embedding=True).running() as engine,
             running_gateway(
                 engine.url, redis_url=redis.url, admin_token="operator", similarity_threshold=0.93
             ) as client,
@@ -94,7 +94,7 @@ async def test_thresholds_are_shown_and_changed(tmp_path: Path) -> None:
 async def test_calibration_is_a_reading_and_a_curve(redis: RunningRedis, tmp_path: Path) -> None:
     """Before there are labels it says so; then each threshold has its share and its violations."""
     async with (
-        StandInEngine(fingerprint=secrets.token_hex(16), has_probe=True).running() as engine,
+        StandInEngine(fingerprint=secrets.token_hex(16), has_static_embedding=True).running() as engine,
         running_gateway(
             engine.url, redis_url=redis.url, admin_token="operator", semantic_mode="observe", engine_price_ms=10_000
         ) as client,

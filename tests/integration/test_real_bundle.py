@@ -102,7 +102,7 @@ def test_the_bundle_says_how_good_it_is(built: tuple[Path, Bundle]) -> None:
     assert bundle.quality["cosine_mean"] > bundle.quality["cosine_mean_nearest"] > 0.999
     assert bundle.quality["batch_dependent_texts"] == 0
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    assert sizes.pop("probe.npz") < 20e6
+    assert sizes.pop("static_embedding.npz") < 20e6
     assert sum(sizes.values()) < 30e6
 
 

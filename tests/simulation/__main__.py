@@ -14,8 +14,8 @@ from cache.governor import Governor, GovernorSettings
 from cache.probe import Probe
 from cache.reuse import ROUND_SHARE, ReuseSettings
 from cache.threshold import Predictor, ThresholdSettings, choose
-from engine.build.probe import spearman
-from engine.bundle import PROBE_FILE
+from engine.build.static_embedding.quick import spearman
+from engine.bundle import STATIC_EMBEDDING_FILE
 from tests.simulation.attacks import TRICKS, attack_texts
 from tests.simulation.cost import cost
 from tests.simulation.on_mode import OnRun
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="write the curves behind the ceilings as SVG")
     parser.add_argument("--out", type=Path, default=Path(".dejavec/simulation/report.json"))
     options = parser.parse_args()
-    probe = Probe.from_bytes((options.probe or options.bundle / PROBE_FILE).read_bytes())
+    probe = Probe.from_bytes((options.probe or options.bundle / STATIC_EMBEDDING_FILE).read_bytes())
     if options.cost:
         print(cost(probe))
         return

@@ -346,7 +346,7 @@ async def test_closing_ends_every_waiter() -> None:
     assert [type(result) for result in results] == [Draining, Draining]
 
 
-async def test_a_probe_runs_ahead_of_a_full_queue() -> None:
+async def test_a_health_probe_runs_ahead_of_a_full_queue() -> None:
     """The heartbeat's text passes admission and goes first, so that overload does not look like death."""
     run = FakeRun()
     run.gate.clear()
@@ -354,7 +354,7 @@ async def test_a_probe_runs_ahead_of_a_full_queue() -> None:
         running = batcher.submit([text(0)])
         await until(lambda: len(run.batches) == 1)
         waiting = batcher.submit([text(1, 5), text(2, 5)])
-        probe = batcher.probe(text(99), PATIENCE_S)
+        probe = batcher.health_probe(text(99), PATIENCE_S)
         run.gate.set()
         await asyncio.gather(running, waiting, probe)
     assert run.batches == [[0], [99], [1], [2]]

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.build.bert_graph import write_graph
-from engine.build.bert_weights import read_shape, read_weights
+from engine.build.checkpoint.weights import read_shape, read_weights
 from engine.build.errors import CheckpointError, UnsupportedModel
-from engine.build.linears import Fp32Linears, Int8Linears, smoothing_scale
-from engine.build.onnx_writer import GraphWriter
+from engine.build.graph.bert_graph import write_graph
+from engine.build.graph.linears import Fp32Linears, Int8Linears, smoothing_scale
+from engine.build.graph.onnx_writer import GraphWriter
+from engine.build.graph.quantize import Head, observe_fp32, outlier_neurons, write_fp32, write_int8
 from engine.build.quality import cosine_report
-from engine.build.quantize import Head, observe_fp32, outlier_neurons, write_fp32, write_int8
 from engine.build.running import Run, embed, open_graph
 from engine.bundle import Pooling
 from engine.feeds import feeds

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from engine import cpu_session
-from engine.build import BuildError, build_bundle, bundle_builder, graph_step
+from engine.build import BuildError, build_bundle, bundle_builder
 from engine.build.cli import model as model_command
 from engine.build.errors import CheckpointError, QualityError, UnsupportedModel
+from engine.build.graph import step as graph_step
 from engine.build.quality import demand, lengths_to_check
 from engine.build.running import open_graph
 from engine.bundle import BundleError, check_files, parse_tokenizer, read_bundle
@@ -48,7 +49,7 @@ def test_a_bundle_is_whole_and_says_what_it_is(source: str, out: Path) -> None:
         "model.onnx",
         "tokenizer.json",
         "check_vectors.npz",
-        "probe.npz",
+        "static_embedding.npz",
     }
 
 
@@ -117,7 +118,7 @@ def test_a_build_that_fails_leaves_the_old_bundle_and_no_litter(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_builder, "make_probe", fail)
+    monkeypatch.setattr(bundle_builder, "make_static_embedding", fail)
     with pytest.raises(OSError, match="No space"):
         build_bundle(source, out, precision="int8", force=True)
     check_files(out, bundle)
@@ -157,7 +158,7 @@ def test_a_tokenizer_with_too_many_tokens_is_refused(source: str, out: Path) -> 
     config = json.loads((Path(source) / "config.json").read_text())
     write_checkpoint(Path(source), vocab_size=50)
     assert config["vocab_size"] > 50
-    with pytest.raises(CheckpointError, match=r"knows 100 tokens, config\.json says 50"):
+    with pytest.raises(CheckpointError, match=r"has 100 tokens, config\.json 50"):
         build_bundle(source, out, precision="int8")
     assert not out.exists()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from engine.build import checkpoint
-from engine.build.checkpoint import DEFAULT_PACKAGE, default_checkpoint, open_checkpoint
+from engine.build.checkpoint import files as checkpoint
+from engine.build.checkpoint.files import DEFAULT_PACKAGE, default_checkpoint, open_checkpoint
 from engine.build.errors import CheckpointError
 from tests.tiny_bert import write_checkpoint
 

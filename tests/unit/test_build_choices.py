@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.build.checkpoint import Checkpoint
-from engine.build.choices import Choices, choose
+from engine.build.checkpoint.choices import Choices, choose
+from engine.build.checkpoint.files import Checkpoint
 from engine.build.errors import UnsupportedModel
 from tests.tiny_bert import write_checkpoint, write_json
 

@@ -12,12 +12,12 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from engine.build import build_bundle
-from engine.build.bert_graph import write_graph
-from engine.build.bert_weights import read_shape, read_weights
+from engine.build.checkpoint.weights import read_shape, read_weights
 from engine.build.errors import UnsupportedModel
-from engine.build.half import to_half
-from engine.build.linears import Fp32Linears
-from engine.build.onnx_writer import CONTRIB, GraphWriter
+from engine.build.graph.bert_graph import write_graph
+from engine.build.graph.half import to_half
+from engine.build.graph.linears import Fp32Linears
+from engine.build.graph.onnx_writer import CONTRIB, GraphWriter
 from engine.build.quality import cosine_report, count_batch_dependent
 from engine.build.running import Run, embed, open_graph
 from engine.bundle import Pooling

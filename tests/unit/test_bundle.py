@@ -14,7 +14,7 @@ FIELDS: dict[str, object] = {
     "source_sha256": "1" * 64,
     "tokenizer_sha256": "2" * 64,
     "graph_sha256": "3" * 64,
-    "probe_sha256": "5" * 64,
+    "static_embedding_sha256": "5" * 64,
     "check_sha256": "6" * 64,
     "precision": "int8",
     "dimensions": 32,
@@ -62,14 +62,26 @@ def test_a_description_of_another_kind_is_refused(tmp_path: Path, content: str) 
         read_bundle(tmp_path)
 
 
+def test_a_bundle_of_an_older_format_is_refused_by_its_number(tmp_path: Path) -> None:
+    """Not by the fields that have other names since."""
+    (tmp_path / "bundle.json").write_text(json.dumps({"format_version": 2, "probe_sha256": "5" * 64}))
+    with pytest.raises(BundleError, match=r"has format 2, this version reads \d+: build it again"):
+        read_bundle(tmp_path)
+
+
 def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
     """Their hashes are part of the fingerprint, so they must be what they say."""
-    files = {"graph": "model.onnx", "tokenizer": "tokenizer.json", "probe": "probe.npz", "check": "check_vectors.npz"}
+    files = {
+        "graph": "model.onnx",
+        "tokenizer": "tokenizer.json",
+        "static_embedding": "static_embedding.npz",
+        "check": "check_vectors.npz",
+    }
     for name in files.values():
         (tmp_path / name).write_bytes(name.encode())
     hashes = {f"{kind}_sha256": sha256_of(tmp_path / name) for kind, name in files.items()}
     check_files(tmp_path, bundle(**hashes))
-    for kind in ("probe", "check"):
+    for kind in ("static_embedding", "check"):
         with pytest.raises(BundleError, match=rf"{files[kind]} is not the file"):
             check_files(tmp_path, bundle(**hashes | {f"{kind}_sha256": "0" * 64}))
     (tmp_path / "model.onnx").write_bytes(b"another")

@@ -1,21 +1,21 @@
 """The `dejavec` command: quick help, lazy imports, one message for an operator's mistake."""
 
 import importlib.util
+import re
 import resource
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from deploy.cli import COMMANDS, main
+from deploy.cli import COMMANDS, EXTRAS, main
 from deploy.install import ROOT
 from deploy.ports import free_port
 
 HELP_BUDGET_S = 0.2
-
-available = [name for name, (module, *_) in COMMANDS.items() if importlib.util.find_spec(module)]
 
 
 def dejavec(*arguments: str) -> Result:
@@ -38,7 +38,7 @@ def test_no_arguments_show_the_help() -> None:
     assert "Quick start" in result.output
 
 
-@pytest.mark.parametrize("name", available)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str) -> None:
     """Each subcommand can be imported and explains itself."""
     result = dejavec(name, "--help")
@@ -74,6 +74,51 @@ def test_help_is_quick() -> None:
 def test_version() -> None:
     """`--version` names the distribution."""
     assert dejavec("--version").output.startswith("dejavec ")
+
+
+@pytest.mark.parametrize(("name", "module"), [("model", "onnx"), ("gateway", "redis"), ("engine", "onnxruntime")])
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
+    """One line with the packages and the extra that brings them; the commands that need no extra still work."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == module else find_spec(wanted))
+    for arguments in ([name], [name, "--help"]):
+        result = dejavec(*arguments)
+        assert result.exit_code == 2
+        assert result.output == f"Error: `dejavec {name}` needs {module}: install dejavec[{COMMANDS[name].extra}]\n"
+    assert "install dejavec[all]" in dejavec("up").output
+    assert dejavec("ingest", "--help").exit_code == 0
+
+
+def test_extras_are_those_of_the_package() -> None:
+    """What the command looks for is what pyproject.toml lists, but for packages that not every system has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extra, modules in EXTRAS.items():
+        if extra == "all":
+            continue
+        listed = [each for each in project["optional-dependencies"][extra] if ";" not in each]
+        names = [re.match(r"[\w-]+", each) for each in listed]
+        assert sorted(modules) == [name[0].replace("-", "_") for name in names if name]
+    assert project["optional-dependencies"]["all"] == ["dejavec[gateway,engine,build,client]"]
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("gateway.app", ["onnx", "onnxruntime", "safetensors", "filelock"]),
+        ("engine.server", ["fastapi", "redis", "onnx", "safetensors", "filelock"]),
+        ("engine.build.cli", ["fastapi", "redis", "starlette", "uvicorn", "prometheus_client"]),
+        ("gateway.client.cli", [*EXTRAS["all"], "starlette"]),
+        ("gateway.client.cache_cli", [*EXTRAS["all"], "starlette"]),
+        ("loadtest.cli", [*EXTRAS["all"], "starlette"]),
+        ("deploy.config", [*EXTRAS["all"], "starlette"]),
+    ],
+)
+def test_a_role_imports_its_own_extra_alone(module: str, absent: list[str]) -> None:
+    """In a process where the other roles' packages cannot be imported."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent!r})); import {module}"
+    code += "; from deploy.config import settings_classes; settings_classes()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_unknown_command_is_refused() -> None:

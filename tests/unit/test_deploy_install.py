@@ -11,6 +11,7 @@ from deploy import install
 from deploy.install import OPTIONAL, REQUIREMENTS, ROOT, InstallError
 
 PINNED = [*REQUIREMENTS.values(), *(name for name, _ in OPTIONAL)]
+ROLES = [f"deploy/requirements/{role}.txt" for role in ("gateway", "engine", "build", "setuptools")]
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_usage_is_shown() -> None:
     assert "runtime|dev" in done.stderr
 
 
-@pytest.mark.parametrize("name", PINNED)
+@pytest.mark.parametrize("name", [*PINNED, *ROLES])
 def test_pins_have_hashes_and_no_addresses(name: str) -> None:
     """Every requirement is exact and hashed; no file names a package index."""
     text = (ROOT / name).read_text()
@@ -107,10 +108,28 @@ def test_pins_have_hashes_and_no_addresses(name: str) -> None:
     assert len(re.findall(r"^[A-Za-z0-9]", text, re.MULTILINE)) == len(requirements)
 
 
+def pins(name: str) -> set[str]:
+    return set(re.findall(r"^[A-Za-z0-9][^ ]*==[^ ]*", (ROOT / name).read_text(), re.MULTILINE))
+
+
 def test_tests_run_on_the_versions_that_users_get() -> None:
     """requirements-dev.txt has every version of requirements.txt; test tools may ask for one on more systems."""
-
-    def pins(name: str) -> set[str]:
-        return set(re.findall(r"^[A-Za-z0-9][^ ]*==[^ ]*", (ROOT / name).read_text(), re.MULTILINE))
-
     assert pins("requirements.txt") <= pins("requirements-dev.txt")
+
+
+def test_roles_add_up_to_everything() -> None:
+    """The images run on the versions that `make up` installs, and together need all of them."""
+    assert set().union(*map(pins, ROLES)) == pins("requirements.txt")
+
+
+@pytest.mark.parametrize(
+    ("role", "absent"),
+    [
+        ("gateway", {"onnx", "onnxruntime", "safetensors"}),
+        ("engine", {"fastapi", "redis", "onnx", "safetensors"}),
+        ("build", {"fastapi", "redis", "starlette", "uvicorn"}),
+    ],
+)
+def test_a_role_has_its_own_packages_alone(role: str, absent: set[str]) -> None:
+    """No ONNX Runtime beside the gateway, no web framework and no Redis client beside the engine."""
+    assert not absent & {pin.partition("==")[0] for pin in pins(f"deploy/requirements/{role}.txt")}

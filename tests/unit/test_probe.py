@@ -7,15 +7,15 @@ import pytest
 
 from cache.kriging import Kernel, predict
 from cache.probe import Probe, ProbeError
-from engine.build.probe import (
-    ProbeArrays,
+from engine.build.static_embedding.fitted import FitSettings, edited, fit_static_embedding
+from engine.build.static_embedding.quick import (
+    StaticEmbedding,
+    look_up_vectors,
     principal_axes,
-    probe_vectors,
-    quick_probe,
+    quick_static_embedding,
     spearman,
     vocabulary_vectors,
 )
-from engine.build.probe_fit import FitSettings, edited, fit_probe
 from engine.protocol import Float32Array, Int32Array
 
 VOCABULARY, WIDTH, SPECIAL = 400, 24, (0, 1, 2)
@@ -43,9 +43,9 @@ def corpus(n: int = 300) -> list[Int32Array]:
     return [np.array([1, *draw.integers(3, VOCABULARY, draw.integers(4, 12)), 2], dtype=np.int32) for _ in range(n)]
 
 
-def quick() -> ProbeArrays:
+def quick() -> StaticEmbedding:
     vocabulary = vocabulary_vectors(ToyEngine(), VOCABULARY, ([1], [2]))
-    return quick_probe(vocabulary, SPECIAL, dimensions=16)
+    return quick_static_embedding(vocabulary, SPECIAL, dimensions=16)
 
 
 def test_the_gateway_computes_what_the_model_tool_computes() -> None:
@@ -54,7 +54,7 @@ def test_the_gateway_computes_what_the_model_tool_computes() -> None:
     probe = Probe.from_bytes(arrays.to_bytes())
     texts = corpus(20)
     ours = np.stack([probe.vector(ids) for ids in texts])
-    assert np.allclose(ours, probe_vectors(arrays.table, texts), atol=2e-3)
+    assert np.allclose(ours, look_up_vectors(arrays.table, texts), atol=2e-3)
     assert np.allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
     assert probe.dimensions == 16
     assert probe.meta["form"] == "quick"
@@ -101,7 +101,7 @@ def test_pickles_are_refused() -> None:
 
 def test_shapes_must_fit() -> None:
     """A table and a projection of different widths are refused."""
-    arrays = ProbeArrays(np.ones((5, 4), np.float32), np.ones((6, 3), np.float32))
+    arrays = StaticEmbedding(np.ones((5, 4), np.float32), np.ones((6, 3), np.float32))
     with pytest.raises(ProbeError, match="do not fit"):
         Probe.from_bytes(arrays.to_bytes())
 
@@ -117,11 +117,11 @@ def test_fitting_follows_the_engine_better() -> None:
     engine, texts = ToyEngine(), corpus(600)
     vocabulary = vocabulary_vectors(engine, VOCABULARY, ([1], [2]))
     settings = FitSettings(epochs=4, batch_pairs=64, learning_rate=0.02, held_out=50)
-    fitted = fit_probe(engine, vocabulary, SPECIAL, texts[:500], settings, dimensions=16)
+    fitted = fit_static_embedding(engine, vocabulary, SPECIAL, texts[:500], settings, dimensions=16)
     unseen = texts[500:]
     truth = engine(unseen)
-    before = spearman(probe_vectors(quick().table, unseen), truth)
-    assert spearman(probe_vectors(fitted.table, unseen), truth) > before + 0.05
+    before = spearman(look_up_vectors(quick().table, unseen), truth)
+    assert spearman(look_up_vectors(fitted.table, unseen), truth) > before + 0.05
     assert fitted.meta["form"] == "fitted"
     assert 0 < fitted.meta["spearman"] <= 1
 
@@ -129,7 +129,7 @@ def test_fitting_follows_the_engine_better() -> None:
 def test_a_corpus_too_small_is_refused() -> None:
     """Fifty texts are the least."""
     with pytest.raises(ValueError, match="at least 50"):
-        fit_probe(ToyEngine(), np.zeros((VOCABULARY, WIDTH), np.float32), SPECIAL, corpus(20))
+        fit_static_embedding(ToyEngine(), np.zeros((VOCABULARY, WIDTH), np.float32), SPECIAL, corpus(20))
 
 
 def test_edits_keep_the_frame() -> None:

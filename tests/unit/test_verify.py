@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from engine import quality_bar
-from engine.build import build_bundle, verify_speed
+from engine.build import build_bundle
 from engine.build.cli import model as model_command
-from engine.build.verify_quality import check_batches, choose_texts, compare_with
+from engine.build.verify import speed as verify_speed
+from engine.build.verify.quality import check_batches, choose_texts, compare_with
 from engine.bundle import read_bundle
 from engine.protocol import Float32Array, Int32Array
 from engine.quality_bar import read_verification

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from engine.build.ranks import average_ranks, spearman
-from engine.build.verify_embedding import batches, embed, padding_share
-from engine.build.verify_tables import (
+from engine.build.verify.embedding import batches, embed, padding_share
+from engine.build.verify.tables import (
     Document,
     VerificationError,
     count_documents,
@@ -19,7 +19,7 @@ from engine.build.verify_tables import (
     read_pairs,
     read_queries,
 )
-from engine.build.verify_tasks import Ranking, measure_retrieval, measure_sts, ndcg
+from engine.build.verify.tasks import Ranking, measure_retrieval, measure_sts, ndcg
 from engine.protocol import Float32Array, Int32Array
 
 

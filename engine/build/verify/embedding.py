@@ -1,6 +1,6 @@
 """Texts to token ids to vectors while a bundle is verified, in batches chosen as the engine chooses them.
 
-Bounded memory: whoever reads a corpus does so in pieces. Knows nothing of what vectors are compared with.
+Bounded memory: a corpus is read in pieces.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ ItemT = TypeVar("ItemT")
 
 
 class Progress(Protocol):
-    """How a long measurement tells where it is."""
+    """How a long measurement reports its progress."""
 
     def step(self, what: str) -> None:
         """A new step begins."""

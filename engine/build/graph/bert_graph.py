@@ -1,4 +1,4 @@
-"""The BERT encoder as an ONNX graph over packed tokens. Knows the arithmetic; nothing of files or calibration.
+"""The BERT encoder as an ONNX graph over packed tokens.
 
 The T tokens of B texts lie one after the other; linears, norms and GELU run on them without padding. Attention and
 pooling see the padded form [B, S], reached through `rows` and left through `slots` (see `engine.feeds`).
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from engine.build.bert_weights import BertWeights, Layer, LayerNorm, Outliers
-from engine.build.linears import Linears
-from engine.build.onnx_writer import CONTRIB, GraphWriter
+from engine.build.checkpoint.weights import BertWeights, Layer, LayerNorm, Outliers
+from engine.build.graph.linears import Linears
+from engine.build.graph.onnx_writer import CONTRIB, GraphWriter
 from engine.bundle import Pooling
 from engine.protocol import Float32Array
 

@@ -1,4 +1,4 @@
-"""How a graph multiplies by a constant matrix: in FP32, observed in FP32, or in INT8. Knows no model.
+"""How a graph multiplies by a constant matrix: in FP32, observed in FP32, or in INT8.
 
 INT8, for an input x of T rows (one per token) and a weight W:
 
@@ -6,8 +6,8 @@ INT8, for an input x of T rows (one per token) and a weight W:
     q[t, k]  = round(x[t, k] / scale[t]) + 128          uint8, `QuantizeLinear` with axis 0
     y[t, n]  = scale[t] * channel_scale[n] * sum_k (q[t, k] - 128) * w[k, n]
 
-The sum is exact in int32 on every CPU, because weights are rounded within the bounds of `engine.build.rounding`, and
-`MatMulIntegerToFloat` multiplies by the channel scales while it writes it out.
+The sum is exact in int32 on every CPU, because weights are rounded within the bounds of `engine.build.graph.rounding`,
+and `MatMulIntegerToFloat` multiplies by the channel scales while it writes it out.
 An input that never falls below some number (GELU's -0.17) gets a lower zero point and so almost a bit more.
 An input whose range is known well enough can have fixed steps instead, one per channel: no peak to look for, no row
 scale to multiply by, and the bias is added on the way out.
@@ -20,8 +20,8 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.build.onnx_writer import CONTRIB, GraphWriter, Int8Array
-from engine.build.rounding import GPTQ_PAIRS, Rounding, round_weight
+from engine.build.graph.onnx_writer import CONTRIB, GraphWriter, Int8Array
+from engine.build.graph.rounding import GPTQ_PAIRS, Rounding, round_weight
 from engine.protocol import Float32Array
 
 ZERO_POINT = 128

@@ -1,10 +1,11 @@
-"""The fitted probe: the quick one's token vectors trained towards the engine's on a corpus. Pure numpy, minutes.
+"""The static embedding's fitted form: token vectors trained on a corpus towards the engine's. Pure numpy, minutes.
 
-For a text with probe p, engine vector e and its image y = normalise(e @ projection), and for pairs (a, b) of texts:
+For a text with look-up vector p, engine vector e and its image y = normalise(e @ projection), and for pairs (a, b) of
+texts:
 
     loss = mean(1 - p y) + 2 mean((|p_a - p_b| - |e_a - e_b|)^2) + 2 mean((p_a p_b - e_a e_b)^2)
 
-Pairs are what a look-up meets: neighbours by the quick probe, neighbours by the engine, edited copies, random ones.
+Pairs are what a look-up meets: neighbours before training, neighbours by the engine, edited copies, random ones.
 Only the rows of a batch's tokens move (Adam with lazy moments; Kingma and Ba, 2015). The seed fixes the outcome.
 """
 
@@ -15,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.build.probe import (
+from engine.build.static_embedding.quick import (
     PRIOR,
     Embed,
-    ProbeArrays,
     Progress,
+    StaticEmbedding,
+    look_up_vectors,
     no_progress,
     principal_axes,
-    probe_vectors,
     spearman,
     weighted_table,
 )
@@ -104,7 +105,7 @@ def fit_table(
             _step(adam, bags, images, pairs[chosen], similarity[chosen], settings.learning_rate * (1 - done / total))
             done += 1
             if done % 50 == 0 or done == total:
-                progress("probe", done / total)
+                progress("training", done / total)
     return adam.table
 
 
@@ -121,8 +122,8 @@ def _step(
     tokens, weights, offsets, lengths = bags.batch(members)
     sums = np.add.reduceat(adam.table[tokens] * weights[:, None], offsets, axis=0)
     norms = np.linalg.norm(sums, axis=1, keepdims=True) + FLOOR
-    probes = sums / norms
-    first, second = probes[:size], probes[size:]
+    look_ups = sums / norms
+    first, second = look_ups[:size], look_ups[size:]
     near = np.einsum("nd,nd->n", first, second)
     distance = np.sqrt(np.maximum(2 - 2 * near, 0) + EPSILON)
     wanted = np.sqrt(np.maximum(2 - 2 * similarity, 0))
@@ -130,7 +131,7 @@ def _step(
     gradient = images[members] * (-1 / len(members))
     gradient[:size] += slope[:, None] * second
     gradient[size:] += slope[:, None] * first
-    gradient = (gradient - probes * np.einsum("nd,nd->n", probes, gradient)[:, None]) / norms
+    gradient = (gradient - look_ups * np.einsum("nd,nd->n", look_ups, gradient)[:, None]) / norms
     order = np.argsort(tokens, kind="stable")
     in_order = tokens[order]
     firsts = np.flatnonzero(np.r_[True, in_order[1:] != in_order[:-1]])
@@ -177,7 +178,7 @@ def neighbour_pairs(vectors: Float32Array, settings: FitSettings, draw: np.rando
     return np.concatenate(parts)
 
 
-def fit_probe(
+def fit_static_embedding(
     embed: Embed,
     vocabulary: Float32Array,
     special_ids: Sequence[int],
@@ -186,12 +187,12 @@ def fit_probe(
     dimensions: int = 256,
     max_tokens: int = 256,
     progress: Progress = no_progress,
-) -> ProbeArrays:
-    """The fitted probe from a corpus' token ids (special tokens included). Raises ValueError under 50 texts."""
+) -> StaticEmbedding:
+    """The fitted form from a corpus' token ids (special tokens included). Raises ValueError under 50 texts."""
     settings = settings or FitSettings()
     distinct = [np.frombuffer(key, dtype=np.int32) for key in dict.fromkeys(ids.tobytes() for ids in corpus)]
     if len(distinct) < 50:
-        raise ValueError(f"the probe corpus holds {len(distinct)} distinct texts; give at least 50")
+        raise ValueError(f"the static embedding's corpus holds {len(distinct)} distinct texts; give at least 50")
     draw = np.random.default_rng(settings.seed)
     rows = draw.permutation(len(distinct))
     held = [distinct[row] for row in rows[: min(settings.held_out, len(rows) // 10)]]
@@ -207,7 +208,7 @@ def fit_probe(
     n = len(base)
     pairs = np.concatenate(
         [
-            neighbour_pairs(probe_vectors(start, base), settings, draw),
+            neighbour_pairs(look_up_vectors(start, base), settings, draw),
             neighbour_pairs(vectors[:n], settings, draw),
             np.stack([np.arange(n, n + len(copies)), originals], axis=1).repeat(2, axis=0),
             draw.integers(0, n, (n, 2)),
@@ -219,14 +220,14 @@ def fit_probe(
     meta: dict[str, Any] = {"form": "fitted", "texts": len(texts), "pairs": len(pairs), **PRIOR}
     if len(held) > 1:
         true = embed(held)
-        meta["spearman"] = round(spearman(probe_vectors(table, held), true), 4)
-        meta["spearman_before"] = round(spearman(probe_vectors(start, held), true), 4)
-    return ProbeArrays(table, projection, meta)
+        meta["spearman"] = round(spearman(look_up_vectors(table, held), true), 4)
+        meta["spearman_before"] = round(spearman(look_up_vectors(start, held), true), 4)
+    return StaticEmbedding(table, projection, meta)
 
 
 def _embed_all(embed: Embed, texts: Sequence[Int32Array], progress: Progress) -> Float32Array:
     parts = []
     for start in range(0, len(texts), 512):
         parts.append(embed(texts[start : start + 512]))
-        progress("teacher", min(1.0, (start + 512) / len(texts)))
+        progress("engine vectors", min(1.0, (start + 512) / len(texts)))
     return np.concatenate(parts)

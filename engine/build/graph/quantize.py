@@ -1,4 +1,4 @@
-"""From FP32 weights and calibration texts to the INT8 graph. Knows which input of a layer is quantised how.
+"""From FP32 weights and calibration texts to the INT8 graph: how each input of a layer is quantised.
 
 Cosine to FP32, mean / min, MiniLM-L6, on a CPU with AVX2 and no VNNI (`python -m tests.cpus.candidates` makes the
 first four rows' kind of table; hold-out: 252 texts, words: 340 single words):
@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from engine.build.activations import Activations, observe
-from engine.build.bert_graph import write_graph
-from engine.build.bert_weights import BertWeights
-from engine.build.linears import Fp32Linears, Int8Linears, fixed_steps, smoothing_scale
-from engine.build.rounding import GPTQ_PAIRS, Rounding
+from engine.build.checkpoint.weights import BertWeights
+from engine.build.graph.activations import Activations, observe
+from engine.build.graph.bert_graph import write_graph
+from engine.build.graph.linears import Fp32Linears, Int8Linears, fixed_steps, smoothing_scale
+from engine.build.graph.rounding import GPTQ_PAIRS, Rounding
 from engine.build.running import open_graph
 from engine.bundle import Pooling
 from engine.protocol import Float32Array, Int32Array

@@ -8,14 +8,14 @@ from functools import partial
 import numpy as np
 import onnx
 
-from engine.build.bert_weights import BertWeights
 from engine.build.calibration import CalibrationTexts, built_in_hold_out, with_single_words
+from engine.build.checkpoint.weights import BertWeights
 from engine.build.errors import QualityError
-from engine.build.half import to_half
-from engine.build.quantize import Head, observe_fp32, write_int8
-from engine.build.rounding import Rounding
+from engine.build.graph.half import to_half
+from engine.build.graph.quantize import Head, observe_fp32, write_int8
+from engine.build.graph.rounding import Rounding
 from engine.build.running import Run, open_graph
-from engine.build.verify_speed import best_times, random_texts
+from engine.build.verify.speed import best_times, random_texts
 from engine.bundle import Precision
 from engine.check_vectors import CheckVectors, choose_check_texts
 from engine.cpu_session import InexactProducts, require_exact_products

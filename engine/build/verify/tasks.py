@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.build.ranks import spearman
-from engine.build.verify_embedding import Progress, Runs, embed, pieces, unit_length
-from engine.build.verify_tables import (
+from engine.build.verify.embedding import Progress, Runs, embed, pieces, unit_length
+from engine.build.verify.tables import (
     VerificationError,
     count_documents,
     read_documents,
@@ -36,7 +36,7 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """A task's figure for each graph. `size` says how much was measured, in words."""
+    """A task's figure for each graph. `size`: how much was measured, in words."""
 
     name: str
     metric: str

@@ -7,8 +7,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from engine.build.bert_weights import read_shape, read_weights
-from engine.build.checkpoint import (
+from engine.build.checkpoint.files import (
     DEFAULT_SHA256,
     HUB_FILES,
     HUB_ID,
@@ -17,8 +16,9 @@ from engine.build.checkpoint import (
     default_checkpoint,
     open_checkpoint,
 )
+from engine.build.checkpoint.weights import read_shape, read_weights
 from engine.build.errors import CheckpointError
-from engine.build.quantize import Head, write_fp32
+from engine.build.graph.quantize import Head, write_fp32
 from engine.build.running import open_graph
 from engine.bundle import Bundle
 from engine.feeds import feeds
@@ -28,7 +28,7 @@ from engine.worker import Run
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The FP32 graph, ready to run on the CPU; `origin` says what it was built from."""
+    """The FP32 graph, ready to run on the CPU; `origin`: what it was built from, in words."""
 
     run: Run
     origin: str

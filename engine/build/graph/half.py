@@ -1,4 +1,4 @@
-"""The FP32 graph with its encoder in FP16, for GPUs. Knows types and reachability; nothing of models.
+"""The FP32 graph with its encoder in FP16, for GPUs.
 
 What is up to the last LayerNormalization gets FP16 constants and values. Kept in FP32, where rounding would hurt:
 - softmax, between two casts. (A CPU has no FP16 softmax: ONNX Runtime would take it apart into a ReduceSum and more,
@@ -21,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.build.errors import UnsupportedModel
-from engine.build.onnx_writer import Array
+from engine.build.graph.onnx_writer import Array
 
 ENCODER_END = "LayerNormalization"
 FP32_OPERATORS = ("Softmax",)

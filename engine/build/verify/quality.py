@@ -1,4 +1,4 @@
-"""How close a bundle's vectors are to FP32's, and whether they depend on their company. Pure measuring, no verdict."""
+"""How close a bundle's vectors are to FP32's, and whether they depend on their batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.build.calibration import DEFAULT_FILE, CalibrationTexts, read_texts
 from engine.build.quality import lengths_to_check
-from engine.build.verify_embedding import embed, unit_length
+from engine.build.verify.embedding import embed, unit_length
 from engine.bundle import Bundle, sha256_of
 from engine.protocol import Int32Array
 from engine.worker import Run

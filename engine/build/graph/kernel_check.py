@@ -1,14 +1,14 @@
 """Writes `engine/kernel_check.onnx`: products whose weights are at the bounds that the builder keeps.
 
 The file is part of the package, so that an engine needs no `onnx` to check its kernels; a test compares it with what
-this module writes. To write it again: `python -m engine.build.kernel_check`.
+this module writes. To write it again: `python -m engine.build.graph.kernel_check`.
 """
 
 import numpy as np
 import onnx
 
-from engine.build.onnx_writer import CONTRIB, GraphWriter, Int8Array
-from engine.build.rounding import PAIR_LIMIT
+from engine.build.graph.onnx_writer import CONTRIB, GraphWriter, Int8Array
+from engine.build.graph.rounding import PAIR_LIMIT
 from engine.cpu_session import KERNEL_CHECK
 
 INPUTS = 72

@@ -1,4 +1,4 @@
-"""A verification as a person reads it, and as JSON. Measures nothing."""
+"""A verification as a person reads it, and as JSON."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine.build.verify import Report
-from engine.build.verify_quality import SHORT_TOKENS
-from engine.build.verify_speed import PADDING_LENGTHS
+from engine.build.verify.bundle_verifier import Report
+from engine.build.verify.quality import SHORT_TOKENS
+from engine.build.verify.speed import PADDING_LENGTHS
 from engine.quality_bar import LARGEST_LOSS_POINTS, LOWEST_COSINE, LOWEST_MEAN_COSINE
 
 MB = 1e6

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 import orjson
 
-from engine.build.onnx_writer import GraphWriter
+from engine.build.graph.onnx_writer import GraphWriter
 from engine.build.running import open_graph
-from engine.build.verify_embedding import Runs, padding_share
-from engine.build.verify_tables import VerificationError
+from engine.build.verify.embedding import Runs, padding_share
+from engine.build.verify.tables import VerificationError
 from engine.protocol import Int32Array
 from engine.settings import Device
 from engine.worker import Run

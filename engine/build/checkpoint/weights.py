@@ -1,4 +1,4 @@
-"""The BERT family's weights: safetensors in, plain named arrays out. Knows nothing of graphs or quantisation.
+"""The BERT family's weights: safetensors in, plain named arrays out.
 
 Covers `BertModel` and the models built on it (MiniLM, BGE, E5, GTE, Arctic), RoBERTa and XLM-RoBERTa. Matrices are
 kept as [inputs, outputs], so that a linear layer is `x @ weight + bias`.
@@ -157,7 +157,7 @@ def _refuse_variants(config: Mapping[str, Any]) -> None:
 def read_weights(path: Path, shape: BertShape) -> BertWeights:
     """Read `model.safetensors`. Poolers and heads in the file are ignored.
 
-    Raises CheckpointError naming a tensor that is missing or has another shape than `config.json` says.
+    Raises CheckpointError naming a tensor that is missing or has another shape than `config.json` gives.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -173,10 +173,10 @@ class _Reader:
         self._file = file
         self._shape = shape
         self._names = set(file.keys())
-        probe = "embeddings.word_embeddings.weight"
-        found = [prefix for prefix in PREFIXES if prefix + probe in self._names]
+        words = "embeddings.word_embeddings.weight"
+        found = [prefix for prefix in PREFIXES if prefix + words in self._names]
         if not found:
-            raise CheckpointError(f"the checkpoint has no tensor {probe} (looked with prefixes {PREFIXES})")
+            raise CheckpointError(f"the checkpoint has no tensor {words} (looked with prefixes {PREFIXES})")
         self._prefix = found[0]
 
     def weights(self) -> BertWeights:
@@ -222,7 +222,7 @@ class _Reader:
         tensor = np.asarray(self._file.get_tensor(name), dtype=np.float32)
         expected = tuple(size if size is not None else tensor.shape[i] for i, size in enumerate(shape))
         if tensor.shape != expected:
-            raise CheckpointError(f"tensor {name} has shape {tensor.shape}, config.json says {expected}")
+            raise CheckpointError(f"tensor {name} has shape {tensor.shape}, by config.json it is {expected}")
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"tensor {name} holds values that are not finite")
         return tensor

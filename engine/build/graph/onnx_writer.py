@@ -1,4 +1,4 @@
-"""Writing an ONNX graph node by node. Knows ONNX's containers; nothing of models or of numbers' meaning.
+"""Writing an ONNX graph node by node: `GraphWriter` collects nodes and constants and gives the checked model.
 
 Names are counted, not random, and nothing depends on the time or on hash order: the same calls give the same bytes.
 """

@@ -1,4 +1,4 @@
-"""`dejavec model verify`: everything measured about one bundle, and the verdict. The order of things; not how.
+"""`dejavec model verify`: everything measured about one bundle, and the verdict.
 
 The bundle runs as the engine runs it: through `engine.session`, with the kernels of this machine.
 """
@@ -11,16 +11,16 @@ from pathlib import Path
 import onnxruntime as ort
 
 from engine.build.errors import CheckpointError
-from engine.build.verify_embedding import Progress, Runs, encode
-from engine.build.verify_quality import (
+from engine.build.verify.embedding import Progress, Runs, encode
+from engine.build.verify.quality import (
     BatchReport,
     CosineReport,
     check_batches,
     choose_texts,
     compare_with,
 )
-from engine.build.verify_reference import Reference, open_reference
-from engine.build.verify_speed import (
+from engine.build.verify.reference import Reference, open_reference
+from engine.build.verify.speed import (
     SHAPES,
     Memory,
     ProductShare,
@@ -31,7 +31,7 @@ from engine.build.verify_speed import (
     measure_speed,
     mixed_padding_share,
 )
-from engine.build.verify_tasks import TaskScore, measure_retrieval, measure_sts
+from engine.build.verify.tasks import TaskScore, measure_retrieval, measure_sts
 from engine.bundle import GRAPH_FILE, Bundle, parse_tokenizer
 from engine.quality_bar import Verification, loss_shortfall, shortfalls, verification_file
 from engine.session import Model, open_model
@@ -56,7 +56,7 @@ class VerifyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All figures of one verification. None or empty: not measured, and `notes` says why."""
+    """All figures of one verification. None or empty: not measured; the reason is in `notes`."""
 
     bundle: Bundle
     folder: Path

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
-from engine.build.checkpoint import Checkpoint
+from engine.build.checkpoint.files import Checkpoint
 from engine.build.errors import CheckpointError, UnsupportedModel
 from engine.bundle import Pooling
 
@@ -18,7 +18,7 @@ POOLING_MODES: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "last",
 }
-UNLIMITED_TOKENS = 1_000_000  # tokenizer_config.json writes 1e30 where it knows no limit
+UNLIMITED_TOKENS = 1_000_000  # tokenizer_config.json writes 1e30 for no limit
 
 _PASSAGES = "Represent this sentence for searching relevant passages: "
 _PASSAGES_ZH = "为这个句子生成表示以用于检索相关文章："  # noqa: RUF001  # the model's own punctuation
@@ -26,7 +26,7 @@ _PASSAGES_ZH = "为这个句子生成表示以用于检索相关文章："  # no
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """What a model's card says where its files do not."""
+    """What a model's card has and its files have not."""
 
     pattern: str  # of the id without its owner, matched whole, without regard to case
     pooling: Pooling
@@ -79,7 +79,7 @@ def choose(
     pooling: Pooling | None = None,
     prompts: Mapping[str, str] | None = None,
 ) -> Choices:
-    """All choices for a checkpoint; `pooling` and `prompts` given here win over what it says itself.
+    """All choices for a checkpoint; `pooling` and `prompts` given here win over its own.
 
     max_positions: the model's own limit in tokens. Raises UnsupportedModel or CheckpointError.
     """
@@ -125,7 +125,7 @@ def _pooling(checkpoint: Checkpoint, modules: dict[str, str] | None, known: Know
         return _pooling_mode(config, file), file
     if known is not None:
         return known.pooling, f"built-in table ({checkpoint.name})"
-    return "mean", "default (the checkpoint says nothing)"
+    return "mean", "default (the checkpoint names none)"
 
 
 def _pooling_mode(config: Mapping[str, Any], file: str) -> Pooling:

@@ -1,8 +1,9 @@
-"""The quick probe: a static embedding distilled from the finished graph's vocabulary, in well under a minute.
+"""The static embedding's file, and its quick form: distilled from the vocabulary alone, in well under a minute.
 
-Every token is run through the model alone, between its special tokens; the vectors' uncentred PCA gives the probe's
-space, and log(1 + rank) weighs tokens, vocabularies being sorted by frequency. A text's probe is the normalised sum of
-(1 + ln count) * token vector over its distinct tokens; `cache.probe` computes it while serving and reads the file.
+Every token is run through the model alone, between its special tokens; an uncentred PCA of the vectors gives the space
+of the static embedding, and log(1 + rank) weighs tokens, vocabularies being sorted by frequency. A text's look-up
+vector is the normalised sum of (1 + ln count) * token vector over its distinct tokens; `cache.probe` computes it while
+serving and reads the file.
 
 File: one .npz without pickle: table float16[V, d], projection float32[dimensions, d], meta (JSON as uint8).
 """
@@ -28,7 +29,7 @@ Progress = Callable[[str, float], None]  # what is being done, and the part of i
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeArrays:
+class StaticEmbedding:
     """table float32[V, d], special tokens' rows zero; projection float32[dimensions, d]."""
 
     table: Float32Array
@@ -49,7 +50,7 @@ class ProbeArrays:
 
 
 def no_progress(what: str, part: float) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 def vocabulary_vectors(
@@ -73,20 +74,22 @@ def principal_axes(vectors: Float32Array, dimensions: int) -> Float32Array:
 
 
 def weighted_table(vocabulary: Float32Array, projection: Float32Array, special_ids: Iterable[int]) -> Float32Array:
-    """Token vectors in the probe's space times log(1 + rank), scaled to a mean length of 1."""
+    """Token vectors in the static embedding's space times log(1 + rank), scaled to a mean length of 1."""
     table = (vocabulary @ projection) * np.log1p(np.arange(len(vocabulary), dtype=np.float32))[:, None]
     table[list(special_ids)] = 0
     return np.asarray(table / np.linalg.norm(table, axis=1).mean(), dtype=np.float32)
 
 
-def quick_probe(vocabulary: Float32Array, special_ids: Iterable[int], dimensions: int = 256) -> ProbeArrays:
-    """The probe that needs no corpus, from `vocabulary_vectors`."""
+def quick_static_embedding(
+    vocabulary: Float32Array, special_ids: Iterable[int], dimensions: int = 256
+) -> StaticEmbedding:
+    """The form that needs no corpus, from `vocabulary_vectors`."""
     projection = principal_axes(vocabulary, min(dimensions, vocabulary.shape[1]))
-    return ProbeArrays(weighted_table(vocabulary, projection, special_ids), projection, {"form": "quick", **PRIOR})
+    return StaticEmbedding(weighted_table(vocabulary, projection, special_ids), projection, {"form": "quick", **PRIOR})
 
 
-def probe_vectors(table: Float32Array, texts: Sequence[Int32Array]) -> Float32Array:
-    """Probes float32[n, d] of texts' ids, as `cache.probe.Probe.vector` computes them."""
+def look_up_vectors(table: Float32Array, texts: Sequence[Int32Array]) -> Float32Array:
+    """Look-up vectors float32[n, d] of texts' ids, as `cache.probe.Probe.vector` computes them."""
     out = np.empty((len(texts), table.shape[1]), dtype=np.float32)
     for index, ids in enumerate(texts):
         tokens, counts = np.unique(ids, return_counts=True)
@@ -95,10 +98,10 @@ def probe_vectors(table: Float32Array, texts: Sequence[Int32Array]) -> Float32Ar
     return out
 
 
-def spearman(probes: Float32Array, vectors: Float32Array, seed: int = 0) -> float:
-    """Rank correlation of probe cosine with engine cosine over random pairs of texts."""
+def spearman(look_ups: Float32Array, vectors: Float32Array, seed: int = 0) -> float:
+    """Rank correlation of the look-up vectors' cosine with the engine vectors' over random pairs of texts."""
     draw = np.random.default_rng(seed)
-    a, b = draw.integers(0, len(probes), (2, SPEARMAN_PAIRS))
+    a, b = draw.integers(0, len(look_ups), (2, SPEARMAN_PAIRS))
     a, b = a[a != b], b[a != b]
-    near, true = (np.einsum("nd,nd->n", side[a], side[b], dtype=np.float64) for side in (probes, vectors))
+    near, true = (np.einsum("nd,nd->n", side[a], side[b], dtype=np.float64) for side in (look_ups, vectors))
     return ranks.spearman(near, true)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.build.onnx_writer import Int8Array
+from engine.build.graph.onnx_writer import Int8Array
 from engine.protocol import Float32Array
 
 LARGEST = 127
