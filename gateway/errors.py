@@ -21,9 +21,9 @@
     └── InternalError        500 a fault of ours; the log has the trace, the reply has not
 
     ModelChanged                 not an answer: the engine now serves another fingerprint; the request is done again
-    ClientGone                   not an answer: nobody is there to read one
 
-Other packages' errors are translated where they are called: engine_client for the engine's, routes for the cache's.
+Other packages' errors are translated where they are called: engine_client for the engine's, routes for the cache's,
+http for those of bodies and replies.
 """
 
 import math
@@ -177,10 +177,6 @@ class InternalError(GatewayError):
 
 class ModelChanged(Exception):
     """The engine answers with another fingerprint than the one asked for."""
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its answer was ready."""
 
 
 BY_STATUS: Final[dict[int, type[GatewayError]]] = {

@@ -1,0 +1,5 @@
+"""What more than one package uses, each thing once; every other package may import from here.
+
+asgi.py          a request's body in, a reply out, with limits
+disconnects.py   noticing clients that left
+"""
