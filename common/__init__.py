@@ -2,4 +2,6 @@
 
 asgi.py          a request's body in, a reply out, with limits
 disconnects.py   noticing clients that left
+breaker.py       a circuit breaker
+batch_queue.py   a bounded queue, worked off in batches
 """

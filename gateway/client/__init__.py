@@ -4,7 +4,7 @@ The package needs aiohttp, numpy, orjson and tenacity; only its command line (`c
 needs more.
 """
 
-from gateway.client.breaker import BreakerPolicy, CircuitState
+from common.breaker import BreakerPolicy, CircuitState
 from gateway.client.client import AsyncClient
 from gateway.client.errors import (
     CircuitOpen,

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from gateway.client.breaker import BreakerPolicy, CircuitState
+from common.breaker import BreakerPolicy, CircuitState
 from gateway.client.endpoint import Endpoint
 from gateway.client.failover import Failover
 from gateway.client.faults import Fault

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway.client.breaker import BreakerPolicy, CircuitBreaker
+from common.breaker import BreakerPolicy
+from gateway.client.breaker import UrlBreaker
 from gateway.client.errors import GatewayFault, InvalidReply, TimedOut, TransportError, Unavailable
 from gateway.client.faults import FaultSwitch
 from gateway.client.retry import Clock, Deadline, RetryPolicy
@@ -35,7 +36,7 @@ class Endpoint:
 
     def __init__(self, url: str, api_key: str | None, breaker: BreakerPolicy, clock: Clock) -> None:
         self.url = base_url(url)
-        self.breaker = CircuitBreaker(self.url, breaker, UNWELL, clock)
+        self.breaker = UrlBreaker(self.url, breaker, UNWELL, clock)
         self.faults = FaultSwitch()
         self.model: str | None = None  # the model's name as this URL gives it, once asked
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from gateway.client.breaker import BreakerPolicy
+from common.breaker import BreakerPolicy
 from gateway.client.client import AsyncClient
 from gateway.client.errors import ClientError, InvalidReply, RequestRefused
 from gateway.client.journal import CannotResume, Journal, Origin, mark_of
