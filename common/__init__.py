@@ -4,4 +4,5 @@ asgi.py          a request's body in, a reply out, with limits
 disconnects.py   noticing clients that left
 breaker.py       a circuit breaker
 batch_queue.py   a bounded queue, worked off in batches
+text_lines.py    texts of a file: plain lines, JSON Lines, TSV
 """

@@ -12,6 +12,7 @@ import orjson
 from rich.console import Console
 from rich.progress import track
 
+from common.text_lines import read_texts
 from engine.configuration import load
 from gateway.client.client import AsyncClient
 from gateway.client.errors import ClientError
@@ -180,26 +181,14 @@ async def _warm(settings: ClientSettings, source: Path) -> dict[str, int]:
 def _batches(source: Path) -> Iterator[list[str]]:
     """The file's texts; empty and broken lines are left out."""
     batch: list[str] = []
-    with source.open("rb") as lines:
-        for line in lines:
-            text = _text_of(line, is_json=source.suffix in {".jsonl", ".ndjson"})
-            if text:
-                batch.append(text)
-            if len(batch) == WARM_BATCH:
-                yield batch
-                batch = []
+    for line in read_texts(source):
+        if line.text:
+            batch.append(line.text)
+        if len(batch) == WARM_BATCH:
+            yield batch
+            batch = []
     if batch:
         yield batch
-
-
-def _text_of(line: bytes, is_json: bool) -> str:
-    try:
-        if not is_json:
-            return line.decode().strip()
-        text = orjson.loads(line)["text"]
-    except (UnicodeDecodeError, orjson.JSONDecodeError, KeyError, TypeError):
-        return ""
-    return text if isinstance(text, str) else ""
 
 
 def _assignment(text: str) -> tuple[str, str | float | None]:
