@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from engine import logs
+from common import logs
 from engine.metrics import CONTENT_TYPE as METRICS_TYPE
 from engine.protocol import FINGERPRINT_HEADER, INFO_PATH, PROBE_PATH, TOKENIZER_PATH, VECTORS_PATH, error_body
 from engine.serving import Engine, build_engine
