@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.errors import DeadlineExceeded, Draining, EngineError, EngineFailed, QueueFull
-from engine.lanes import BatchShape, LaneQueue, Row
+from engine.lane_queue import BatchShape, LaneQueue, Row
 from engine.protocol import Float32Array, Int32Array, Lane
 from engine.settings import BatchingPolicy
 from engine.worker import Outcome, Run, Worker

@@ -18,7 +18,7 @@ from engine.batcher import Batcher, BatcherSettings
 from engine.bundle import parse_tokenizer
 from engine.configuration import ConfigurationError
 from engine.heartbeat import Heartbeat
-from engine.lanes import BatchShape
+from engine.lane_queue import BatchShape
 from engine.metrics import EngineMetrics
 from engine.protocol import MAX_REQUEST_ITEMS, EngineInfo, Int32Array
 from engine.session import Model, RunCost, heartbeat_text, measure_run_cost, open_model

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import EngineFailed
-from engine.lanes import OwnerT, Row
+from engine.lane_queue import OwnerT, Row
 from engine.protocol import Float32Array, Int32Array
 
 logger = logging.getLogger(__name__)
