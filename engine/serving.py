@@ -1,7 +1,6 @@
 """One engine put together: a model, its batcher, tokenizer, heartbeat and metrics, opened and closed as one.
 
 Here settings meet the model: automatic values are resolved, bounds checked, and what was found is logged.
-Knows nothing of HTTP.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What can go wrong with a request, and the one table from that to status and envelope.
 
-    GatewayError                 base; knows its status, `type`, `code`, and the seconds after which to retry
+    GatewayError                 base: a status, `type`, `code`, and the seconds after which to retry
     ├── BadRequest           400 a field is wrong; `param` names it
     │   └── Unprocessable    422 the shape of a non-OpenAI route's body is wrong
     ├── Unauthorized         401 no or unknown API key

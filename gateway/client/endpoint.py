@@ -1,7 +1,6 @@
 """One URL a client may ask: its breaker, its fault switch, and the decoding of what it answers.
 
 A reply that cannot be decoded is a failure of the URL like any other, so decoding happens inside the breaker.
-Knows nothing of retries or of a second URL.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from gateway.client.transport import Reply, raise_for_status, send
 
 T = TypeVar("T")
 
-# What says that a URL is unwell. A 429 or a 4xx does not: somebody is there and has answered.
+# Failures that count against a URL. A 429 or a 4xx does not: it has answered.
 UNWELL: tuple[type[Exception], ...] = (TransportError, Unavailable, GatewayFault, InvalidReply)
 
 

@@ -53,7 +53,7 @@ class EmbedResult:
 
 @dataclass(frozen=True, slots=True)
 class GatewayInfo:
-    """What a gateway says of its model at `GET /info`."""
+    """What a gateway reports of its model at `GET /info`."""
 
     model: str
     fingerprint: str
