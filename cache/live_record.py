@@ -3,7 +3,7 @@
     dv1:live    the document, without a TTL so that eviction under volatile-* never takes it
 
 A replacement names what it replaces (checked in the same script), so of two at once the second has to look again, and
-a document is never half of one and half of the other.
+a document is never half of one and half of the other. Knows nothing of what the document says.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """The `dejavec` command: finds the subcommand that is asked for and imports nothing of the others.
 
 Here every process's settings are known, so here a misspelt name is found; and here an expected error becomes one
-message without a trace.
+message without a trace. Knows nothing of what the commands do.
 """
 
 import importlib
@@ -38,7 +38,7 @@ directory or the file that --config names (gateway_port = 9000), then from defau
 
 
 class Refused(click.ClickException):
-    """What an operator can mend; shown without a trace."""
+    """What an operator can mend; told without a trace."""
 
     exit_code = CANNOT_START
 
@@ -110,7 +110,7 @@ def _check_names() -> None:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether this is a fault of configuration or model folder, shown as a message and not as a trace."""
+    """Whether this is a fault of configuration or model folder, told by a message and not by a trace."""
     from engine.configuration import ConfigurationError
 
     if isinstance(error, ConfigurationError):
