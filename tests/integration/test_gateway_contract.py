@@ -358,7 +358,7 @@ async def test_long_requests_take_the_bulk_lane(client: httpx.AsyncClient, engin
     many += [f"{'c ' * (position + 1)}" for position in range(12)]
     await post(client, many)
     await post(client, [*many, "one"])
-    assert engine.lane_queue == [Lane.BULK, Lane.INTERACTIVE]
+    assert engine.lanes == [Lane.BULK, Lane.INTERACTIVE]
 
 
 async def test_request_id_is_echoed_when_sane(client: httpx.AsyncClient) -> None:
