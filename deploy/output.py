@@ -1,4 +1,4 @@
-"""The lines of all processes, told apart: on the terminal with a coloured name, in one file for each process."""
+"""The lines of all processes: on the terminal behind the process's coloured name, and in one file for each process."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ LOG_GENERATIONS = 2
 
 
 class Output:
-    """Called with (who, line): writes the line to the terminal and into `<folder>/<who>.log`, which rotates."""
+    """Called with (name, line): writes the line to the terminal and into `<folder>/<name>.log`, which rotates."""
 
     def __init__(self, folder: Path, terminal: TextIO | None = None) -> None:
         self.folder = folder
@@ -26,15 +26,15 @@ class Output:
         self._files: dict[str, RotatingFileHandler] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def __call__(self, who: str, line: str) -> None:
+    def __call__(self, name: str, line: str) -> None:
         """Write one line of one process."""
-        name = who.ljust(NAME_WIDTH)
+        shown = name.ljust(NAME_WIDTH)
         if self._is_coloured:
-            name = click.style(name, fg=COLOURS.get(who), bold=who not in COLOURS)
+            shown = click.style(shown, fg=COLOURS.get(name), bold=name not in COLOURS)
         with suppress(OSError, ValueError):  # the terminal was closed: the files still get the line
-            self._terminal.write(f"{time.strftime('%H:%M:%S')} {name} │ {line}\n")
+            self._terminal.write(f"{time.strftime('%H:%M:%S')} {shown} │ {line}\n")
             self._terminal.flush()
-        self._file(who).emit(logging.makeLogRecord({"msg": line}))
+        self._file(name).emit(logging.makeLogRecord({"msg": line}))
 
     def close(self) -> None:
         """Close the files."""
@@ -42,11 +42,11 @@ class Output:
             handler.close()
         self._files.clear()
 
-    def _file(self, who: str) -> RotatingFileHandler:
-        if who not in self._files:
+    def _file(self, name: str) -> RotatingFileHandler:
+        if name not in self._files:
             handler = RotatingFileHandler(
-                self.folder / f"{who}.log", maxBytes=LOG_BYTES, backupCount=LOG_GENERATIONS, encoding="utf-8"
+                self.folder / f"{name}.log", maxBytes=LOG_BYTES, backupCount=LOG_GENERATIONS, encoding="utf-8"
             )
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            self._files[who] = handler
-        return self._files[who]
+            self._files[name] = handler
+        return self._files[name]

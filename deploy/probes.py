@@ -1,4 +1,7 @@
-"""Asking a process on this machine whether it is well, without a client library."""
+"""Health probes of processes on this machine, over HTTP/1.0 on an asyncio connection.
+
+Without aiohttp, which nothing else in `dejavec up` needs: its import takes 0.5 s longer than this module's.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -30,11 +33,11 @@ async def get(host: str, port: int, path: str, timeout_s: float) -> Answer | Non
 def http_probe(host: str, port: int, path: str, timeout_s: float) -> Probe:
     """Whether `path` answers 200 in time."""
 
-    async def is_well() -> bool:
+    async def probe() -> bool:
         answer = await get(host, port, path, timeout_s)
         return answer is not None and answer.status == 200
 
-    return is_well
+    return probe
 
 
 async def _exchange(host: str, port: int, request: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What the supervisor (`dejavec up`) itself is told; gateway and engine have settings of their own."""
+"""The settings of the supervisor (`dejavec up`) itself; gateway and engine have settings of their own."""
 
 from pathlib import Path
 

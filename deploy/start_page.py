@@ -19,7 +19,7 @@ ASK_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the running processes say of themselves."""
+    """What the running processes report of themselves."""
 
     engine: EngineInfo | None
     redis: str

@@ -1,8 +1,8 @@
 """Keeps a list of children running: starts them in order, restarts what ends, stops them in reverse order.
 
 A child that exits with CANNOT_START (`engine.exit_status`) is not started again. While the run starts, that ends it;
-afterwards it goes on without that child where the child's spec has an `on_refused`. Knows nothing of what the children
-are; `deploy.local` says that.
+afterwards it goes on without that child where the child's spec has an `on_refused`. What the children are is in
+`deploy.local`.
 
     SupervisorError
     └─ StartRefused     a child without which the run is of no use cannot start; the message has its reason
@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from deploy.backoff import Backoff
-from deploy.child import Child, ChildSpec, End, Say, WatchPolicy
-from deploy.leash import Leash
+from deploy.child import Child, ChildSpec, End, LogLine, WatchPolicy
+from deploy.orphan_guard import OrphanGuard
 from engine.exit_status import CANNOT_START
 
 ME = "dejavec"
@@ -54,8 +54,8 @@ class Kept:
         self,
         spec: ChildSpec,
         policy: Policy,
-        leash: Leash,
-        say: Say,
+        guard: OrphanGuard,
+        log: LogLine,
         inherit: tuple[int, ...],
         refuse: Callable[[Refusal], None],
     ) -> None:
@@ -65,8 +65,8 @@ class Kept:
         self.child: Child | None = None
         self._policy = policy
         self._backoff = policy.new_backoff()
-        self._leash = leash
-        self._say = say
+        self._guard = guard
+        self._log = log
         self._inherit = inherit
         self._refuse = refuse
         self._stopping = asyncio.Event()
@@ -83,7 +83,7 @@ class Kept:
             if not self.first_end.done():
                 self.first_end.set_result(end)
             delay = self._backoff.next_delay_s(end.uptime_s)
-            self._say(ME, f"{self.spec.name} {end}; starting it again in {delay:.1f} s")
+            self._log(ME, f"{self.spec.name} {end}; starting it again in {delay:.1f} s")
             await _wait_at_most(self._stopping, delay)
 
     async def stop(self) -> None:
@@ -100,7 +100,7 @@ class Kept:
 
     async def _live_once(self) -> End:
         try:
-            self.child = await Child.start(self.spec, self._leash, self._say, self._inherit)
+            self.child = await Child.start(self.spec, self._guard, self._log, self._inherit)
         except OSError as error:
             return End(127, 0.0, f"could not be started ({error})")
         if self._stopping.is_set():  # stop came while the process was being started
@@ -113,16 +113,16 @@ class Kept:
 
     def _announce(self) -> None:
         self.ready.set()
-        self._say(ME, f"{self.spec.name} is up")
+        self._log(ME, f"{self.spec.name} is up")
 
 
 class Supervisor:
     """Runs the children of one `dejavec up`; `inherit` are descriptors that each of them holds open."""
 
-    def __init__(self, policy: Policy, leash: Leash, say: Say, inherit: tuple[int, ...] = ()) -> None:
+    def __init__(self, policy: Policy, guard: OrphanGuard, log: LogLine, inherit: tuple[int, ...] = ()) -> None:
         self._policy = policy
-        self._leash = leash
-        self._say = say
+        self._guard = guard
+        self._log = log
         self._inherit = inherit
         self._kept: list[tuple[Kept, asyncio.Task[None]]] = []
         self._refusals: asyncio.Queue[Refusal] = asyncio.Queue()
@@ -148,17 +148,17 @@ class Supervisor:
             if refusal.spec.on_refused is None:
                 raise StartRefused(str(refusal))
             text = f"{refusal}. It is not started again: mend this, then restart `dejavec up`"
-            self._say(ME, text)
+            self._log(ME, text)
             try:
                 refusal.spec.on_refused(text)
             except OSError as error:
-                self._say(ME, f"that could not be handed on to the others: {error}")
+                self._log(ME, f"that could not be handed on to the others: {error}")
 
     async def stop(self) -> None:
-        """Stop the children, the last one started first, each gone before the next is told."""
+        """Stop the children, the last one started first, each gone before the next is stopped."""
         for kept, task in reversed(self._kept):
             if not task.done():  # it is when the child was refused
-                self._say(ME, f"stopping {kept.spec.name}")
+                self._log(ME, f"stopping {kept.spec.name}")
                 await kept.stop()
             await task
         self._kept.clear()
@@ -170,9 +170,9 @@ class Supervisor:
 
     async def _start(self, specs: Sequence[ChildSpec]) -> None:
         for spec in specs:
-            self._say(ME, f"starting {spec.name}")
+            self._log(ME, f"starting {spec.name}")
             refuse = self._refusals.put_nowait
-            kept = Kept(spec, self._policy, self._leash, self._say, self._inherit, refuse)
+            kept = Kept(spec, self._policy, self._guard, self._log, self._inherit, refuse)
             self._kept.append((kept, asyncio.create_task(kept.run())))
             await first_of(kept.ready.wait(), asyncio.shield(kept.first_end))
 

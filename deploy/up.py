@@ -16,8 +16,8 @@ from deploy import lock, start_page
 from deploy.backoff import Backoff
 from deploy.child import ChildSpec, WatchPolicy
 from deploy.embedded_redis import NotAvailable, configure, locate
-from deploy.leash import Leash
 from deploy.local import DEJAVEC, Plan, check_ports, engine_child, gateway_child, reachable, redis_child
+from deploy.orphan_guard import OrphanGuard
 from deploy.output import Output
 from deploy.probes import get
 from deploy.settings import SupervisorSettings
@@ -99,53 +99,53 @@ async def serve(plan: Plan, lock_descriptor: int) -> int:
     When a child that the others need cannot start, everything ends, and the last line is its reason.
     """
     refusal = ""
-    say = Output(plan.data_dir / "logs")
-    leash = Leash(inherit=(lock_descriptor,))
-    supervisor = Supervisor(_policy(plan.supervisor), leash, say, inherit=(lock_descriptor,))
-    with contextlib.closing(say), _stop_signals(supervisor, say) as stop:
+    log = Output(plan.data_dir / "logs")
+    guard = OrphanGuard(inherit=(lock_descriptor,))
+    supervisor = Supervisor(_policy(plan.supervisor), guard, log, inherit=(lock_descriptor,))
+    with contextlib.closing(log), _stop_signals(supervisor, log) as stop:
         try:
-            await first_of(stop.wait(), _bring_up(plan, supervisor, say))
+            await first_of(stop.wait(), _bring_up(plan, supervisor, log))
             await first_of(stop.wait(), supervisor.watch())
         except (StartRefused, ConfigurationError) as error:
             refusal = str(error)
         finally:
             await supervisor.stop()
-            leash.close()
-            say(ME, "stopped")
+            guard.close()
+            log(ME, "stopped")
         if refusal:
-            say(ME, refusal)
+            log(ME, refusal)
     return CANNOT_START if refusal else 0
 
 
-async def _bring_up(plan: Plan, supervisor: Supervisor, say: Output) -> None:
+async def _bring_up(plan: Plan, supervisor: Supervisor, log: Output) -> None:
     """Start all children, wait until they answer, show where. Raises StartRefused, ConfigurationError."""
-    embedded, redis_url, without_redis = _choose_redis(plan, say)
+    embedded, redis_url, without_redis = _choose_redis(plan, log)
     engine = [engine_child(plan)] if plan.has_own_engine else []
     await supervisor.start([*embedded, *engine, gateway_child(plan, redis_url)])
-    await supervisor.unless_refused(_until_serving(plan, say))
+    await supervisor.unless_refused(_until_serving(plan, log))
     start_page.show(plan, await start_page.ask(plan, redis_url, without_redis))
 
 
-async def _until_serving(plan: Plan, say: Output) -> None:
-    """Wait until the gateway says that it can embed; say every now and then why it cannot."""
+async def _until_serving(plan: Plan, log: Output) -> None:
+    """Wait until the gateway reports that it can embed; log every now and then why it cannot."""
     host, port = reachable(plan.gateway.gateway_host), plan.gateway.gateway_port
     for attempt in itertools.count(1):
         answer = await get(host, port, "/ready", plan.supervisor.watch_interval_s)
         if answer and answer.status == 200:
             return
         if attempt % SERVING_CHECKS_BETWEEN_LINES == 0:
-            say(ME, f"the gateway is not ready: {answer.body.decode(errors='replace') if answer else 'no answer'}")
+            log(ME, f"the gateway is not ready: {answer.body.decode(errors='replace') if answer else 'no answer'}")
         await asyncio.sleep(SERVING_CHECK_S)
 
 
-def _choose_redis(plan: Plan, say: Output) -> tuple[list[ChildSpec], str | None, str]:
+def _choose_redis(plan: Plan, log: Output) -> tuple[list[ChildSpec], str | None, str]:
     """The embedded Redis to start if any, the URL for the gateway, and why there is none. Raises ConfigurationError."""
     if plan.gateway.redis_url:
         return [], plan.gateway.redis_url, ""
     try:
         binaries = locate()
     except NotAvailable as reason:
-        say(ME, f"running with the in-process cache alone: {reason}")
+        log(ME, f"running with the in-process cache alone: {reason}")
         return [], None, str(reason)
     memory_mb = plan.supervisor.redis_maxmemory_mb
     try:
@@ -163,16 +163,16 @@ def _policy(settings: SupervisorSettings) -> Policy:
 
 
 @contextlib.contextmanager
-def _stop_signals(supervisor: Supervisor, say: Output) -> Iterator[asyncio.Event]:
+def _stop_signals(supervisor: Supervisor, log: Output) -> Iterator[asyncio.Event]:
     """An event set by the first SIGINT, SIGTERM or SIGHUP; the second kills the children at once."""
     stop = asyncio.Event()
 
     def on_signal(name: str) -> None:
         if not stop.is_set():
-            say(ME, f"{name}: stopping (once more to kill)")
+            log(ME, f"{name}: stopping (once more to kill)")
             stop.set()
         elif name != "SIGHUP":  # a closed terminal may send two
-            say(ME, f"{name} again: killing everything")
+            log(ME, f"{name} again: killing everything")
             supervisor.kill()
 
     loop = asyncio.get_running_loop()

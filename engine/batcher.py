@@ -1,7 +1,7 @@
 """The queue: who may join it, what runs next and where, and whom the vectors belong to.
 
 Everything here happens on the event loop's thread, which makes it the one owner of the queue's state; only
-`engine.worker` crosses threads. Knows nothing of HTTP or ONNX.
+`engine.worker` crosses threads.
 
 A request is a `Ticket`; its unit of work is one text. The future the caller holds is the whole interface to
 a ticket: it ends with the vectors, with an EngineError, or by being cancelled, and however it ends the rows
@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.errors import DeadlineExceeded, Draining, EngineError, EngineFailed, QueueFull
-from engine.lanes import BatchShape, LaneQueue, Row
+from engine.lane_queue import BatchShape, LaneQueue, Row
 from engine.protocol import Float32Array, Int32Array, Lane
 from engine.settings import BatchingPolicy
 from engine.worker import Outcome, Run, Worker

@@ -3,7 +3,6 @@
 One flat set of names serves both sources: `max_batch_size` in `dejavec.toml` is `DEJAVEC_MAX_BATCH_SIZE` in the
 environment. A process's settings class lists the names it uses; names of other processes are ignored here, and
 `check_names` (called by the command line, which knows all classes) refuses a name that belongs to none.
-Knows nothing of any particular setting.
 """
 
 import difflib

@@ -3,7 +3,7 @@
 Nothing falls back in silence: vectors of another device have another kernel class, hence another fingerprint, and
 that is settled before the first request. ONNX Runtime's own fallback, which swaps a session's provider in the middle
 of serving, is therefore off: a GPU that fails later fails its runs, the heartbeat ends the process, and the next
-start chooses again. Knows nothing of queues, feeds or HTTP.
+start chooses again.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Everything the engine can refuse or fail with. Knows nothing of HTTP: engine.replies maps each to a status.
+"""Everything the engine can refuse or fail with; engine.replies maps each to an HTTP status.
 
 EngineError
 +-- RequestRefused             the caller must change something; sending the same again will not help

@@ -1,8 +1,8 @@
 """GPU memory as NVIDIA's management library reports it, under the names that existing alerts use.
 
 `pynvml` comes with the extra `cuda` and is looked for when an engine starts; without it, or without a driver, there
-are no such metrics. Read anew at each scrape. Knows nothing of models or of which GPU ONNX Runtime took: all that the
-driver shows to this process are told, with their index as `gpu`.
+are no such metrics. Read anew at each scrape, of all GPUs that the driver shows to this process, with their
+index as `gpu`.
 """
 
 import importlib

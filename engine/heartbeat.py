@@ -3,7 +3,6 @@
 A thread stuck inside a graph cannot be stopped from Python, and a device in a sticky error stays in it. So when
 a run outlives `hang_s`, or no test inference has passed for that long, all waiters get `EngineFailed`, `/ready`
 turns 503, and the process exits with EXIT_HUNG (70): its supervisor starts a fresh one, which is the only cure.
-Knows nothing of HTTP or ONNX.
 """
 
 import asyncio

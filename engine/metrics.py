@@ -1,4 +1,4 @@
-"""What the engine tells Prometheus. Knows the metrics' names and nothing of who counts them.
+"""The engine's metrics for Prometheus.
 
 `embedding_batch_queue_size`, `embedding_duration_seconds`, `process_resident_memory_bytes` and, with a GPU,
 `nvidia_gpu_memory_used_bytes` and `_total_bytes` are names that existing alerts use; the rest start with

@@ -1,9 +1,6 @@
-"""The engine's errors and vectors as HTTP replies: the one table from error to status."""
+"""The engine's errors as HTTP replies: the one table from error to status."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
-from typing import Any
-
+from common.asgi import Headers, Reply
 from engine.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -19,13 +16,6 @@ from engine.errors import (
 )
 from engine.protocol import error_body
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-JSON_TYPE = "application/json"
-
 STATUS: dict[type[EngineError], int] = {
     InvalidMessage: 400,
     TokenOutOfVocabulary: 400,
@@ -40,31 +30,16 @@ STATUS: dict[type[EngineError], int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole HTTP reply."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-    async def send(self, send: Send) -> None:
-        """Write it as ASGI messages."""
-        headers = [*self.headers, (b"content-length", str(len(self.body)).encode())]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body})
-
-
-def error_reply(error: EngineError, headers: list[tuple[bytes, bytes]]) -> Reply:
+def error_reply(error: EngineError, headers: Headers) -> Reply:
     """The reply for an error of the engine; `headers` are those every reply carries."""
-    extra = [(b"content-type", JSON_TYPE.encode())]
+    headers = [*headers]
     if isinstance(error, QueueFull):
-        extra.append((b"retry-after", str(error.retry_after_s).encode()))
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
     if isinstance(error, BodyTooLarge):
-        extra.append((b"connection", b"close"))  # the rest of the body is not read
-    return Reply(STATUS[type(error)], headers + extra, error_body(str(error), error.kind))
+        headers.append((b"connection", b"close"))  # the rest of the body is not read
+    return Reply(error_body(str(error), error.kind), headers, STATUS[type(error)])
 
 
-def fault_reply(status: int, message: str, kind: str, headers: list[tuple[bytes, bytes]]) -> Reply:
+def fault_reply(status: int, message: str, kind: str, headers: Headers) -> Reply:
     """The reply for a fault that has no class of its own."""
-    return Reply(status, [*headers, (b"content-type", JSON_TYPE.encode())], error_body(message, kind))
+    return Reply(error_body(message, kind), [*headers], status)

@@ -19,8 +19,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from engine import logs
+from common import logs
 from engine.metrics import CONTENT_TYPE as METRICS_TYPE
 from engine.protocol import (
     FINGERPRINT_HEADER,
@@ -30,13 +31,13 @@ from engine.protocol import (
     VECTORS_PATH,
     error_body,
 )
-from engine.replies import JSON_TYPE, Receive, Scope, Send
 from engine.serving import Engine, build_engine
 from engine.settings import EngineSettings
 from engine.vectors import VectorsEndpoint
 
 logger = logging.getLogger(__name__)
 
+JSON_TYPE = "application/json"
 KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that it is they who close them
 
 

@@ -1,7 +1,6 @@
 """One engine put together: a model, its batcher, tokenizer, heartbeat and metrics, opened and closed as one.
 
 Here settings meet the model: automatic values are resolved, bounds checked, and what was found is logged.
-Knows nothing of HTTP.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from engine.batcher import Batcher, BatcherSettings
 from engine.bundle import parse_tokenizer
 from engine.configuration import ConfigurationError
 from engine.heartbeat import Heartbeat
-from engine.lanes import BatchShape
+from engine.lane_queue import BatchShape
 from engine.metrics import EngineMetrics
 from engine.protocol import MAX_REQUEST_ITEMS, EngineInfo, Int32Array
 from engine.session import Model, RunCost, heartbeat_text, measure_run_cost, open_model

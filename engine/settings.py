@@ -1,6 +1,6 @@
 """The engine's settings: every name it reads from `dejavec.toml` or DEJAVEC_*, with its bounds.
 
-The configuration table in the README is made from these descriptions. Knows nothing of how settings are used.
+The configuration table in the README is made from these descriptions.
 """
 
 from pathlib import Path

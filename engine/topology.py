@@ -1,6 +1,6 @@
 """How many cores this process may use, and how many runs of how many threads to make of them.
 
-Counts what the cgroup grants, not what the host has. Pure file reading and arithmetic: knows nothing of ONNX.
+Counts what the cgroup grants, not what the host has. Pure file reading and arithmetic.
 """
 
 import math

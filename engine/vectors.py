@@ -1,9 +1,5 @@
-"""`POST /vectors`, as a bare ASGI callable: the only hot path. Bytes in, bytes out.
+"""`POST /vectors`, as a bare ASGI callable: the only hot path. A message in, through the batcher, vectors out."""
 
-Knows HTTP and the message formats; what happens between them is the batcher's.
-"""
-
-import asyncio
 import itertools
 import logging
 import time
@@ -11,7 +7,11 @@ from typing import Any
 
 import numpy as np
 import orjson
+from starlette.types import Receive, Scope, Send
 
+from common import asgi
+from common.asgi import BodyLimits, ClientGone, Headers, Reply, media_type, read_body, send_reply
+from common.disconnects import DisconnectWatch
 from engine.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -22,7 +22,6 @@ from engine.errors import (
     TokenOutOfVocabulary,
     UnsupportedMediaType,
 )
-from engine.hangups import HangUps
 from engine.protocol import (
     CONTENT_TYPE,
     DEADLINE_HEADER,
@@ -36,23 +35,17 @@ from engine.protocol import (
     decode_request,
     encode_response,
 )
-from engine.replies import JSON_TYPE, Receive, Reply, Scope, Send, error_reply, fault_reply
+from engine.replies import error_reply, fault_reply
 from engine.serving import Engine
 
 logger = logging.getLogger(__name__)
 
-CLIENT_CLOSED = 499  # nginx's number for a caller that hung up; only seen in metrics
+CLIENT_CLOSED = 499  # nginx's number for a client that left; only seen in metrics
+WATCH_AFTER_S = 0.025  # a client that leaves is noticed within twice that
 _BINARY = CONTENT_TYPE.encode()
-_JSON = JSON_TYPE.encode()
 _FINGERPRINT = FINGERPRINT_HEADER.encode()
 _DEADLINE = DEADLINE_HEADER.encode()
 _RATE = RATE_HEADER.encode()
-
-Headers = dict[bytes, bytes]
-
-
-class ClientGone(Exception):
-    """The caller hung up; there is nobody to answer."""
 
 
 class VectorsEndpoint:
@@ -60,11 +53,10 @@ class VectorsEndpoint:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._hang_ups = HangUps()
+        self._limits = BodyLimits(engine.max_body_bytes, timeout_s=None)
+        self._watch = DisconnectWatch(WATCH_AFTER_S)
         self._fingerprint = engine.info.fingerprint.encode()
-        self._common = [(_FINGERPRINT, self._fingerprint)]
-        self._binary_headers = [*self._common, (b"content-type", _BINARY)]
-        self._json_headers = [*self._common, (b"content-type", _JSON)]
+        self._common: Headers = [(_FINGERPRINT, self._fingerprint)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens to it."""
@@ -77,54 +69,42 @@ class VectorsEndpoint:
         except EngineError as error:
             reply = error_reply(error, self._common)
         except Exception:
-            logger.exception("a request failed in a way nobody foresaw")
+            logger.exception("a request failed in an unforeseen way")
             reply = fault_reply(500, "the engine failed in an unforeseen way", "internal_error", self._common)
         self._engine.metrics.request_done(reply.status, time.perf_counter() - started_s)
-        await reply.send(send)
+        await send_reply(reply, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         if scope["method"] != "POST":
             reply = fault_reply(405, "use POST", "method_not_allowed", self._common)
             reply.headers.append((b"allow", b"POST"))
             return reply
-        headers: Headers = dict(scope["headers"])
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         self._check_fingerprint(headers)
-        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        kind = media_type(headers)
         deadline_s = _deadline_s(headers)
-        if media_type == _BINARY:
+        if kind == _BINARY:
             texts, lane = self._decode(await self._read_body(headers, receive))
             vectors = await self._compute(texts, lane, deadline_s, receive)
             rate = (_RATE, b"%.0f" % self._engine.batcher.run_tokens_per_s)
-            return Reply(200, [*self._binary_headers, rate], encode_response(vectors))
-        if media_type == _JSON:
+            return Reply(encode_response(vectors), [*self._common, rate], content_type=_BINARY)
+        if kind == asgi.JSON:
             texts = await self._decode_json(await self._read_body(headers, receive))
             vectors = await self._compute(texts, Lane.INTERACTIVE, deadline_s, receive)
-            return Reply(200, self._json_headers, self._encode_json(vectors))
-        raise UnsupportedMediaType(f"send {CONTENT_TYPE} or {JSON_TYPE}")
+            return Reply(self._encode_json(vectors), self._common)
+        raise UnsupportedMediaType(f"send {CONTENT_TYPE} or {asgi.JSON.decode()}")
 
-    def _check_fingerprint(self, headers: Headers) -> None:
+    def _check_fingerprint(self, headers: dict[bytes, bytes]) -> None:
         expected = headers.get(_FINGERPRINT)
         if expected is not None and expected != self._fingerprint:
             raise FingerprintMismatch(f"this engine's fingerprint is {self._engine.info.fingerprint}")
 
-    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body. Raises BodyTooLarge before reading more than the limit, and ClientGone."""
-        limit = self._engine.max_body_bytes
-        if int(headers.get(b"content-length", b"0")) > limit:  # the HTTP parser has checked the number
-            raise BodyTooLarge(f"the body has more than {limit} bytes")
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientGone
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise BodyTooLarge(f"the body has more than {limit} bytes")
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        try:
+            return await read_body(headers, receive, self._limits)
+        except asgi.BodyTooLarge:
+            raise BodyTooLarge(f"the body has more than {self._limits.max_bytes} bytes") from None
 
     def _decode(self, body: bytes) -> tuple[list[Int32Array], Lane]:
         try:
@@ -162,23 +142,17 @@ class VectorsEndpoint:
     async def _compute(
         self, texts: list[Int32Array], lane: Lane, deadline_s: float | None, receive: Receive
     ) -> Float32Array:
-        """Wait for the vectors; a caller that hangs up withdraws. Raises ClientGone, EngineError."""
+        """Wait for the vectors; a client that leaves withdraws its texts. Raises ClientGone, EngineError."""
         future = self._engine.batcher.submit(texts, lane, deadline_s)
-        self._hang_ups.watch(future, receive)
-        try:
+        with self._watch.guard(receive):
             return await future
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # the server's own doing, not the caller's
-                raise
-            raise ClientGone from None
 
     def _encode_json(self, vectors: Float32Array) -> bytes:
         answer = {"embeddings": vectors, "fingerprint": self._engine.info.fingerprint}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _deadline_s(headers: Headers) -> float | None:
+def _deadline_s(headers: dict[bytes, bytes]) -> float | None:
     value = headers.get(_DEADLINE)
     if value is None:
         return None

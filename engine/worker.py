@@ -1,6 +1,6 @@
 """A thread that runs batches, one at a time, and hands every outcome back to the event loop.
 
-Knows how to call a model and to distrust it. Knows nothing of queues, requests or which model it is.
+Calls the model and checks what it returns.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import EngineFailed
-from engine.lanes import OwnerT, Row
+from engine.lane_queue import OwnerT, Row
 from engine.protocol import Float32Array, Int32Array
 
 logger = logging.getLogger(__name__)

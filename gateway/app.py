@@ -4,7 +4,6 @@ Resources open in the lifespan, in order, and close in reverse; background loops
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -25,6 +24,7 @@ from cache.keys import load_or_make_secret, parse_secret
 from cache.live_record import LiveRecord
 from cache.local import LocalCache
 from cache.redis_link import RedisAway, RedisLink
+from common import logs
 from engine.configuration import load
 from gateway import routes_admin, routes_embed, routes_openai, routes_state, routes_thresholds
 from gateway.background import keep_running, stop
@@ -44,8 +44,6 @@ from gateway.state import Gateway
 from gateway.tenants import Tenants
 from gateway.token_input import decoder_for
 from gateway.verifier import Verifier
-
-log = logging.getLogger("dejavec.gateway")
 
 FLUSH_TIMEOUT_S = 5.0
 
@@ -93,7 +91,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
 def from_environment() -> ASGIApp:
     """The application as each worker process makes it: settings from file and environment."""
     settings = load(GatewaySettings)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    logs.configure(settings.log_level)
     return create_app(settings)
 
 

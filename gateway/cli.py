@@ -8,6 +8,7 @@ import click
 import uvicorn
 
 from cache.keys import SecretError, load_or_make_secret
+from common import logs
 from engine.configuration import ENV_PREFIX, ConfigurationError, check_port, load
 from gateway.settings import GatewaySettings
 from gateway.token_input import TokenInputError, decoder_for
@@ -38,10 +39,10 @@ def gateway(host: str | None, port: int | None, workers: int | None, engine_url:
     settings = load(GatewaySettings, **overrides)
     # Workers are fresh processes and read their settings themselves: hand the options over as variables.
     os.environ.update({ENV_PREFIX + name.upper(): str(value) for name, value in overrides.items() if value is not None})
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    logs.configure(settings.log_level)
     check_port(settings.gateway_host, settings.gateway_port, "gateway_port")
     _check_worker_needs(settings)
-    _say(settings)
+    _log_start(settings)
     if settings.gateway_workers > 1 and MULTIPROC_VARIABLE not in os.environ:
         with tempfile.TemporaryDirectory(prefix="dejavec-metrics-") as folder:
             os.environ[MULTIPROC_VARIABLE] = folder
@@ -78,7 +79,7 @@ def _serve(settings: GatewaySettings) -> None:
     )
 
 
-def _say(settings: GatewaySettings) -> None:
+def _log_start(settings: GatewaySettings) -> None:
     log.info(
         "gateway on http://%s:%d, %d worker(s), engine %s, %s",
         settings.gateway_host,

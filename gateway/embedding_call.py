@@ -1,14 +1,15 @@
-"""What the embedding routes have in common: headers in, service call, headers out. Knows the service, no shapes."""
+"""What the embedding routes have in common: request headers in, the service call, reply headers out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from common.asgi import Headers
 from engine.protocol import FINGERPRINT_HEADER
 from gateway.engine_client import EngineClient
 from gateway.errors import BadRequest
-from gateway.http import Exchange, Headers
+from gateway.http import Exchange
 from gateway.names import ModelNames
 from gateway.schemas import TokenIds, shorten
 from gateway.service import CacheControl, EmbeddingService, EmbedRequest, EmbedResult

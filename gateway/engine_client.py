@@ -1,4 +1,4 @@
-"""Talking to the engine: who it is, whether it is ready, and vectors for token ids. Knows nothing of caches or clients.
+"""Talking to the engine: who it is, whether it is ready, and vectors for token ids.
 
 One background loop (`run_watch`) asks the engine every second whether a real inference passed lately and who it is.
 While it is away, requests fail at once with EngineAway instead of each waiting for its own time-out.
@@ -16,10 +16,10 @@ from typing import Final
 
 import aiohttp
 import numpy as np
-import orjson
 from multidict import CIMultiDictProxy
 from tokenizers import Tokenizer
 
+from common.reply_parsing import error_in, retry_after_s
 from engine import protocol
 from engine.bundle import BundleError, parse_tokenizer
 from gateway.errors import BadRequest, DeadlineExceeded, EngineAway, EngineFailed, ModelChanged, Overloaded
@@ -224,7 +224,9 @@ class EngineClient:
         if status == 409:
             return ModelChanged()
         if status == 429:
-            return Overloaded(f"the engine is full: {message}", retry_after_s=_retry_after_s(headers))
+            return Overloaded(
+                f"the engine is full: {message}", retry_after_s=retry_after_s(headers.get("Retry-After")) or 1.0
+            )
         if status in {400, 413}:
             return BadRequest(f"the engine refuses this input: {message}", param="input")
         if kind == "deadline_exceeded":
@@ -246,20 +248,12 @@ def _sound_vectors(answer: bytes, shape: tuple[int, int]) -> protocol.Float32Arr
     return vectors
 
 
-def _error_of(content: bytes) -> dict[str, object]:
-    try:
-        error = orjson.loads(content)["error"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return {}
-    return error if isinstance(error, dict) else {}
-
-
 def _message_of(content: bytes) -> str:
-    return str(_error_of(content).get("message", ""))[:500]
+    return str(error_in(content).get("message", ""))[:500]
 
 
 def _type_of(content: bytes) -> str:
-    return str(_error_of(content).get("type", ""))
+    return str(error_in(content).get("type", ""))
 
 
 def _rate(headers: CIMultiDictProxy[str]) -> float | None:
@@ -268,10 +262,3 @@ def _rate(headers: CIMultiDictProxy[str]) -> float | None:
     except (KeyError, ValueError):
         return None
     return rate if 0 < rate < float("inf") else None
-
-
-def _retry_after_s(headers: CIMultiDictProxy[str]) -> float:
-    try:
-        return float(headers["Retry-After"])
-    except (KeyError, ValueError):
-        return 1.0

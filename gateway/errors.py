@@ -1,6 +1,6 @@
 """What can go wrong with a request, and the one table from that to status and envelope.
 
-    GatewayError                 base; knows its status, `type`, `code`, and the seconds after which to retry
+    GatewayError                 base: a status, `type`, `code`, and the seconds after which to retry
     ├── BadRequest           400 a field is wrong; `param` names it
     │   └── Unprocessable    422 the shape of a non-OpenAI route's body is wrong
     ├── Unauthorized         401 no or unknown API key
@@ -21,9 +21,9 @@
     └── InternalError        500 a fault of ours; the log has the trace, the reply has not
 
     ModelChanged                 not an answer: the engine now serves another fingerprint; the request is done again
-    ClientGone                   not an answer: nobody is there to read one
 
-Other packages' errors are translated where they are called: engine_client for the engine's, routes for the cache's.
+Other packages' errors are translated where they are called: engine_client for the engine's, routes for the cache's,
+http for those of bodies and replies.
 """
 
 import math
@@ -177,10 +177,6 @@ class InternalError(GatewayError):
 
 class ModelChanged(Exception):
     """The engine answers with another fingerprint than the one asked for."""
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its answer was ready."""
 
 
 BY_STATUS: Final[dict[int, type[GatewayError]]] = {

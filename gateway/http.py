@@ -1,8 +1,8 @@
-"""The lean HTTP path of the embedding routes: body in, reply out, every fault in the envelope. Knows no routes.
+"""The lean HTTP path of the embedding routes: admission, authentication, body in, reply out, errors in the envelope.
 
-These routes are plain ASGI rather than framework handlers, because a cached answer costs less than a framework's
-per-request work. What every request needs is here once: admission, authentication, a bounded body, the deadline,
-noticing a client that left, and the error envelope.
+`Front.route(handler)` makes an ASGI endpoint of a function from `Exchange` to `Reply`. These routes are plain ASGI
+rather than framework handlers, because a cached answer costs less than a framework's per-request work. Bodies, replies
+and disconnects are those of `common.asgi` and `common.disconnects`, with this gateway's limits and errors.
 """
 
 import asyncio
@@ -11,16 +11,17 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Final, Self
+from dataclasses import dataclass
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common import asgi
+from common.asgi import JSON, BodyLimits, ClientGone, Reply, media_type, read_body, send_reply
+from common.disconnects import DisconnectWatch
 from gateway.errors import (
     BodyTimeout,
     BodyTooLarge,
-    ClientGone,
     DeadlineExceeded,
     GatewayError,
     InternalError,
@@ -31,26 +32,15 @@ from gateway.metrics import CLIENT_GONE, IN_FLIGHT, LATENCY, REQUESTS
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenant, Tenants
 
+__all__ = ["Exchange", "Front", "HotPath", "Reply", "RequestIds"]
+
 log = logging.getLogger("dejavec.gateway")
 
-JSON: Final = b"application/json"
 REQUEST_ID_KEY: Final = "dejavec.request_id"
 WATCH_AFTER_S: Final = 0.005  # an answer from the cache is faster, and is not worth watching the connection for
 MAX_SMALL_BODY: Final = 1024 * 1024  # of operators' requests
 WITH_BODY: Final = ("POST", "PUT", "PATCH", "DELETE")
-SEND_BYTES: Final = 262_144
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-
-Headers = list[tuple[bytes, bytes]]
-
-
-@dataclass(slots=True)
-class Reply:
-    """What goes back."""
-
-    body: bytes
-    headers: Headers = field(default_factory=list)
-    status: int = 200
 
 
 @dataclass(slots=True)
@@ -71,12 +61,13 @@ class Front:
     """What all embedding routes share: limits, tenants, and the number of requests in work."""
 
     def __init__(self, settings: GatewaySettings, tenants: Tenants) -> None:
-        self._max_body_bytes = settings.max_body_mb * 1024 * 1024
-        self._body_timeout_s = settings.body_timeout_s
+        self._limits = BodyLimits(settings.max_body_mb * 1024 * 1024, settings.body_timeout_s)
+        self._small_limits = BodyLimits(MAX_SMALL_BODY, settings.body_timeout_s)
         self._send_timeout_s = settings.send_timeout_s
         self._request_timeout_s = settings.request_timeout_s
         self._max_in_flight = settings.max_concurrent_requests
         self._tenants = tenants
+        self._watch = DisconnectWatch(WATCH_AFTER_S)
         self.in_flight = 0
 
     def route(self, handler: Handler) -> ASGIApp:
@@ -93,9 +84,9 @@ class Front:
             headers: dict[bytes, bytes] = dict(scope["headers"])
             tenant = self._tenants.of(headers.get(b"authorization"))
             tenant.admit()
-            body = await self._read_body(headers, receive, self._max_body_bytes)
+            body = await _body_of(headers, receive, self._limits)
             deadline = asyncio.get_running_loop().time() + self._request_timeout_s
-            async with _DisconnectWatch(receive, deadline):
+            with self._watch.guard(receive, deadline):
                 return await handler(Exchange(headers, body, tenant, started, deadline))
         except GatewayError as error:
             return _refusal(error)
@@ -115,63 +106,16 @@ class Front:
         return _Guarded(self, app, prefix, check)
 
     async def send(self, reply: Reply, send: Send) -> None:
-        """Send a reply, giving up on a client that does not read it.
-
-        A large one goes out in pieces: the server buffers what it is given at once, so that a whole reply of
-        megabytes would stay in its memory for as long as a client that never reads keeps its connection.
-        """
-        headers = [
-            (b"content-type", JSON),
-            (b"content-length", str(len(reply.body)).encode()),
-            *reply.headers,
-        ]
+        """Send a reply in pieces, and give up on a client that does not read it."""
         try:
-            async with asyncio.timeout(self._send_timeout_s) as limit:
-                await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-                body = reply.body
-                while len(body) > SEND_BYTES:
-                    await send({"type": "http.response.body", "body": body[:SEND_BYTES], "more_body": True})
-                    body = body[SEND_BYTES:]
-                    limit.reschedule(asyncio.get_running_loop().time() + self._send_timeout_s)
-                await send({"type": "http.response.body", "body": body})
-        except TimeoutError:
+            await send_reply(reply, send, self._send_timeout_s)
+        except asgi.SendTimeout:
             log.warning("a client did not read its reply within %g s; connection dropped", self._send_timeout_s)
             CLIENT_GONE.inc()
 
     async def read_small_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body of an operator's request. Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, ClientGone."""
-        return await self._read_body(headers, receive, MAX_SMALL_BODY)
-
-    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:
-        kind = headers.get(b"content-type", JSON).split(b";", 1)[0].strip().lower()
-        if kind != JSON or headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise UnsupportedMedia("send uncompressed JSON with `Content-Type: application/json`")
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > most:
-            raise _too_large(most)
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                return await self._read_parts(receive, most)
-        except TimeoutError:
-            raise BodyTimeout(f"the body did not arrive within {self._body_timeout_s:g} s") from None
-
-    async def _read_parts(self, receive: Receive, most: int) -> bytes:
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await self._receive(receive)
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > most:
-                raise _too_large(most)
-            more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def _receive(self, receive: Receive) -> Message:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        return message
+        return await _body_of(headers, receive, self._small_limits)
 
 
 class _Route:
@@ -227,53 +171,6 @@ class _Guarded:
         await self._app(scope, replay, send)
 
 
-class _DisconnectWatch:
-    """Ends the block with ClientGone when the client leaves, or with TimeoutError at the deadline.
-
-    One timer serves both: nothing more is started for an answer that comes within `WATCH_AFTER_S`.
-    """
-
-    def __init__(self, receive: Receive, deadline: float) -> None:
-        self._receive = receive
-        self._deadline = deadline
-        self._reason: type[Exception] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        self._owner: asyncio.Task[Any] | None = asyncio.current_task()
-        self._watch: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(WATCH_AFTER_S, self._start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
-        owner, self._owner = self._owner, None
-        if self._reason is not None and owner is not None:
-            left = owner.uncancel()
-            if kind is asyncio.CancelledError and left == 0:
-                raise self._reason from None
-
-    def _start(self) -> None:
-        self._watch = self._loop.create_task(self._watch_connection())
-
-    async def _watch_connection(self) -> None:
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                while (await self._receive())["type"] != "http.disconnect":
-                    pass
-            self._reason = ClientGone
-        except TimeoutError:
-            self._reason = TimeoutError
-        if self._owner is not None:
-            self._owner.cancel()
-        else:
-            self._reason = None
-
-
 class HotPath:
     """Hands POSTs of the given paths straight to their routes, and everything else to the application behind."""
 
@@ -309,8 +206,16 @@ class RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
-def _too_large(most: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is over {most // 1024 // 1024} MiB: send less at once")
+async def _body_of(headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits) -> bytes:
+    """An uncompressed JSON body. Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, ClientGone."""
+    if media_type(headers, JSON) != JSON or headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMedia("send uncompressed JSON with `Content-Type: application/json`")
+    try:
+        return await read_body(headers, receive, limits)
+    except asgi.BodyTooLarge:
+        raise BodyTooLarge(f"the body is over {limits.max_bytes // 1024 // 1024} MiB: send less at once") from None
+    except asgi.BodyTimeout:
+        raise BodyTimeout(f"the body did not arrive within {limits.timeout_s:g} s") from None
 
 
 def _refusal(error: GatewayError) -> Reply:

@@ -1,4 +1,4 @@
-"""Which model and prompt a request means. Knows nothing of HTTP."""
+"""Which model and prompt a request means."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""HTTP shapes in and out: what the routes accept, and the bytes they answer. Knows nothing of caches or engines.
+"""HTTP shapes in and out: what the routes accept, and the bytes they answer.
 
 Requests are parsed and checked by pydantic in one pass; `parse` turns its first complaint into a BadRequest that
 names the field. Replies are assembled as bytes, since serialising a vector costs more than all the rest.

@@ -1,4 +1,4 @@
-"""Concurrent requests for the same key wait for one computation. Knows nothing of what is computed.
+"""Concurrent requests for the same key wait for one computation.
 
 A computation runs as its own task, so a client that goes away does not take the others' answer with it; the task is
 cancelled when nobody waits for it any more. A waiter never fails for the sake of another's request: when

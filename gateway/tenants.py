@@ -1,4 +1,4 @@
-"""API keys, their namespaces and their rate limits. Knows nothing of HTTP bodies or caches.
+"""API keys, their namespaces and their rate limits.
 
 Keys are compared by hash in constant time, all of them on every request, so neither a key's prefix nor which key
 matched can be read from the time taken. Limits are token buckets of each worker, holding one minute's allowance;

@@ -1,1 +1,1 @@
-"""Load tests and benchmarks. Speaks HTTP and arithmetic; knows nothing of the product's insides."""
+"""Load tests and benchmarks. They speak HTTP only."""

@@ -1,4 +1,4 @@
-"""One embeddings request over HTTP, and what came back. Knows nothing of load, schedules or statistics."""
+"""One embeddings request over HTTP, and what came back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from common.reply_parsing import error_in
 from loadtest.tiers import TierError, item_tiers, request_tier
 
 EMBEDDINGS_PATH = "/v1/embeddings"
@@ -83,11 +84,7 @@ def tokens_of(payload: dict[str, Any]) -> int:
 
 def error_type(content: bytes) -> str:
     """The `type` of an OpenAI error envelope, empty when the body is something else."""
-    try:
-        kind = orjson.loads(content)["error"]["type"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return ""
-    return str(kind)[:MAX_KIND_LENGTH]
+    return str(error_in(content).get("type", ""))[:MAX_KIND_LENGTH]
 
 
 async def first_model(session: aiohttp.ClientSession, url: str) -> str:

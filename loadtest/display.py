@@ -1,4 +1,4 @@
-"""How a load test's figures look on a terminal. Knows nothing of how they came about."""
+"""How a load test's figures look on a terminal."""
 
 from collections.abc import Iterable
 

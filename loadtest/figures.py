@@ -1,4 +1,4 @@
-"""Arithmetic on measured numbers: percentiles, spreads, ratios, cosines. Knows nothing of their origin."""
+"""Arithmetic on measured numbers: percentiles, spreads, ratios, cosines."""
 
 import base64
 import math

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from loadtest.figures import Latencies, percentile
+from loadtest.plot import Box, Plot, Scale, decades, svg
 from loadtest.report import Point, Report
 from loadtest.tiers import HITS, MISS
 
 WIDTH, HEIGHT, MARGIN = 860, 260, 48
+LEAST_LATENCY_S = 1e-5  # below that lies nothing that was measured
+SHARES = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 MAX_DOTS = 4000  # a page with every request of a long run would not open; the plot takes an even share
 COLOURS = {"local": "#2a9d8f", "exact": "#457b9d", "semantic": "#8e5ea2", MISS: "#e76f51", "mixed": "#b08900"}
 OTHER_COLOUR = "#777777"
@@ -115,62 +118,35 @@ def _scatter(points: Sequence[Point]) -> str:
     if not points:
         return ""
     shown = points[:: max(1, math.ceil(len(points) / MAX_DOTS))]
-    axis = _LatencyAxis(points)
     first, last = min(p.due_s for p in shown), max(p.due_s for p in shown)
-    span = (last - first) or 1.0
-    dots = "".join(
-        f'<circle cx="{MARGIN + (p.due_s - first) / span * (WIDTH - 2 * MARGIN):.1f}" '
-        f'cy="{axis.y(p.latency_s):.1f}" r="1.6" fill="{_colour(p.tier)}" fill-opacity=".55"/>'
-        for p in shown
-    )
-    label = f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 12}" text-anchor="end">{last:.0f} s</text>'
-    return _svg(axis.grid() + dots + label)
+    plot = _latency_plot(points, Scale(first, last if last > first else first + 1.0))
+    for tier in sorted({p.tier for p in shown}):
+        plot.dots(((p.due_s, p.latency_s) for p in shown if p.tier == tier), _colour(tier))
+    plot.tick(last, f"{last:.0f} s", anchor="end")
+    return svg(WIDTH, HEIGHT, plot.parts)
 
 
 def _tails(points: Sequence[Point]) -> str:
     """For each tier the latency at 50 %, 90 %, 99 %, 99.9 % of its requests, as a line."""
     if not points:
         return ""
-    axis = _LatencyAxis(points)
-    shares = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
-    step = (WIDTH - 2 * MARGIN) / (len(shares) - 1)
-    labels = "".join(
-        f'<text x="{MARGIN + i * step:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{share:g} %</text>'
-        for i, share in enumerate(shares)
-    )
-    lines = "".join(
-        f'<polyline fill="none" stroke="{_colour(tier)}" stroke-width="2" points="'
-        + " ".join(f"{MARGIN + i * step:.1f},{axis.y(percentile(ordered, p)):.1f}" for i, p in enumerate(shares))
-        + '"/>'
-        for tier, ordered in _by_tier(points).items()
-    )
-    return _svg(axis.grid() + lines + labels)
+    plot = _latency_plot(points, Scale(0, len(SHARES) - 1))
+    for place, share in enumerate(SHARES):
+        plot.tick(place, f"{share:g} %")
+    for tier, ordered in _by_tier(points).items():
+        plot.line(((place, percentile(ordered, share)) for place, share in enumerate(SHARES)), _colour(tier))
+    return svg(WIDTH, HEIGHT, plot.parts)
 
 
 def _by_tier(points: Sequence[Point]) -> dict[str, list[float]]:
     return {tier: sorted(p.latency_s for p in points if p.tier == tier) for tier in sorted({p.tier for p in points})}
 
 
-class _LatencyAxis:
-    """Seconds to a height on a logarithmic scale of whole decades."""
-
-    def __init__(self, points: Sequence[Point]) -> None:
-        low, high = min(p.latency_s for p in points), max(p.latency_s for p in points)
-        self._low = math.floor(math.log10(max(low, 1e-5)))
-        self._high = max(math.ceil(math.log10(max(high, 1e-5))), self._low + 1)
-
-    def y(self, seconds: float) -> float:
-        share = (math.log10(max(seconds, 1e-5)) - self._low) / (self._high - self._low)
-        return HEIGHT - MARGIN - share * (HEIGHT - 2 * MARGIN)
-
-    def grid(self) -> str:
-        return "".join(
-            f'<line x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
-            f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{1000 * 10.0**decade:g} ms</text>'
-            for decade in range(self._low, self._high + 1)
-            for y in (self.y(10.0**decade),)
-        )
-
-
-def _svg(content: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{content}</svg>'
+def _latency_plot(points: Sequence[Point], x: Scale) -> Plot:
+    """An empty plot with latencies upwards, a grid line each decade."""
+    latencies = [max(p.latency_s, LEAST_LATENCY_S) for p in points]
+    y = decades(min(latencies), max(latencies))
+    plot = Plot(Box(MARGIN, MARGIN, WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN), x, y)
+    for decade in range(round(math.log10(y.low)), round(math.log10(y.high)) + 1):
+        plot.grid_line(10.0**decade, f"{1000 * 10.0**decade:g} ms")
+    return plot

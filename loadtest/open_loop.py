@@ -1,4 +1,4 @@
-"""The open loop: sends each request when it is due, whatever became of earlier ones. Knows nothing of HTTP.
+"""The open loop: sends each request when it is due, whatever became of earlier ones.
 
 Latency counts from the moment a request was *due*, so a server that stalls cannot hide the wait it caused
 by slowing the generator down (coordinated omission). What the generator itself did wrong is kept apart: how

@@ -1,6 +1,6 @@
 """From samples to figures: what a load test found, as one value that prints, and dumps as JSON.
 
-Requests due during the warm-up are sent but not counted. Knows nothing of HTTP or of showing figures.
+Requests due during the warm-up are sent but not counted.
 """
 
 from collections import Counter

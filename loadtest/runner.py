@@ -1,6 +1,6 @@
 """A whole load test: find the model, send the load, verify a share of what was served, report.
 
-The one place where schedule, HTTP and figures meet; knows nothing of the command line or the terminal.
+The one place where schedule, HTTP and figures meet.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
-"""Reading the texts a load test asks for: plain lines, JSONL or TSV. Knows nothing of their use."""
+"""The texts a load test asks for: one a line, JSON Lines or TSV, from a file of the user's or the package's own."""
 
-import json
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
+
+from common import text_lines
 
 DEFAULT_FILE = "texts.txt"  # a small file of the project's own, beside this module
 
@@ -18,54 +18,29 @@ def read_texts(path: Path | None, field: str = "text", limit: int | None = None)
     `.jsonl`: the string under `field` of each object. `.tsv`: the column named `field` in the header line.
     Anything else: one text a line. Raises TextsError.
     """
-    if path is None:
-        source, suffix = files("loadtest").joinpath(DEFAULT_FILE).read_text(encoding="utf-8"), ".txt"
-    else:
-        source, suffix = _read(path), path.suffix
-    lines = source.split("\n")  # not splitlines: texts may hold other separators, such as U+2028
-    name = str(path or DEFAULT_FILE)
-    readers = {".jsonl": _jsonl, ".tsv": _tsv}
-    found = readers[suffix](lines, field, name) if suffix in readers else (line.strip() for line in lines)
+    path = path or Path(__file__).with_name(DEFAULT_FILE)
     texts = []
-    for text in found:
-        if text.strip():
-            texts.append(text)
-        if limit is not None and len(texts) >= limit:
-            break
+    try:
+        for text in _column(path, field) if path.suffix == ".tsv" else _texts(path, field):
+            if text.strip():
+                texts.append(text)
+            if limit is not None and len(texts) >= limit:
+                break
+    except text_lines.LineError as error:
+        raise TextsError(f"{path}, {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextsError(f"{path} cannot be read as UTF-8 text: {error}") from None
     if not texts:
-        raise TextsError(f"{name} holds no texts")
+        raise TextsError(f"{path} holds no texts")
     return texts
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TextsError(f"{path} cannot be read as UTF-8 text: {error}") from None
+def _texts(path: Path, field: str) -> Iterator[str]:
+    for line in text_lines.read_texts(path, field):
+        if line.fault:
+            raise text_lines.LineError(line.fault, line.number)
+        yield line.text
 
 
-def _jsonl(lines: list[str], field: str, name: str) -> Iterator[str]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(line)[field]
-        except (ValueError, KeyError, TypeError, IndexError):
-            raise TextsError(f"{name}, line {number}: expected a JSON object with the field {field!r}") from None
-        if not isinstance(text, str):
-            raise TextsError(f"{name}, line {number}: the field {field!r} is not a string")
-        yield text
-
-
-def _tsv(lines: list[str], field: str, name: str) -> Iterator[str]:
-    header = lines[0].rstrip("\r").split("\t")
-    if field not in header:
-        raise TextsError(f"{name}: no column {field!r} in its header; it has {', '.join(header)}")
-    column = header.index(field)
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        cells = line.rstrip("\r").split("\t")
-        if len(cells) <= column:
-            raise TextsError(f"{name}, line {number}: fewer columns than the header names")
-        yield cells[column]
+def _column(path: Path, name: str) -> Iterator[str]:
+    return (text for _, [text] in text_lines.read_columns(path, [name]))

@@ -1,10 +1,12 @@
-"""Which cache tier served what, read from reply headers. Knows nothing of how a tier works.
+"""Which cache tier served what, read from reply headers.
 
 x-cache         local | exact | semantic | miss | mixed, for the whole request
 x-cache-items   "local*3,miss,exact*2": runs of equal tiers in the inputs' order, a count of 1 left out
 """
 
 from collections.abc import Mapping
+
+from common.reply_parsing import tier_runs
 
 CACHE_HEADER = "x-cache"
 ITEMS_HEADER = "x-cache-items"
@@ -28,21 +30,17 @@ def item_tiers(headers: Mapping[str, str], count: int) -> list[str]:
     """The tier of each of `count` inputs, by position. Raises TierError."""
     runs = headers.get(ITEMS_HEADER, "")
     if runs:
-        tiers = parse_runs(runs)
-        if len(tiers) != count:
-            raise TierError(f"{ITEMS_HEADER}: {runs!r} names {len(tiers)} inputs, the request had {count}")
-        return tiers
+        return _expanded(runs, count)
     whole = request_tier(headers)
     return [UNSTATED if whole == MIXED else whole] * count
 
 
-def parse_runs(value: str) -> list[str]:
+def _expanded(value: str, count: int) -> list[str]:
     """Expand "local*3,miss" into its tiers. Raises TierError."""
-    tiers: list[str] = []
-    for run in value.split(","):
-        tier, star, length = run.strip().partition("*")
-        count = int(length) if length.isascii() and length.isdecimal() else 0
-        if not tier or (star and count < 1):
-            raise TierError(f"{ITEMS_HEADER}: {value!r} is not a list of tier*count")
-        tiers += [tier.lower()] * (count if star else 1)
-    return tiers
+    runs = tier_runs(value)
+    if runs is None:
+        raise TierError(f"{ITEMS_HEADER}: {value!r} is not a list of tier*count")
+    named = sum(times for _, times in runs)
+    if named != count:
+        raise TierError(f"{ITEMS_HEADER}: {value!r} names {named} inputs, the request had {count}")
+    return [tier.lower() for tier, times in runs for _ in range(times)]

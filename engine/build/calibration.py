@@ -9,14 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import orjson
-
+from common import text_lines
 from engine.build.errors import CalibrationError
 from engine.bundle import sha256_of
 
 DEFAULT_FILE = Path(__file__).with_name("calibration.txt")
 DEFAULT_HOLD_OUT = Path(__file__).with_name("hold_out.txt")  # ordinary texts that measure, and never calibrate
-JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 SAMPLE_SIZE = 400  # peaks settle well before
 HOLD_OUT_EVERY = 4  # every fourth text measures the finished graph instead of calibrating it
 MAX_SINGLE_WORDS = 600
@@ -70,29 +68,11 @@ def _split(sample: list[str], sha256: str, n_lines: int, n_skipped: int) -> Cali
 
 def _lines(path: Path) -> Iterator[str | None]:
     """Each line's text; None for an empty or broken one."""
-    parse = _parse_json if path.suffix.lower() in JSON_LINES_SUFFIXES else _parse_plain
     try:
-        with path.open("rb") as file:
-            for line in file:
-                yield parse(line)
+        for line in text_lines.read_texts(path):
+            yield line.text.strip() or None
     except OSError as error:
         raise CalibrationError(f"the calibration file cannot be read: {error}") from None
-
-
-def _parse_plain(line: bytes) -> str | None:
-    try:
-        return line.decode("utf-8").strip() or None
-    except UnicodeDecodeError:
-        return None
-
-
-def _parse_json(line: bytes) -> str | None:
-    try:
-        entry = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    text = entry.get("text") if isinstance(entry, dict) else None
-    return (text.strip() or None) if isinstance(text, str) else None
 
 
 def built_in_hold_out() -> tuple[str, ...]:

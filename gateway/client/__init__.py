@@ -1,10 +1,10 @@
-"""Talking to a gateway from outside: `AsyncClient`, `Client`, ingestion. Knows nothing of the server.
+"""Talking to a gateway from outside: `AsyncClient`, `Client`, ingestion.
 
 The package needs aiohttp, numpy, orjson and tenacity; only its command line (`cli`, `settings`, `progress`)
 needs more.
 """
 
-from gateway.client.breaker import BreakerPolicy, CircuitState
+from common.breaker import BreakerPolicy, CircuitState
 from gateway.client.client import AsyncClient
 from gateway.client.errors import (
     CircuitOpen,

@@ -12,6 +12,7 @@ import orjson
 from rich.console import Console
 from rich.progress import track
 
+from common.text_lines import read_texts
 from engine.configuration import load
 from gateway.client.client import AsyncClient
 from gateway.client.errors import ClientError
@@ -81,8 +82,8 @@ def warm(source: Path, url: str | None) -> None:
         tiers = asyncio.run(_warm(settings, source))
     except ClientError as error:
         raise click.ClickException(str(error)) from None
-    told = ", ".join(f"{name} {count:,}" for name, count in sorted(tiers.items()))
-    click.echo(f"{sum(tiers.values()):,} texts: {told or 'none'}")
+    by_tier = ", ".join(f"{name} {count:,}" for name, count in sorted(tiers.items()))
+    click.echo(f"{sum(tiers.values()):,} texts: {by_tier or 'none'}")
 
 
 @cache.command()
@@ -105,15 +106,15 @@ def thresholds(namespace: str | None, everything: bool, changes: tuple[str, ...]
         answer = _admin("PUT", "/admin/thresholds", url, body | dict(map(_assignment, changes)))
         click.echo(answer["note"])
     query = f"?{urlencode({'namespace': namespace})}" if namespace else ""
-    told = _admin("GET", f"/admin/thresholds{query}", url)
-    rows = [_threshold_row("(all)", told["all"], None)]
-    rows += [_threshold_row(name, one["in_force"], one["learned"]) for name, one in told["namespaces"].items()]
+    reply = _admin("GET", f"/admin/thresholds{query}", url)
+    rows = [_threshold_row("(all)", reply["all"], None)]
+    rows += [_threshold_row(name, one["in_force"], one["learned"]) for name, one in reply["namespaces"].items()]
     heads = ("namespace", *FIELDS, "serves from", "tau of on", "certified", "why tau")
     _print_table(heads, rows)
     click.echo("* configured   ! changed while running")
-    if told["changes"]:
+    if reply["changes"]:
         click.echo()
-        latest = told["changes"][:SHOWN_CHANGES]
+        latest = reply["changes"][:SHOWN_CHANGES]
         _print_table(tuple(latest[0]), [tuple(str(value) for value in one.values()) for one in latest])
 
 
@@ -122,12 +123,12 @@ def thresholds(namespace: str | None, everything: bool, changes: tuple[str, ...]
 @click.option("--url", help="The gateway (setting client_url).")
 def calibration(namespace: str, url: str | None) -> None:
     """Show what the labels say: for each threshold, how much would be reused, and how much of that too far off."""
-    told = _admin("GET", f"/admin/calibration?{urlencode({'namespace': namespace})}", url)
-    click.echo(f"{told['labels']:,} labels for {told['lookups']:,.0f} look-ups; fidelity {told['fidelity']:g}")
-    click.echo(told["reading"])
-    points = [point for point in told["curve"] if point["reused"] > 0]
+    reply = _admin("GET", f"/admin/calibration?{urlencode({'namespace': namespace})}", url)
+    click.echo(f"{reply['labels']:,} labels for {reply['lookups']:,.0f} look-ups; fidelity {reply['fidelity']:g}")
+    click.echo(reply["reading"])
+    points = [point for point in reply["curve"] if point["reused"] > 0]
     if points:
-        means = {one["z_from"]: one["mean_true_similarity"] for one in told["bins"]}
+        means = {one["z_from"]: one["mean_true_similarity"] for one in reply["bins"]}
         heads = (
             "tau",
             "reused",
@@ -180,26 +181,14 @@ async def _warm(settings: ClientSettings, source: Path) -> dict[str, int]:
 def _batches(source: Path) -> Iterator[list[str]]:
     """The file's texts; empty and broken lines are left out."""
     batch: list[str] = []
-    with source.open("rb") as lines:
-        for line in lines:
-            text = _text_of(line, is_json=source.suffix in {".jsonl", ".ndjson"})
-            if text:
-                batch.append(text)
-            if len(batch) == WARM_BATCH:
-                yield batch
-                batch = []
+    for line in read_texts(source):
+        if line.text:
+            batch.append(line.text)
+        if len(batch) == WARM_BATCH:
+            yield batch
+            batch = []
     if batch:
         yield batch
-
-
-def _text_of(line: bytes, is_json: bool) -> str:
-    try:
-        if not is_json:
-            return line.decode().strip()
-        text = orjson.loads(line)["text"]
-    except (UnicodeDecodeError, orjson.JSONDecodeError, KeyError, TypeError):
-        return ""
-    return text if isinstance(text, str) else ""
 
 
 def _assignment(text: str) -> tuple[str, str | float | None]:

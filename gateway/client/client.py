@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from gateway.client.breaker import BreakerPolicy, CircuitState
+from common.breaker import BreakerPolicy, CircuitState
 from gateway.client.endpoint import Endpoint
 from gateway.client.failover import Failover
 from gateway.client.faults import Fault
@@ -50,12 +50,12 @@ class _Question:
 class AsyncClient:
     """A pooled client of one gateway, and of a standby that serves the same model.
 
-        async with AsyncClient("http://127.0.0.1:8000") as client:
+        async with AsyncClient("http://127.0.0.1:8080") as client:
             result = await client.embed(["What is a semantic cache?"])
 
     `url` and `fallback_url` may end in `/v1`, as OpenAI clients write them; the API key goes to both.
     `fingerprint` is the model's, when vectors made earlier must match; without it the first answer decides.
-    `on_retry` is told of every failure that is retried and the seconds waited before. Calls may run
+    `on_retry` is called with every failure that is retried and the seconds waited before. Calls may run
     concurrently, on one event loop.
     """
 
@@ -152,7 +152,7 @@ class AsyncClient:
         return joined(await _all_or_first_failure([embed_part(part) for part in split(texts)]))
 
     async def info(self) -> GatewayInfo:
-        """What the gateway at the first URL says of its model. Raises ClientError."""
+        """What the gateway at the first URL reports of its model. Raises ClientError."""
 
         async def attempt(deadline: Deadline) -> GatewayInfo:
             return await self._info(deadline, self._failover.primary)

@@ -1,7 +1,6 @@
 """One URL a client may ask: its breaker, its fault switch, and the decoding of what it answers.
 
 A reply that cannot be decoded is a failure of the URL like any other, so decoding happens inside the breaker.
-Knows nothing of retries or of a second URL.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +9,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway.client.breaker import BreakerPolicy, CircuitBreaker
+from common.breaker import BreakerPolicy
+from gateway.client.breaker import UrlBreaker
 from gateway.client.errors import GatewayFault, InvalidReply, TimedOut, TransportError, Unavailable
 from gateway.client.faults import FaultSwitch
 from gateway.client.retry import Clock, Deadline, RetryPolicy
@@ -18,7 +18,7 @@ from gateway.client.transport import Reply, raise_for_status, send
 
 T = TypeVar("T")
 
-# What says that a URL is unwell. A 429 or a 4xx does not: somebody is there and has answered.
+# Failures that count against a URL. A 429 or a 4xx does not: it has answered.
 UNWELL: tuple[type[Exception], ...] = (TransportError, Unavailable, GatewayFault, InvalidReply)
 
 
@@ -35,7 +35,7 @@ class Endpoint:
 
     def __init__(self, url: str, api_key: str | None, breaker: BreakerPolicy, clock: Clock) -> None:
         self.url = base_url(url)
-        self.breaker = CircuitBreaker(self.url, breaker, UNWELL, clock)
+        self.breaker = UrlBreaker(self.url, breaker, UNWELL, clock)
         self.faults = FaultSwitch()
         self.model: str | None = None  # the model's name as this URL gives it, once asked
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}

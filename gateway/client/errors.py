@@ -16,7 +16,7 @@
     └── CircuitOpen             not sent: this URL failed too often and is left alone for a while
 
 `TransportError`, `RateLimited` and `Unavailable` are retried before they are raised; nothing else is.
-Knows nothing of aiohttp; `transport.translated` is the one place where its exceptions become these.
+`transport.translated` is the one place where aiohttp's exceptions become these.
 """
 
 

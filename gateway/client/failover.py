@@ -2,8 +2,7 @@
 
 The first URL is always asked first (while its breaker is open that costs nothing). The fallback is asked when
 the first is unwell, after its `GET /info` has declared the fingerprint this client's vectors have; and every
-answer, from either URL, is checked again. Knows nothing of HTTP or retries: it is handed the two questions to
-ask.
+answer, from either URL, is checked again.
 """
 
 import logging

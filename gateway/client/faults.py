@@ -1,7 +1,7 @@
 """A switch that makes calls fail on purpose, so that a failure can be rehearsed before it happens.
 
 A fault strikes where the network would: it passes through the same translation, retries, breaker and fallback
-as the real one. Knows the three ways a gateway goes away; nothing of what the client does about it.
+as the real one.
 """
 
 import enum

@@ -4,7 +4,7 @@
 
 Requests finish in any order and are written in the order of their lines, so a resumed run continues exactly where the
 last commit ended. Retries, time-outs and the circuit breaker are the client's; the pacer hears of them through
-`on_retry`. Knows nothing of terminals.
+`on_retry`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from gateway.client.breaker import BreakerPolicy
+from common.breaker import BreakerPolicy
 from gateway.client.client import AsyncClient
 from gateway.client.errors import ClientError, InvalidReply, RequestRefused
 from gateway.client.journal import CannotResume, Journal, Origin, mark_of

@@ -1,7 +1,7 @@
-"""The journal of an ingestion: one small JSON file that says what has been done, replaced whole at every commit.
+"""The journal of an ingestion: one small JSON file with what has been done, replaced whole at every commit.
 
 While the work goes on it is the point to resume from; afterwards it is the record of what the vectors are: of which
-input, by which model, with which options. Knows nothing of vectors or gateways.
+input, by which model, with which options.
 """
 
 import hashlib

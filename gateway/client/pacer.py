@@ -1,7 +1,4 @@
-"""How many requests may be out at once: one more a round while all goes well, half at a sign of overload (AIMD).
-
-Knows nothing of requests; it counts places and is told how things go.
-"""
+"""How many requests may be out at once: one more a round while all goes well, half at a sign of overload (AIMD)."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What `dejavec ingest` shows while it works: a bar with rate, hit share by tier and time left, or a line now and then.
 
-Time left is by bytes of input, since lines are not counted ahead. Knows the journal; nothing of requests.
+Time left is by bytes of input, since lines are not counted ahead.
 """
 
 import time

@@ -3,7 +3,7 @@
 The wait before attempt k+1 is uniform in [0, min(cap, base * 2^(k-1))], which spreads callers that failed
 together better than any fixed schedule
 (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), on top of what a Retry-After
-header asks for. The loop itself is tenacity's. Knows the errors; nothing of HTTP.
+header asks for. The loop itself is tenacity's.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ from gateway.client.errors import (
 T = TypeVar("T")
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
-OnRetry = Callable[[ClientError, float], None]  # told of each failure that is retried, and the wait before
+OnRetry = Callable[[ClientError, float], None]  # called with each failure that is retried, and the wait before
 
 RETRIED: tuple[type[ClientError], ...] = (TransportError, RateLimited, Unavailable)
 

@@ -1,17 +1,12 @@
-"""One HTTP call to one URL: sends, reads the whole answer, turns every failure into one of this package's.
-
-Knows aiohttp; nothing of embeddings, retries or breakers.
-"""
+"""One HTTP call to one URL: sends, reads the whole answer, turns every failure into one of this package's."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import aiohttp
-import orjson
 
+from common.reply_parsing import error_in, retry_after_s
 from gateway.client.errors import (
     ClientError,
     ConnectFailed,
@@ -90,7 +85,7 @@ def raise_for_status(reply: Reply) -> None:
     """Raise the Refused that fits a status other than 200."""
     if reply.status == 200:
         return
-    entry = _envelope(reply.body)
+    entry = error_in(reply.body)
     raise _refusal_for(reply.status)(
         reply.status,
         _text(entry, "message") or reply.body[:MESSAGE_CHARS].decode(errors="replace") or "no message",
@@ -100,21 +95,6 @@ def raise_for_status(reply: Reply) -> None:
         request_id=reply.headers.get(REQUEST_ID_HEADER),
         retry_after_s=retry_after_s(reply.headers.get("Retry-After")),
     )
-
-
-def retry_after_s(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds to wait by a Retry-After header, seconds or a date; None when absent or unreadable."""
-    if value is None:
-        return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:  # "-0000": UTC of unknown origin
-        moment = moment.replace(tzinfo=UTC)
-    return max((moment - (now or datetime.now(UTC))).total_seconds(), 0.0)
 
 
 def _refusal_for(status: int) -> type[Refused]:
@@ -129,14 +109,6 @@ def _refusal_for(status: int) -> type[Refused]:
             return GatewayFault
         case _:
             return RequestRefused
-
-
-def _envelope(body: bytes) -> dict[str, object]:
-    try:
-        entry = orjson.loads(body)["error"]
-    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
-        return {}
-    return entry if isinstance(entry, dict) else {}
 
 
 def _text(entry: Mapping[str, object], name: str) -> str | None:

@@ -1,7 +1,7 @@
 """What goes to `POST /v1/embeddings` and `GET /info`, and what comes back. Pure: bytes in, values out.
 
 Nothing of an answer is used unless all of it holds: as many vectors as texts, each text's index once, one
-length, all numbers finite. Knows nothing of connections or retries.
+length, all numbers finite.
 """
 
 import base64
@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from common.reply_parsing import tier_runs
 from gateway.client.errors import InvalidReply, Unavailable
 from gateway.client.transport import REQUEST_ID_HEADER, Reply
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 INFO_PATH = "/info"
 MAX_REQUEST_TEXTS = 2048  # OpenAI's limit on inputs in one request, and the gateway's
-MAX_REQUEST_BYTES = 8 << 20  # of text in one request; a gateway takes bodies of 32 MiB unless set otherwise
+MAX_REQUEST_BYTES = 8 << 20  # of text in one request; a gateway takes bodies of 16 MiB unless set otherwise
 
 FINGERPRINT_HEADER = "x-dejavec-fingerprint"
 CACHE_HEADER = "x-cache"
@@ -52,7 +53,7 @@ class EmbedResult:
 
 @dataclass(frozen=True, slots=True)
 class GatewayInfo:
-    """What a gateway says of its model at `GET /info`."""
+    """What a gateway reports of its model at `GET /info`."""
 
     model: str
     fingerprint: str
@@ -168,16 +169,10 @@ def item_tiers(summary: str | None, runs: str | None, count: int) -> list[str]:
 
 def parse_runs(text: str, count: int) -> list[str] | None:
     """`local*3,miss` as ["local", "local", "local", "miss"]; None unless it adds up to `count`."""
-    tiers: list[str] = []
-    for run in text.split(","):
-        tier, star, length = run.strip().partition("*")
-        if star and not (length.isascii() and length.isdigit() and len(length) < 10):
-            return None
-        times = int(length) if star else 1
-        if not tier or times < 1 or len(tiers) + times > count:
-            return None
-        tiers += [tier] * times
-    return tiers if len(tiers) == count else None
+    runs = tier_runs(text)
+    if runs is None or sum(times for _, times in runs) != count:
+        return None
+    return [tier for tier, times in runs for _ in range(times)]
 
 
 def _vectors(items: list[dict[str, Any]], count: int) -> Float32Array:

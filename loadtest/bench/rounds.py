@@ -1,4 +1,4 @@
-"""Alternating rounds and the ratios between contenders. Knows nothing of what a contender is.
+"""Alternating rounds and the ratios between contenders.
 
 A machine's speed drifts, so contenders are measured in turn (A B C, A B C, ...) and compared round by round;
 the ratio reported is the median over the rounds, with its range.

@@ -1,6 +1,6 @@
 """The servers of a benchmark as child processes: Redis, engine, gateways, and the bare apps they are held against.
 
-Knows command lines and settings' names, nothing of what runs inside. The user's own DEJAVEC_* variables and
+The user's own DEJAVEC_* variables and
 dejavec.toml are left out, so that a benchmark measures the defaults plus what it names itself.
 """
 

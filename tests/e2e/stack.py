@@ -135,7 +135,7 @@ def running(folder: Path, **settings: str) -> Iterator[Run]:
         run.process.kill()
         run.process.wait()
         for process in left:
-            until(lambda process=process: is_gone(process), "the leash ends what is left")  # type: ignore[misc]
+            until(lambda process=process: is_gone(process), "the orphan guard ends what is left")  # type: ignore[misc]
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def test_one_signal_stops_everything_in_order(tmp_path: Path, number: int) -> No
     """Gateway, engine, Redis, in this order; exit status 0; no process, no port, no lock stays."""
     with running(tmp_path) as run:
         family = run.children()
-        assert len(family) == 4  # leash, Redis, engine, gateway
+        assert len(family) == 4  # orphan guard, Redis, engine, gateway
         assert run.end(number) == 0
         assert all(map(is_gone, family))
     steps = [run.printed.index(f"stopping {name}") for name in ("gateway", "engine", "redis")]
@@ -105,10 +105,10 @@ def test_one_signal_stops_everything_in_order(tmp_path: Path, number: int) -> No
 
 
 def test_kill_nine_of_the_supervisor_leaves_no_orphans(tmp_path: Path) -> None:
-    """The leash ends the whole family, and only then is the folder free for another run."""
+    """The orphan guard ends the whole family, and only then is the folder free for another run."""
     with running(tmp_path, DEJAVEC_GATEWAY_WORKERS="2") as run:
         family = run.children()
-        assert len(family) >= 6  # leash, Redis, engine, gateway and its workers
+        assert len(family) >= 6  # orphan guard, Redis, engine, gateway and its workers
         run.end(signal.SIGKILL)
         until(lambda: all(map(is_gone, family)), "the end of the family")
 

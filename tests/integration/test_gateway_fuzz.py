@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
+from common.asgi import SEND_BYTES, Reply
 from deploy.embedded_redis import RunningRedis
-from gateway.http import SEND_BYTES, Front, Reply
+from gateway.http import Front
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenants
 from tests.background import in_background

@@ -14,8 +14,8 @@ import pytest
 from deploy.backoff import Backoff
 from deploy.child import ChildSpec, WatchPolicy
 from deploy.embedded_redis import NotAvailable, answers, configure, locate
-from deploy.leash import Leash
 from deploy.local import redis_child
+from deploy.orphan_guard import OrphanGuard
 from deploy.output import Output
 from deploy.settings import SupervisorSettings
 from deploy.supervisor import Policy, StartRefused, Supervisor
@@ -60,14 +60,14 @@ class Lines:
 
 @asynccontextmanager
 async def supervised(*specs: ChildSpec, lines: Lines) -> AsyncIterator[Supervisor]:
-    leash = Leash()
-    supervisor = Supervisor(FAST, leash, lines)
+    guard = OrphanGuard()
+    supervisor = Supervisor(FAST, guard, lines)
     try:
         await supervisor.start(specs)
         yield supervisor
     finally:
         await supervisor.stop()
-        leash.close()
+        guard.close()
 
 
 async def gone(process_id: int) -> bool:
@@ -110,13 +110,13 @@ async def test_a_child_that_never_becomes_ready_is_restarted() -> None:
     """start_timeout_s bounds the wait, and the children after it are started all the same."""
     lines = Lines()
     policy = Policy(WatchPolicy(0.2, 0.05, 3), FAST.new_backoff)
-    leash = Leash()
-    supervisor = Supervisor(policy, leash, lines)
+    guard = OrphanGuard()
+    supervisor = Supervisor(policy, guard, lines)
     await supervisor.start([child("engine", SLEEP, ready=unwell), child("gateway", SLEEP)])
     assert any("engine was not ready after 0.2 s" in line for line in lines.of("dejavec"))
     assert "gateway is up" in lines.of("dejavec")
     await supervisor.stop()
-    leash.close()
+    guard.close()
 
 
 async def test_children_stop_in_reverse_order_each_gone_before_the_next() -> None:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from loadtest.plot import GREY, Box, Plot, Scale, svg
 from tests.simulation.streams import Float32Array
 
 WIDTH, HEIGHT, LEFT, TOP, GAP = 380, 250, 46, 44, 64
 MOST_VIOLATIONS = 0.15
+RED = "#b33"
+SVG_ATTRIBUTES = 'xmlns="http://www.w3.org/2000/svg" font-family="system-ui, sans-serif" font-size="12" fill="#333"'
 POINTS = 120
 
 
@@ -45,49 +48,29 @@ def curve(name: str, colour: str, z: Float32Array, good: npt.NDArray[np.bool_]) 
 
 def draw(panels: Sequence[Panel]) -> str:
     """The SVG."""
-    width = LEFT + len(panels) * (WIDTH + GAP)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT + 2 * TOP + 40}" '
-        'font-family="system-ui, sans-serif" font-size="12" fill="#333">',
-        f'<rect width="{width}" height="{HEIGHT + 2 * TOP + 40}" fill="#fff"/>',
-    ]
+    width, height = LEFT + len(panels) * (WIDTH + GAP), HEIGHT + 2 * TOP + 40
+    parts = [f'<rect width="{width}" height="{height}" fill="#fff"/>']
     for number, panel in enumerate(panels):
         parts += _panel(panel, LEFT + number * (WIDTH + GAP))
-    return "\n".join([*parts, "</svg>\n"])
+    return svg(width, height, parts, SVG_ATTRIBUTES)
 
 
 def _panel(panel: Panel, left: int) -> list[str]:
-    right, bottom = left + WIDTH, TOP + HEIGHT
-    most = max(0.1, np.ceil(panel.oracle * 20 + 1) / 20)
-
-    def x(share: float) -> float:
-        return left + WIDTH * share / most
-
-    def y(violations: float) -> float:
-        return bottom - HEIGHT * min(violations, MOST_VIOLATIONS) / MOST_VIOLATIONS
-
-    parts = [f'<text x="{left}" y="{TOP - 18}" font-size="14" font-weight="600">{panel.title}</text>']
-    for tick in range(4):
-        violations = tick * 0.05
-        parts.append(f'<line x1="{left}" x2="{right}" y1="{y(violations)}" y2="{y(violations)}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 6}" y="{y(violations) + 4}" text-anchor="end">{violations:.0%}</text>')
-    parts += [
-        f'<text x="{x(tick / 10):.0f}" y="{bottom + 16}" text-anchor="middle">{tick * 10}%</text>'
-        for tick in range(int(most * 10 + 0.01) + 1)
-    ]
-    parts.append(
-        f'<text x="{left}" y="{bottom + 34}" fill="#777">share of requests reused; upwards: of those, violations</text>'
-    )
-    parts.append(f'<line x1="{left}" x2="{right}" y1="{y(0.05)}" y2="{y(0.05)}" stroke="#b33" stroke-dasharray="4 3"/>')
-    parts.append(f'<text x="{right}" y="{y(0.05) - 5}" text-anchor="end" fill="#b33">5 % violations</text>')
-    oracle = x(panel.oracle)
-    parts.append(
-        f'<line x1="{oracle:.1f}" x2="{oracle:.1f}" y1="{TOP}" y2="{bottom}" stroke="#999" stroke-dasharray="2 3"/>'
-    )
-    parts.append(f'<text x="{oracle + 4:.1f}" y="{TOP + 12}" fill="#777">oracle</text>')
+    box = Box(left, TOP, WIDTH, HEIGHT)
+    most = max(0.1, float(np.ceil(panel.oracle * 20 + 1)) / 20)
+    plot = Plot(box, Scale(0, most), Scale(0, MOST_VIOLATIONS))
+    plot.text(left, TOP - 18, panel.title, more='font-size="14" font-weight="600"')
+    for violations in (0.0, 0.05, 0.1, 0.15):
+        plot.grid_line(violations, f"{violations:.0%}")
+    for tenth in range(int(most * 10 + 0.01) + 1):
+        plot.tick(tenth / 10, f"{tenth * 10}%")
+    note = "share of requests reused; upwards: of those, violations"
+    plot.text(left, box.bottom + 34, note, colour=GREY)
+    plot.level(0.05, RED, dashes="4 3")
+    plot.text(box.right, plot.y(0.05) - 5, "5 % violations", anchor="end", colour=RED)
+    plot.mark(panel.oracle, "#999", dashes="2 3")
+    plot.text(plot.x(panel.oracle) + 4, TOP + 12, "oracle", colour=GREY)
     for place, one in enumerate(panel.curves):
-        inside = [(share, v) for share, v in one.points if share <= most and v <= MOST_VIOLATIONS]
-        line = " ".join(f"{x(share):.1f},{y(v):.1f}" for share, v in inside)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{one.colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{left + 88 * place}" y="{bottom + 54}" fill="{one.colour}">{one.name}</text>')
-    return parts
+        plot.line(((share, v) for share, v in one.points if share <= most and v <= MOST_VIOLATIONS), one.colour)
+        plot.text(left + 88 * place, box.bottom + 54, one.name, colour=one.colour)
+    return plot.parts

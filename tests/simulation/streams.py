@@ -3,7 +3,6 @@
 The data folder is the caller's; it holds one folder a source, TSV with one header line or JSON Lines with "text".
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from common.text_lines import read_cells, read_texts
 from engine.bundle import GRAPH_FILE, TOKENIZER_FILE, parse_tokenizer, read_bundle
 from engine.cpu_session import open_cpu_session
 from engine.feeds import feeds
@@ -37,13 +37,13 @@ class Stream:
 
 def tsv(path: Path, *columns: int) -> list[str]:
     """Texts of some columns, row by row."""
-    lines = path.read_text(encoding="utf-8").split("\n")[1:]
-    return [fields[column] for line in lines if (fields := line.split("\t")) != [""] for column in columns]
+    _, *rows = read_cells(path)
+    return [cells[column] for _, cells in rows for column in columns]
 
 
 def json_lines(path: Path) -> list[str]:
     """The "text" of each line."""
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line.text for line in read_texts(path)]
 
 
 SOURCES: dict[str, Callable[[Path], list[str]]] = {

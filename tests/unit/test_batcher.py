@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.batcher import INTERACTIVE_TURNS, Batcher, BatcherSettings
 from engine.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
-from engine.lanes import BatchShape
+from engine.lane_queue import BatchShape
 from engine.protocol import Float32Array, Int32Array, Lane
 
 DIMENSIONS = 2

@@ -63,3 +63,11 @@ def test_late_failures_do_not_prolong_the_pause() -> None:
     target.failed()
     now[0] = 1.0
     assert target.allow()
+
+
+def test_a_late_success_closes_it() -> None:
+    """A call that was under way when it opened and then succeeds proves that Redis answers."""
+    target = breaker([0.0])
+    fail(target)
+    target.succeeded()
+    assert target.state == "closed"

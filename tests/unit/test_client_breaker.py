@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.client import BreakerPolicy, CircuitOpen, CircuitState
-from gateway.client.breaker import CircuitBreaker
+from gateway.client.breaker import UrlBreaker
 
 
 class Clock:
@@ -24,16 +24,16 @@ def clock() -> Clock:
     return Clock()
 
 
-def breaker_of(clock: Clock, **policy: float) -> CircuitBreaker:
-    return CircuitBreaker("http://gateway", BreakerPolicy(**policy), (Broken,), clock)
+def breaker_of(clock: Clock, **policy: float) -> UrlBreaker:
+    return UrlBreaker("http://gateway", BreakerPolicy(**policy), (Broken,), clock)
 
 
-def fail(breaker: CircuitBreaker) -> None:
+def fail(breaker: UrlBreaker) -> None:
     with pytest.raises(Broken), breaker.call():
         raise Broken("no answer")
 
 
-def succeed(breaker: CircuitBreaker) -> None:
+def succeed(breaker: UrlBreaker) -> None:
     with breaker.call():
         pass
 

@@ -9,6 +9,7 @@ import aiohttp
 import orjson
 import pytest
 
+from common.reply_parsing import retry_after_s
 from gateway.client import errors
 from gateway.client.errors import (
     ClientError,
@@ -22,7 +23,7 @@ from gateway.client.errors import (
     Unauthorized,
     Unavailable,
 )
-from gateway.client.transport import Reply, raise_for_status, retry_after_s, translated
+from gateway.client.transport import Reply, raise_for_status, translated
 
 
 def subclasses(kind: type) -> Iterator[type]:

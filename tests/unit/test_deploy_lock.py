@@ -1,4 +1,4 @@
-"""One run in a data folder at a time, and the leash that outlives a killed supervisor."""
+"""One run in a data folder at a time, and the orphan guard that outlives a killed supervisor."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy import lock
-from deploy.leash import end, held_at_the_end
+from deploy.orphan_guard import end, held_at_the_end
 
 
 def test_a_second_run_is_told_of_the_first(tmp_path: Path) -> None:

@@ -1,12 +1,9 @@
-"""The engine's settings, log and error table."""
-
-import logging
+"""The engine's settings and error table."""
 
 import pytest
 
 from engine import errors
 from engine.configuration import ConfigurationError, load
-from engine.logs import MAX_CHARACTERS, MAX_RECORDS, PERIOD_S, Flood, KeyValueFormatter
 from engine.replies import STATUS
 from engine.settings import EngineSettings
 
@@ -42,27 +39,3 @@ def test_every_error_has_a_status_and_a_name_of_its_own() -> None:
     leaves = concrete(errors.EngineError)
     assert set(STATUS) == leaves
     assert len({leaf.kind for leaf in leaves}) == len(leaves)
-
-
-def record(created_s: float, message: str = "again") -> logging.LogRecord:
-    entry = logging.LogRecord("engine", logging.WARNING, "place.py", 1, message, None, None)
-    entry.created = created_s
-    return entry
-
-
-def test_a_flood_of_one_line_is_cut_and_counted() -> None:
-    """One line of code writes MAX_RECORDS in a period; the next period says how many were held back."""
-    flood = Flood()
-    written = [flood.filter(record(100.0)) for _ in range(MAX_RECORDS + 5)]
-    assert sum(written) == MAX_RECORDS
-    late = record(100.0 + PERIOD_S + 1)
-    assert flood.filter(late)
-    assert "5 like it" in late.getMessage()
-
-
-def test_a_record_is_one_bounded_line() -> None:
-    """A message with line breaks stays on one line, and a huge one is cut."""
-    text = KeyValueFormatter().format(record(0.0, 'two\nlines "quoted" ' + "x" * 10_000))
-    assert "\n" not in text
-    assert '\\"quoted\\"' in text
-    assert len(text) <= MAX_CHARACTERS + 3

@@ -35,9 +35,9 @@ def test_formats(tmp_path: Path, name: str, content: str) -> None:
     ("name", "content", "message"),
     [
         ("a.txt", "\n \n", "holds no texts"),
-        ("a.jsonl", '{"text": "one"}\n{"body": "x"}\n', "line 2: expected a JSON object with the field 'text'"),
+        ("a.jsonl", '{"text": "one"}\n{"body": "x"}\n', "line 2: no text: the field 'text' is missing"),
         ("a.jsonl", "not json\n", "line 1"),
-        ("a.jsonl", '{"text": 3}\n', "line 1: the field 'text' is not a string"),
+        ("a.jsonl", '{"text": 3}\n', "line 1: no text: the field 'text' is not a string"),
         ("a.tsv", "id\tquery\n1\tx\n", "it has id, query"),
         ("a.tsv", "id\ttext\n1\n", "line 2"),
         ("a.txt", b"\xff\xfe\x00", "UTF-8"),

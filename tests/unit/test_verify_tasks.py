@@ -165,7 +165,7 @@ def test_documents_are_title_and_text(tmp_path: Path) -> None:
         ("queries.tsv", "", "names no column query_id, text"),
         ("queries.tsv", "query_id\ttext\n1\n", "line 2: 1 columns, 2 are needed"),
         ("qrels.tsv", "query_id\tdoc_id\trelevance\n1\t2\tmuch\n", "line 2: 'much' is not a number"),
-        ("corpus.jsonl", '{"_id": "1"}\n[]\n', "line 2: not an object"),
+        ("corpus.jsonl", '{"_id": "1"}\n[]\n', "line 2: not a JSON object"),
         ("corpus.jsonl", '{"text": "x"}\n', "line 1: not an object"),
         ("pairs.tsv", b"score\tsentence1\tsentence2\n1\t\xff\t\n", "cannot be read"),
     ],

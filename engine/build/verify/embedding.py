@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from engine.lanes import BatchShape, LaneQueue, Row
+from engine.lane_queue import BatchShape, LaneQueue, Row
 from engine.protocol import Float32Array, Int32Array
 from engine.worker import Run
 

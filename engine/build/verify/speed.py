@@ -149,7 +149,7 @@ def random_texts(lengths: Sequence[int], vocab: int) -> list[Int32Array]:
 
 def measure_memory(folder: Path, threads: int, device: Device) -> Memory:
     """Run the bundle in a fresh process. Raises VerificationError."""
-    command = [sys.executable, "-m", "engine.resident", str(folder), str(threads), device]
+    command = [sys.executable, "-m", "engine.measure_memory", str(folder), str(threads), device]
     try:
         child = subprocess.run(command, capture_output=True, check=True, timeout=CHILD_S)  # noqa: S603  # a list
         return Memory(**orjson.loads(child.stdout))

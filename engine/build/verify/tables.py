@@ -11,10 +11,12 @@ UTF-8; a TSV has one header line, tabs between its columns and no quoting. Other
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import orjson
-
+from common.text_lines import LineError, read_columns, read_lines, read_objects
 from engine.build.errors import BuildError
+
+T = TypeVar("T")
 
 
 class VerificationError(BuildError):
@@ -60,43 +62,33 @@ def read_judgements(folder: Path) -> dict[str, dict[str, float]]:
 
 def count_documents(folder: Path) -> int:
     """Lines of the corpus. Raises VerificationError."""
-    return sum(1 for _, line in _lines(folder / "corpus.jsonl") if line.strip())
+    path = folder / "corpus.jsonl"
+    try:
+        with path.open("rb") as file:
+            return sum(1 for line in read_lines(file) if line.content and line.content.strip())
+    except OSError as error:
+        raise VerificationError(f"{path} cannot be read: {error}") from None
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
     """The corpus, one document at a time. Raises VerificationError."""
     path = folder / "corpus.jsonl"
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            entry = orjson.loads(line)
-            text = f"{entry.get('title') or ''} {entry.get('text') or ''}"
-            yield Document(str(entry["_id"]), text.strip())
-        except (orjson.JSONDecodeError, AttributeError, KeyError) as error:
-            raise VerificationError(f'{path}, line {number}: not an object with "_id" and "text": {error}') from None
+    for number, entry in _translated(path, read_objects(path)):
+        if "_id" not in entry:
+            raise VerificationError(f'{path}, line {number}: not an object with "_id" and "text"')
+        yield Document(str(entry["_id"]), f"{entry.get('title') or ''} {entry.get('text') or ''}".strip())
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     """Line number and the named columns of each line."""
-    lines = _lines(path)
-    header = next(lines, (1, ""))[1].rstrip("\r\n").split("\t")
-    if missing := [column for column in columns if column not in header]:
-        raise VerificationError(f"{path}: the first line names no column {', '.join(missing)}")
-    places = [header.index(column) for column in columns]
-    for number, line in lines:
-        cells = line.rstrip("\r\n").split("\t")
-        if cells == [""]:
-            continue
-        if len(cells) <= max(places):
-            raise VerificationError(f"{path}, line {number}: {len(cells)} columns, {max(places) + 1} are needed")
-        yield number, [cells[place] for place in places]
+    return _translated(path, read_columns(path, columns))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _translated(path: Path, rows: Iterator[T]) -> Iterator[T]:
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            yield from enumerate(file, start=1)
+        yield from rows
+    except LineError as error:
+        raise VerificationError(f"{path}, {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise VerificationError(f"{path} cannot be read: {error}") from None
 

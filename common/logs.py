@@ -1,6 +1,7 @@
-"""How the engine's process writes its log: one bounded line a record, and not the same line without end.
+"""The log of every process: one bounded line a record on standard error, and not the same line without end.
 
-Knows nothing of what is logged; that texts and token ids never are is up to the callers.
+`configure(level)` once at a process's start. What is logged, and that it is never a text or a token id, is up to the
+callers.
 """
 
 import logging
@@ -8,12 +9,13 @@ import sys
 import time
 
 MAX_RECORDS = 20  # from one line of code ...
-PERIOD_S = 10.0  # ... in this time; what is held back is counted and said with the next one
+PERIOD_S = 10.0  # ... in this time; what is held back is counted in the next one
 MAX_CHARACTERS = 4000
+HEAD_CHARACTERS = 1000  # of them for a long record's begin; the rest for its end, where a traceback has its error
 
 
 class KeyValueFormatter(logging.Formatter):
-    """`time=... level=... logger=... msg="..."`, cut at MAX_CHARACTERS; a traceback follows, bounded likewise."""
+    """`time=... level=... logger=... msg="..."`, and a traceback behind it, together at most MAX_CHARACTERS."""
 
     converter = staticmethod(time.gmtime)
 
@@ -29,11 +31,13 @@ class KeyValueFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
         text = super().format(record)
-        return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "..."
+        if len(text) <= MAX_CHARACTERS:
+            return text
+        return f"{text[:HEAD_CHARACTERS]}...{text[HEAD_CHARACTERS - MAX_CHARACTERS :]}"
 
 
 class Flood(logging.Filter):
-    """Lets MAX_RECORDS of each logging call through in PERIOD_S, and says how many it held back."""
+    """Lets MAX_RECORDS of each logging call through in PERIOD_S, and adds to the next one how many it held back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +56,7 @@ class Flood(logging.Filter):
 
 
 def configure(level: str) -> None:
-    """Send this process's records of `level` and above to standard error."""
+    """Send this process's records of `level` and above to standard error, uvicorn's only from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(KeyValueFormatter())
     handler.addFilter(Flood())

@@ -1,4 +1,4 @@
-"""The leash: a tiny process that ends the supervisor's children when the supervisor can no longer do it.
+"""The orphan guard: a tiny process that ends the supervisor's children when the supervisor can no longer do it.
 
 The supervisor writes `hold <group>` and `release <group>` into this process's standard input. End of file
 without a `done` before it means that the supervisor was killed (kill -9, out of memory): every group still
@@ -18,7 +18,7 @@ from contextlib import suppress
 GRACE_S = 15.0
 
 
-class Leash:
+class OrphanGuard:
     """The supervisor's end: names the process groups that must not outlive it."""
 
     def __init__(self, inherit: tuple[int, ...] = ()) -> None:
@@ -46,7 +46,7 @@ class Leash:
 
     def _write(self, line: str) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError):  # someone killed the leash: the children live on, only less guarded
+        with suppress(OSError):  # the guard was killed: the children run on without it
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
 

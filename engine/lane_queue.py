@@ -1,6 +1,6 @@
-"""One lane of the queue: texts that wait, by age and by length, and the choice of which run together.
+"""The queue of one lane: texts that wait, by age and by length, and the choice of which run together.
 
-Pure data: knows nothing of threads, models, HTTP or time. The batcher is the only one to call it.
+Pure data, used by the batcher alone.
 """
 
 from bisect import bisect_left, insort

@@ -1,0 +1,132 @@
+"""HTTP on plain ASGI with limits: read a request's body, send a reply.
+
+    limits = BodyLimits(max_bytes=16 * 2**20, timeout_s=30)
+    body = await read_body(headers, receive, limits)
+    await send_reply(Reply(answer), send, timeout_s=30)
+
+What can end a transfer early, for the caller to translate into its own errors:
+
+    TransferError
+    ├── BodyTooLarge    more bytes than the limit, declared or received
+    ├── BodyTimeout     the body did not arrive in time
+    ├── SendTimeout     the client did not read its reply in time
+    └── ClientGone      the client closed the connection: there is no one to answer
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.types import Receive, Send
+
+JSON: Final = b"application/json"
+SEND_BYTES: Final = 262_144
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class TransferError(Exception):
+    """A body or a reply did not get through."""
+
+
+class BodyTooLarge(TransferError):
+    """The body has more bytes than the limit; the rest of it is not read."""
+
+
+class BodyTimeout(TransferError):
+    """The body did not arrive in time."""
+
+
+class SendTimeout(TransferError):
+    """The client did not read its reply in time."""
+
+
+class ClientGone(TransferError):
+    """The client closed the connection before its answer was ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What a body may be. `timeout_s`: for all of it to arrive; None: no limit."""
+
+    max_bytes: int
+    timeout_s: float | None
+
+
+@dataclass(slots=True)
+class Reply:
+    """A whole HTTP reply; `headers` are those beside content-type and content-length."""
+
+    body: bytes
+    headers: Headers = field(default_factory=list)
+    status: int = 200
+    content_type: bytes = JSON
+
+
+def media_type(headers: Mapping[bytes, bytes], default: bytes = b"") -> bytes:
+    """The media type of a request's body in lower case, without parameters; `default` where none is named."""
+    return headers.get(b"content-type", default).partition(b";")[0].strip().lower()
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: BodyLimits) -> bytes:
+    """The whole body of a request. Raises BodyTooLarge, before reading where the length is declared, BodyTimeout,
+    ClientGone."""
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > limits.max_bytes:
+        raise BodyTooLarge
+    if limits.timeout_s is None:
+        return await _read_parts(receive, limits.max_bytes)
+    try:
+        async with asyncio.timeout(limits.timeout_s):
+            return await _read_parts(receive, limits.max_bytes)
+    except TimeoutError:
+        raise BodyTimeout from None
+
+
+async def send_reply(reply: Reply, send: Send, timeout_s: float | None = None) -> None:
+    """Send a reply. Raises SendTimeout when the client reads nothing of it for `timeout_s`.
+
+    With a time limit a large reply goes out in pieces: the server buffers what it is given at once, so that a whole
+    reply of megabytes would stay in its memory for as long as a client that never reads keeps its connection.
+    """
+    if timeout_s is None:
+        await send(_start_of(reply))
+        await send({"type": "http.response.body", "body": reply.body})
+        return
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            await send(_start_of(reply))
+            body = reply.body
+            while len(body) > SEND_BYTES:
+                await send({"type": "http.response.body", "body": body[:SEND_BYTES], "more_body": True})
+                body = body[SEND_BYTES:]
+                limit.reschedule(asyncio.get_running_loop().time() + timeout_s)
+            await send({"type": "http.response.body", "body": body})
+    except TimeoutError:
+        raise SendTimeout from None
+
+
+def _start_of(reply: Reply) -> dict[str, object]:
+    headers = [
+        (b"content-type", reply.content_type),
+        (b"content-length", str(len(reply.body)).encode()),
+        *reply.headers,
+    ]
+    return {"type": "http.response.start", "status": reply.status, "headers": headers}
+
+
+async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        part: bytes = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > max_bytes:
+            raise BodyTooLarge
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
