@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -79,6 +79,7 @@ class EngineClient:
         self._away_since: float | None = time.monotonic()
         self._away_reason = "it has not answered yet"
         self._refreshing = asyncio.Lock()
+        self._followers: list[Callable[[], None]] = []
 
     @property
     def model(self) -> Model:
@@ -86,6 +87,15 @@ class EngineClient:
         if self._model is None:
             raise EngineAway(f"the engine at {self._url} cannot be reached yet: is it running?", retry_after_s=1)
         return self._model
+
+    @property
+    def current_model(self) -> Model | None:
+        """The model in service; None while the engine has never been reached."""
+        return self._model
+
+    def on_change(self, follow: Callable[[], None]) -> None:
+        """Call `follow`, from now on, whenever the engine turns out to serve another model."""
+        self._followers.append(follow)
 
     def run_s(self, tokens: int) -> float | None:
         """Seconds the engine computes for so many tokens, waiting left out, as it said last; None before it did."""
@@ -140,6 +150,8 @@ class EngineClient:
                         raise protocol.ProtocolError("the probe is not the one the engine names")
                     self._model = Model(info, tokenizer, probe)
                     log.info("engine: %s, fingerprint %s, %s", info.model, info.fingerprint, info.kernel_class)
+                    for follow in self._followers:
+                        follow()
             except (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError) as error:
                 reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 raise EngineAway(f"the engine at {self._url} cannot be asked: {reason}", retry_after_s=1) from error

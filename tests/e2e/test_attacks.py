@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from cache.budget import BudgetSettings, violations_before_trip
+from cache.semantic.error_budget import ErrorBudgetSettings, violations_before_opening
 from deploy.embedded_redis import NotAvailable, locate
 from tests.e2e.stack import Run, another_gateway, running, until
 from tests.simulation.attacks import TRICKS, attack_texts
 
 MODEL = "all-MiniLM-L6-v2"
 FIDELITY = 0.92
-PURSE = BudgetSettings()
+PURSE = ErrorBudgetSettings()
 UNLIKELY = 0.001  # probability that a sound purse exceeds the bound asserted here
 ON_THE_WAY = 4  # hits whose labels may be on their way where a test does not wait for each
 OPERATOR = {"authorization": "Bearer operator"}
@@ -36,7 +36,7 @@ TENANTS = ("look-alikes", "scrambled", "saved", "burst", "victim", "attacker", "
 SETTINGS = {
     "DEJAVEC_ADMIN_TOKEN": "operator",
     "DEJAVEC_API_KEYS": json.dumps({f"key-{name}": {"namespace": name} for name in TENANTS}),
-    "DEJAVEC_ENGINE_PRICE_MS": "10000",  # the governor finds every look-up worth while
+    "DEJAVEC_ENGINE_PRICE_MS": "10000",  # the cost_gate finds every look-up worth while
     "DEJAVEC_LOCAL_CACHE_MB": "0",
     "DEJAVEC_REDIS_TIMEOUT_MS": "5000",
     "DEJAVEC_SEMANTIC_TIMEOUT_MS": "5000",
@@ -110,8 +110,8 @@ class Tenant:
         return dict(reply.json())
 
     @property
-    def trips(self) -> int:
-        return int(self.explain()["certificate"]["trips"])
+    def openings(self) -> int:
+        return int(self.explain()["certificate"]["breaker_openings"])
 
     def labels(self) -> dict[str, int]:
         """How many hits this gateway has checked since it started, of all tenants, by verdict."""
@@ -186,26 +186,26 @@ def until_counted(tenant: Tenant) -> None:
 
 
 def attack(tenant: Tenant, texts: Sequence[str]) -> list[Answer]:
-    """Send look-alikes one at a time until the breaker trips; each found violation is counted before the next text.
+    """Send look-alikes one at a time until the breaker openings; each found violation is counted before the next text.
 
     While the gateway is paused the attacker waits, so that no look-alike is wasted on the engine.
     """
-    trips, answers = tenant.trips, []
+    openings, answers = tenant.openings, []
     for text in texts:
         answers += tenant.ask(text)
         tenant.settle()
         if answers[-1].is_violation:
             until_counted(tenant)
-            if tenant.trips > trips:
+            if tenant.openings > openings:
                 break
     return answers
 
 
-def assert_within_purse(answers: Sequence[Answer], hits_before: int, more: int = 0, trips_before: int = 0) -> None:
+def assert_within_purse(answers: Sequence[Answer], hits_before: int, more: int = 0, openings_before: int = 0) -> None:
     """No more violations than the fullest purse pays for, with what the attack's own hits pay in."""
-    hits, purse = sum(answer.tier == "semantic" for answer in answers), PURSE.after(trips_before)
+    hits, purse = sum(answer.tier == "semantic" for answer in answers), PURSE.after(openings_before)
     violations = sum(answer.is_violation for answer in answers)
-    bound = violations_before_trip(purse, purse.limit(hits_before), delta=UNLIKELY) + purse.alpha * hits
+    bound = violations_before_opening(purse, purse.limit(hits_before), delta=UNLIKELY) + purse.alpha * hits
     assert violations <= bound + more, f"{violations} of {hits} hits violate; at most {bound:.1f} + {more} may"
 
 
@@ -258,14 +258,14 @@ def test_scrambled_words_trip_the_breaker_every_time(tenant: Callable[[str], Ten
     """
     attacker = tenant("scrambled")
     honest, taken = paraphrases(seed=2), []
-    for trips in (1, 2, 3):
+    for openings in (1, 2, 3):
         left = earn_certificate(attacker, honest)
         taken.append(len(honest) - len(left))
         known, honest = honest[: len(honest) - len(left)], left
-        hits_before, hostile = attacker.hits, scrambled(known, seed=trips)
+        hits_before, hostile = attacker.hits, scrambled(known, seed=openings)
         answers = attack(attacker, hostile)
-        assert attacker.trips == trips
-        assert_within_purse(answers, hits_before, trips_before=trips - 1)
+        assert attacker.openings == openings
+        assert_within_purse(answers, hits_before, openings_before=openings - 1)
         assert_serves_nothing(attacker, hostile[len(answers) :][:20])
     assert taken[2] >= 600  # a comeback wants twice the labels of the one before
 
@@ -278,7 +278,7 @@ def test_a_long_clean_past_buys_little(tenant: Callable[[str], Tenant]) -> None:
     assert PURSE.verify_probability(PURSE.limit(attacker.hits)) < 1
     hits_before = attacker.hits
     answers = attack(attacker, scrambled(honest[: len(honest) - len(left)], seed=3))
-    assert attacker.trips == 1
+    assert attacker.openings == 1
     assert_within_purse(answers, hits_before, more=ON_THE_WAY)
 
 
@@ -294,7 +294,7 @@ def test_a_burst_gets_no_more_than_the_purse_holds(tenant: Callable[[str], Tenan
     attacker.settle()
     until(lambda: not attacker.explain()["paused"], "the state has counted what was found")
     answers = [*burst, *attack(attacker, hostile[64:])]
-    assert attacker.trips == 1
+    assert attacker.openings == 1
     assert_within_purse(answers, attacker.hits)
     assert_serves_nothing(attacker, hostile[64 + len(answers) - len(burst) :][:20])
 
@@ -302,18 +302,18 @@ def test_a_burst_gets_no_more_than_the_purse_holds(tenant: Callable[[str], Tenan
 def test_a_tenant_moves_nobody_else(auto: Run, tenant: Callable[[str], Tenant]) -> None:
     """While one tenant is attacked another's stored state keeps its bytes, and no vector crosses over."""
     with Redis.from_url(auto.redis_url) as redis:
-        before = set(redis.scan_iter(b"dv1:r:*"))
+        before = set(redis.scan_iter(b"dv1:p:*"))
         victim = tenant("victim")
         left = earn_certificate(victim, paraphrases(seed=5))
         next(text for text in left if victim.ask(text)[0].tier == "semantic")  # its label is the last of all
         until(lambda: victim.explain()["threshold"]["checked"] == victim.hits, "all labels are in the state")
-        (state_key,) = set(redis.scan_iter(b"dv1:r:*")) - before
+        (state_key,) = set(redis.scan_iter(b"dv1:p:*")) - before
         state, told = redis.get(state_key), [victim.explain()[part] for part in ("tau", "threshold", "certificate")]
         attacker = tenant("attacker")
         honest = paraphrases(seed=6)
         earn_certificate(attacker, honest)
         attack(attacker, scrambled(honest[:600], seed=6))
-        assert attacker.trips == 1
+        assert attacker.openings == 1
         assert redis.get(state_key) == state
         assert [victim.explain()[part] for part in ("tau", "threshold", "certificate")] == told
     for text in sorted(attacker.sent - victim.sent)[:100]:
@@ -350,10 +350,10 @@ def test_two_gateways_share_one_purse(auto: Run, tmp_path: Path, tenant: Callabl
             if answers[-1].is_violation:
                 told = one.explain()
                 assert told["paused"] or told["threshold"]["violations"] >= one.violations
-            if first.trips == second.trips == 1:
+            if first.openings == second.openings == 1:
                 break
         assert second.violations > 0
-        assert first.trips == second.trips == 1
+        assert first.openings == second.openings == 1
         assert_within_purse(answers, hits_before, more=1)  # the second gateway has not heard of the last one yet
         for one in (first, second):
             assert_serves_nothing(one, hostile[len(answers) :][:10])

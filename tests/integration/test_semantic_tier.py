@@ -66,7 +66,7 @@ async def until_indexed(client: httpx.AsyncClient, text: str, namespace: str = "
 
     async def found() -> bool:
         candidates = (await explain(client, text, namespace=namespace))["candidates"]
-        return bool(candidates) and candidates[0]["probe_similarity"] > 0.9999
+        return bool(candidates) and candidates[0]["static_similarity"] > 0.9999
 
     await until(found)
 
@@ -101,7 +101,7 @@ async def test_a_semantic_hit_is_never_kept(gateway: Callable[..., Any], engine:
     async with gateway(semantic_mode="on") as client:
         await ready_with(client, BASE)
         assert [await tier(client, near(1)) for _ in range(3)] == ["semantic"] * 3
-        assert (await explain(client, near(1)))["candidates"][0]["probe_similarity"] < 0.9999
+        assert (await explain(client, near(1)))["candidates"][0]["static_similarity"] < 0.9999
         reply = await ask(client, near(1), **{"x-cache-control": "exact-only"})
         assert reply.headers["x-cache"] == "miss"
         assert vector(reply).tobytes() == true(near(1)).tobytes()
@@ -130,8 +130,8 @@ async def test_short_texts_are_not_looked_up(gateway: Callable[..., Any]) -> Non
     async with gateway(semantic_mode="on", min_text_length=len(BASE) + 1) as client:
         await ready_with(client)
         await ask(client, BASE)
-        await asyncio.sleep(0.5)
         assert await tier(client, near(3)) == "miss"
+        await until_indexed(client, near(3))
         assert len((await explain(client, near(3)))["candidates"]) == 1  # itself, no neighbour
 
 
@@ -164,7 +164,7 @@ async def test_a_verified_violation_is_mended(gateway: Callable[..., Any], engin
         await until(mended)
         assert vector(await ask(client, wrong)).tobytes() == true(wrong).tobytes()
         told = await explain(client, near(1))
-        assert all(c["probe_similarity"] < 0.999 for c in told["candidates"] if c["entry"])
+        assert all(c["static_similarity"] < 0.999 for c in told["candidates"] if c["entry"])
 
         async def counted() -> bool:
             return bool((await explain(client, near(1)))["threshold"]["violations"] == 1)
@@ -347,7 +347,7 @@ async def test_damaged_documents_are_not_candidates(
 
 
 async def test_explain_tells_the_truth_beside_the_prediction(gateway: Callable[..., Any]) -> None:
-    """For any text: candidates, prediction, margin, tau with its reason, certificate, governor, and the true cosine."""
+    """For any text: candidates, prediction, margin, tau with its reason, certificate, cost_gate, and the true cosine."""
     async with gateway(semantic_mode="on") as client:
         await ready_with(client, BASE)
         told = await explain(client, near(7), truth=True)
@@ -355,7 +355,7 @@ async def test_explain_tells_the_truth_beside_the_prediction(gateway: Callable[.
         assert told["best"]["true_similarity"] == pytest.approx(float(true(near(7)) @ true(BASE)), abs=1e-5)
         assert told["best"]["z"] <= told["best"]["predicted_similarity"]
         assert told["threshold"]["tau"] == told["tau"] == 0.92
-        assert told["governor"]["reason"]
+        assert told["cost_gate"]["reason"]
         assert "phase" in told["certificate"]
 
 
@@ -369,14 +369,14 @@ async def test_without_a_probe_there_is_no_semantic_tier(redis: RunningRedis) ->
         assert await tier(client, BASE) == "miss"
         reply = await client.post("/admin/explain", json={"text": BASE}, headers=OPERATOR)
         assert reply.status_code == 404
-        assert "probe" in reply.json()["error"]["message"]
+        assert "static embedding" in reply.json()["error"]["message"]
 
 
-async def learned_map(client: httpx.AsyncClient) -> dict[str, Any]:
-    return dict((await explain(client, BASE))["map"])
+async def learned_alignment(client: httpx.AsyncClient) -> dict[str, Any]:
+    return dict((await explain(client, BASE))["alignment"])
 
 
-async def test_all_gateways_go_by_one_learned_map(gateway: Callable[..., Any], redis: RunningRedis) -> None:
+async def test_all_gateways_go_by_one_learned_alignment(gateway: Callable[..., Any], redis: RunningRedis) -> None:
     """What one gateway learns of its texts, another uses, also after a restart; a damaged map serves nothing."""
     async with gateway(semantic_mode="on") as first, gateway(semantic_mode="on") as second:
         await ready_with(first, BASE)
@@ -390,12 +390,12 @@ async def test_all_gateways_go_by_one_learned_map(gateway: Callable[..., Any], r
             assert reply.status_code == 200
 
         async def both() -> bool:
-            maps = [await learned_map(client) for client in (first, second)]
-            return all(one["at_hand"] and one["texts"] >= 150 for one in maps)
+            maps = [await learned_alignment(client) for client in (first, second)]
+            return all(one["is_current"] and one["texts"] >= 150 for one in maps)
 
         await until(both)
     database = Redis.from_url(redis.url)
-    for key in await database.keys("dv1:t:*"):
+    for key in await database.keys("dv1:a:*"):
         await database.set(key, b"damaged")
     await database.aclose()
     async with gateway(semantic_mode="on") as third:
@@ -403,26 +403,26 @@ async def test_all_gateways_go_by_one_learned_map(gateway: Callable[..., Any], r
 
         async def given_up() -> bool:
             told = await explain(third, BASE)
-            return bool(told["map"]["at_hand"] and told["certificate"]["version"] == 1)
+            return bool(told["alignment"]["is_current"] and told["certificate"]["version"] == 1)
 
         await ask(third, "w1 w2 w3 w4")
         await until(given_up)
-        assert (await learned_map(third))["texts"] == 0
+        assert (await learned_alignment(third))["texts"] == 0
 
 
 async def test_a_purge_forgets_what_was_learned(
     gateway: Callable[..., Any], redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels, state and map of the purged namespace leave Redis once every gateway has left them."""
-    monkeypatch.setattr("cache.scopes.FORGET_AFTER_S", 0.0)
+    monkeypatch.setattr("cache.semantic.sync.FORGET_AFTER_S", 0.0)
     database = Redis.from_url(redis.url)
-    of_others = set(await database.keys("dv1:r:*"))
+    of_others = set(await database.keys("dv1:p:*"))
     async with gateway(semantic_mode="on") as client:
         await ready_with(client, BASE)
         await ask(client, near(1))
 
         async def kept() -> set[Any]:
-            return set(await database.keys("dv1:r:*")) - of_others
+            return set(await database.keys("dv1:p:*")) - of_others
 
         await until(kept)
         before = await kept()
@@ -444,6 +444,6 @@ async def test_a_text_costs_what_the_engine_computes(
     async with gateway(semantic_mode="observe") as client:
         await ready_with(client)
         await ask(client, BASE)
-        reason = (await explain(client, BASE))["governor"]["reason"]
+        reason = (await explain(client, BASE))["cost_gate"]["reason"]
         words = [f"engine {cost}"] if cost else ["engine "]
         assert all(word in reason for word in words), reason

@@ -1,4 +1,4 @@
-"""Promises a namespace, and changing them while running, over real HTTP, a real Redis and a real RediSearch index.
+"""Policies a namespace, and changing them while running, over real HTTP, a real Redis and a real RediSearch index.
 
 The stand-in engine and its texts are those of `test_semantic_tier`: `near(n)` has a true cosine of about 0.96 to BASE.
 """

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.budget import BudgetSettings, violations_before_trip
-from cache.certificate import binomial_cdf, upper_bound
-from cache.governor import Governor, GovernorSettings
-from cache.probe import Probe
-from cache.reuse import ROUND_SHARE, ReuseSettings
-from cache.threshold import Predictor, ThresholdSettings, choose
+from cache.semantic.certificate import binomial_cdf, upper_bound
+from cache.semantic.certifier import ROUND_SHARE, CertifierSettings
+from cache.semantic.cost_gate import CostGate, CostGateSettings
+from cache.semantic.error_budget import ErrorBudgetSettings, violations_before_opening
+from cache.semantic.static_embedding import StaticEmbedding
+from cache.semantic.threshold import Predictor, ThresholdSettings, choose
 from engine.build.probe import spearman
 from engine.bundle import PROBE_FILE
 from tests.simulation.attacks import TRICKS, attack_texts
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="write the curves behind the ceilings as SVG")
     parser.add_argument("--out", type=Path, default=Path(".dejavec/simulation/report.json"))
     options = parser.parse_args()
-    probe = Probe.from_bytes((options.probe or options.bundle / PROBE_FILE).read_bytes())
+    probe = StaticEmbedding.from_bytes((options.probe or options.bundle / PROBE_FILE).read_bytes())
     if options.cost:
         print(cost(probe))
         return
@@ -75,7 +75,7 @@ def main() -> None:
 class Bench:
     """Runs and prints the tables."""
 
-    def __init__(self, teacher: Teacher, probe: Probe, data: Path, cache: Path, neighbours: int) -> None:
+    def __init__(self, teacher: Teacher, probe: StaticEmbedding, data: Path, cache: Path, neighbours: int) -> None:
         self.teacher, self.probe, self.data, self.cache, self.neighbours = teacher, probe, data, cache, neighbours
         self.predictor = Predictor.from_meta(probe.meta)
         self.runs: list[dict[str, object]] = []
@@ -107,14 +107,14 @@ class Bench:
         z, true, near, near_true, plain_z, plain_true = [], [], [], [], [], []
         learning = Learning(prepared)
         for row in range(len(prepared.probes)):
-            trend = learning.trend
+            alignment = learning.alignment
             learning.add(row)
             candidates = prepared.near[row][: self.neighbours]
             candidates = candidates[candidates >= 0]
             if row < first or not len(candidates):
                 continue
             probes, images = prepared.probes[candidates], prepared.images[candidates]
-            best = choose(self.predictor, prepared.probes[row], probes, images, trend)
+            best = choose(self.predictor, prepared.probes[row], probes, images, alignment)
             assert best is not None
             z.append(best.z)
             true.append(float(prepared.vectors[row] @ prepared.vectors[candidates[best.index]]))
@@ -156,7 +156,7 @@ class Bench:
             yield row_out
 
     def auto(self, stream: Stream, seeds: range) -> None:
-        """`auto` runs in several orders: governor off, and on with this engine and one ten times dearer."""
+        """`auto` runs in several orders: cost_gate off, and on with this engine and one ten times dearer."""
         print(f"\n{stream.name}, auto")
         results: dict[tuple[object, ...], list[Outcome]] = {}
         engine_s = ENGINE_S.get(stream.name, SHORT_ENGINE_S)
@@ -167,12 +167,12 @@ class Bench:
                     plan: list[tuple[str, float, bool]] = [("off", engine_s, False)]
                     if alpha == 0.05:
                         plan += [("on", engine_s, True), ("on, 10x", 10 * engine_s, True)]
-                    for governor, price_s, governed in plan:
+                    for cost_gate, price_s, governed in plan:
                         out = self._run(prepared, fidelity, alpha, seed, price_s, governed)
-                        results.setdefault((fidelity, alpha, governor), []).append(out)
+                        results.setdefault((fidelity, alpha, cost_gate), []).append(out)
         for key, outs in results.items():
-            fidelity, alpha, governor = key
-            print(f"   phi {fidelity} alpha {alpha} governor {governor}: {_summary(outs)}", flush=True)
+            fidelity, alpha, cost_gate = key
+            print(f"   phi {fidelity} alpha {alpha} cost_gate {cost_gate}: {_summary(outs)}", flush=True)
 
     def on_mode(self, stream: Stream, seeds: range) -> None:
         """`on` from the first request, tau moving: what a newcomer gets, and what it costs in violations."""
@@ -229,16 +229,16 @@ class Bench:
     def drift(self, stream: Stream, seeds: range) -> list[dict[str, object]]:
         """From some hit on every served vector is a violation: how many are served before the trip."""
         rows: list[dict[str, object]] = []
-        settings = BudgetSettings()
+        settings = ErrorBudgetSettings()
         for seed in seeds:
             prepared = prepare(shuffled(stream, seed), self.probe)
             for after in (10, 50, 100):
                 run = self._prepare_run(prepared, 0.90, 0.05, seed, SHORT_ENGINE_S, False, after)
                 out = run.run()
-                if out.hits > after and out.trips:
-                    bound = violations_before_trip(settings, settings.limit(after)) + LABEL_LAG
-                    first_trip = out.violations_at_trips[0]
-                    rows.append({"after": after, "violations_at_trip": first_trip, "bound": bound})
+                if out.hits > after and out.openings:
+                    bound = violations_before_opening(settings, settings.limit(after)) + LABEL_LAG
+                    first_opening = out.violations_at_openings[0]
+                    rows.append({"after": after, "violations_at_opening": first_opening, "bound": bound})
         print(f"\nplanted drift, {stream.name}: {rows}")
         return rows
 
@@ -252,10 +252,10 @@ class Bench:
         governed: bool,
         drift_after: int | None = None,
     ) -> AutoRun:
-        settings = ReuseSettings(fidelity=fidelity, alpha=alpha, budget=BudgetSettings(alpha=alpha))
-        governor = Governor(GovernorSettings()) if governed else None
+        settings = CertifierSettings(fidelity=fidelity, alpha=alpha, budget=ErrorBudgetSettings(alpha=alpha))
+        cost_gate = CostGate(CostGateSettings()) if governed else None
         return AutoRun(
-            prepared, self.predictor, settings, Costs(engine_s), seed, governor, self.neighbours, drift_after
+            prepared, self.predictor, settings, Costs(engine_s), seed, cost_gate, self.neighbours, drift_after
         )
 
     def _run(
@@ -275,7 +275,7 @@ class Bench:
                 "lookups": out.lookups,
                 "hits": out.hits,
                 "violations": out.violations,
-                "trips": out.trips,
+                "openings": out.openings,
                 "net_ms": out.net_ms,
                 "first_hit_labels": out.first_hit_labels,
                 "first_hit_request": out.first_hit_request,
@@ -291,7 +291,7 @@ def _levels(z: Float32Array, good: np.ndarray[tuple[int], np.dtype[np.bool_]], f
 
     A test's capital grows by KL(violations, alpha) a label at best (Kelly's rate), and has to reach levels / beta.
     """
-    settings = ReuseSettings(fidelity=fidelity)
+    settings = CertifierSettings(fidelity=fidelity)
     wanted = math.log(len(settings.levels()) / (settings.beta * (1 - ROUND_SHARE)))
     rows: list[object] = []
     for level in settings.levels():
@@ -335,7 +335,7 @@ def _summary(outs: list[Outcome]) -> str:
     return (
         f"runs that served {len(served)}/{len(outs)}, reused {hits / sum(out.requests for out in outs):.2%} "
         f"(after the first hit {reuse:.1%}), violations {share:.2%} [{low:.2%}, {high:.2%}], "
-        f"labels to the first hit {labels[len(labels) // 2] if labels else '-'}, trips {sum(o.trips for o in outs)}, "
+        f"labels to the first hit {labels[len(labels) // 2] if labels else '-'}, openings {sum(o.openings for o in outs)}, "
         f"net {np.mean([out.net_ms for out in outs]):+.3f} ms (worst {min(out.net_ms for out in outs):+.3f}, "
         f"after the first hit {np.mean([o.net_ms_after_first_hit for o in served]) if served else 0:+.3f}), "
         f"looked up {sum(o.lookups for o in outs) / sum(o.requests for o in outs):.1%}"

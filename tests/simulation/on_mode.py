@@ -4,15 +4,15 @@ from collections import deque
 
 import numpy as np
 
-from cache.semantic import SemanticSettings
-from cache.threshold import (
+from cache.semantic.threshold import (
     DynamicThreshold,
     Predictor,
     ThresholdSettings,
     choose,
-    on_check_probability,
-    on_predictor,
+    on_mode_predictor,
+    on_mode_verify_probability,
 )
+from cache.semantic.tier import SemanticSettings
 from tests.simulation.replay import LABEL_LAG, Learning, Prepared
 
 CHECKED_SHARE = SemanticSettings(min_text_length=0, ttl_s=0).verify_share
@@ -49,9 +49,9 @@ class OnRun:
         stream, near = self.stream, self.stream.near[text]
         near = near[near >= 0]
         near = near[self._indexed[near]][: self.neighbours]
-        trend = self._learning.trend
-        predictor = on_predictor(self.predictor, has_map=trend is not None)
-        best = choose(predictor, stream.probes[text], stream.probes[near], stream.images[near], trend)
+        alignment = self._learning.alignment
+        predictor = on_mode_predictor(self.predictor, has_map=alignment is not None)
+        best = choose(predictor, stream.probes[text], stream.probes[near], stream.images[near], alignment)
         if best is None:
             self._compute(text)
             return
@@ -62,7 +62,7 @@ class OnRun:
             self._compute(text)
             return
         self.served.append(similarity)
-        if self._draw.random() < on_check_probability(self._checked, CHECKED_SHARE):
+        if self._draw.random() < on_mode_verify_probability(self._checked, CHECKED_SHARE):
             self._checked += 1
             self._stored[text] = True
             self._late.append((best.z, similarity, True))

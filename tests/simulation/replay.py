@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from cache.governor import Governor
-from cache.probe import Probe
-from cache.reuse import AutoReuse, Label, ReuseSettings
-from cache.threshold import Choice, Predictor, choose
-from cache.trend import TrendLearner
+from cache.semantic.alignment import AlignmentSums
+from cache.semantic.certifier import Certifier, CertifierSettings, Label
+from cache.semantic.cost_gate import CostGate
+from cache.semantic.static_embedding import StaticEmbedding
+from cache.semantic.threshold import Choice, Predictor, choose
 from tests.simulation.streams import Float32Array, Stream
 
 SPARE = 40  # nearest earlier texts kept a text; those not in the index are skipped
@@ -47,7 +47,7 @@ class Prepared:
     measured_from: int
 
 
-def prepare(stream: Stream, probe: Probe) -> Prepared:
+def prepare(stream: Stream, probe: StaticEmbedding) -> Prepared:
     """Probes, images and earlier nearest neighbours of a stream."""
     arrival: dict[int, int] = {}
     order = np.array([arrival.setdefault(int(text), len(arrival)) for text in stream.order])
@@ -82,9 +82,9 @@ class Learning:
     AT_ONCE = 32
 
     def __init__(self, stream: Prepared) -> None:
-        self.trend: Float32Array | None = None
+        self.alignment: Float32Array | None = None
         self._stream = stream
-        self._learner = TrendLearner(stream.probes.shape[1])
+        self._learner = AlignmentSums(stream.probes.shape[1])
         self._waiting: list[int] = []
 
     def add(self, text: int) -> None:
@@ -94,7 +94,7 @@ class Learning:
             self._learner.add(self._stream.probes[self._waiting], self._stream.images[self._waiting])
             self._waiting.clear()
             if self._learner.is_due:
-                self.trend = self._learner.fit()[0].matrix
+                self.alignment = self._learner.fit()[0].matrix
 
 
 @dataclass(slots=True)
@@ -107,13 +107,13 @@ class Outcome:
     violations: int = 0
     checks: int = 0
     labels: int = 0
-    trips: int = 0
+    openings: int = 0
     saved_s: float = 0.0
     saved_before_s: float = 0.0
     first_hit_labels: int | None = None
     first_hit_request: int | None = None
-    violations_at_trips: list[int] = field(default_factory=list)
-    governor_reason: str = ""
+    violations_at_openings: list[int] = field(default_factory=list)
+    gate_reason: str = ""
 
     @property
     def net_ms(self) -> float:
@@ -142,15 +142,15 @@ class AutoRun:
         self,
         stream: Prepared,
         predictor: Predictor,
-        settings: ReuseSettings,
+        settings: CertifierSettings,
         costs: Costs,
         seed: int,
-        governor: Governor | None = None,
+        cost_gate: CostGate | None = None,
         neighbours: int = 8,
         drift_after_hits: int | None = None,
     ) -> None:
         self.stream, self.predictor, self.settings, self.costs = stream, predictor, settings, costs
-        self.reuse, self.governor = AutoReuse(settings), governor
+        self.reuse, self.cost_gate = Certifier(settings), cost_gate
         self.outcome = Outcome()
         self.neighbours, self.drift_after_hits = neighbours, drift_after_hits
         self.violations_since_drift = 0
@@ -168,8 +168,8 @@ class AutoRun:
                 self._request(int(text))
             if len(self._late) > LABEL_LAG:
                 self._learn(self._late.popleft())
-        self.outcome.trips = self.reuse.trips
-        self.outcome.governor_reason = self.governor.reason if self.governor else ""
+        self.outcome.openings = self.reuse.openings
+        self.outcome.gate_reason = self.cost_gate.reason if self.cost_gate else ""
         return self.outcome
 
     def _request(self, text: int) -> None:
@@ -177,14 +177,14 @@ class AutoRun:
         out.requests += 1
         tau, checked = self.reuse.tau, self.reuse.verify_probability
         choice, neighbour = None, -1
-        if self.governor is None or self._draw.random() < self.governor.lookup_share:
+        if self.cost_gate is None or self._draw.random() < self.cost_gate.lookup_share:
             choice, neighbour = self._look_up(text)
             out.lookups += 1
             out.saved_s -= self.costs.lookup_s
             would_hit = choice is not None and tau is not None and choice.z >= tau
-            if self.governor:
+            if self.cost_gate:
                 is_near = choice is not None and choice.z >= self.settings.levels()[-1]
-                self.governor.saw_lookup(self.costs.lookup_s, would_hit, checked, tau is not None, is_near)
+                self.cost_gate.record_lookup(self.costs.lookup_s, would_hit, checked, tau is not None, is_near)
             if would_hit and choice is not None:
                 self._hit(text, neighbour, choice, checked)
                 return
@@ -197,17 +197,17 @@ class AutoRun:
         near = self.stream.near[text]
         near = near[near >= 0]
         near = near[self._indexed[near]][: self.neighbours]
-        stream, trend = self.stream, self._learning.trend
-        choice = choose(self.predictor, stream.probes[text], stream.probes[near], stream.images[near], trend)
+        stream, alignment = self.stream, self._learning.alignment
+        choice = choose(self.predictor, stream.probes[text], stream.probes[near], stream.images[near], alignment)
         return choice, int(near[choice.index]) if choice else -1
 
     def _compute(self, text: int) -> None:
         self._stored[text] = True
-        if self.governor:
-            self.governor.saw_engine(self.costs.engine_s)
-            if self._index_draw[text] >= self.governor.index_share:
+        if self.cost_gate:
+            self.cost_gate.record_engine(self.costs.engine_s)
+            if self._index_draw[text] >= self.cost_gate.index_share:
                 return
-            self.governor.saw_index_write(self.costs.index_s)
+            self.cost_gate.record_index_write(self.costs.index_s)
         self._indexed[text] = True
         self.outcome.saved_s -= self.costs.index_s
         self._learning.add(text)
@@ -237,12 +237,12 @@ class AutoRun:
 
     def _learn(self, label: Label) -> None:
         self.outcome.labels += 1
-        trips = self.reuse.trips
+        openings = self.reuse.openings
         self.reuse.add_label(label)
-        if self.reuse.trips > trips:
+        if self.reuse.openings > openings:
             drifting = self.drift_after_hits is not None
             seen = self.violations_since_drift if drifting else self.outcome.violations
-            self.outcome.violations_at_trips.append(seen)
+            self.outcome.violations_at_openings.append(seen)
 
 
 def _pair(text: int, neighbour: int) -> int:

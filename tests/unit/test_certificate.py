@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from cache.certificate import BettingTest, Certificate, binomial_cdf, clean_labels_needed, upper_bound
+from cache.semantic.certificate import BettingTest, Certificate, binomial_cdf, clean_labels_needed, upper_bound
 
 LEVELS = [0.98, 0.96, 0.94]
 

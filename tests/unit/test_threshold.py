@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from cache.kriging import Kernel
-from cache.threshold import DynamicThreshold, Predictor, ThresholdSettings, choose
+from cache.semantic.predictor import Kernel, Predictor, choose
+from cache.semantic.threshold import DynamicThreshold, ThresholdSettings
 
 
 def vectors(*angles: float) -> np.ndarray:
@@ -85,7 +85,7 @@ def test_violating_hits_raise_tau_to_the_ceiling() -> None:
 
 
 def test_clean_hits_do_not_raise_it() -> None:
-    """Hits within the promise leave tau alone."""
+    """Hits within the policy leave tau alone."""
     threshold = DynamicThreshold(ThresholdSettings())
     assert not any(threshold.add_label(0.95, 0.96, was_hit=True) for _ in range(200))
 

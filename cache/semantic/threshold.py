@@ -1,90 +1,24 @@
-"""Which candidate may be served, and the threshold that moves in `on` mode. Pure; no I/O, no clock.
+"""Mode `on`: the threshold tau that z must reach, moved by labels.
 
-    z = predicted similarity - margin * spread,    serve the candidate with the highest z if z >= tau
-
-`on` mode's tau starts at `similarity_threshold` and moves within its floor and ceiling by what labels tell:
-up two steps when checked hits violated more than alpha allows, down one step when nearly all near misses (z less than
-`near` under tau) would have been good.
+tau starts at `similarity_threshold` and moves within its floor and ceiling: up two steps when checked hits violated
+more than alpha allows, down one step when nearly all near misses (z less than `near` under tau) would have been good.
 """
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from cache.kriging import Kernel, predict
-from cache.probe import Float32Array
-
-EARLY_CHECKS = 20  # the first hits of a scope in `on` mode
+EARLY_CHECKS = 20  # the first hits of a namespace
 
 
-@dataclass(frozen=True, slots=True)
-class Predictor:
-    """How z is made: the kernel, and the margin that a unit of spread costs."""
-
-    kernel: Kernel = field(default_factory=Kernel)
-    margin: float = 0.2
-
-    @classmethod
-    def from_meta(cls, meta: dict[str, Any]) -> "Predictor":
-        """The prior that the probe's file carries ("reach", "noise", "margin"), or the defaults."""
-        kernel = Kernel(float(meta.get("reach", 2.0)), float(meta.get("noise", 0.02)))
-        return cls(kernel, float(meta.get("margin", 0.2)))
-
-    @property
-    def cautious(self) -> "Predictor":
-        """For `on` mode, which has no certificate: the margin doubled.
-
-        Measured on five streams at fidelity 0.92: of the first 50 hits 2-15 % violated instead of 0-19 %.
-        """
-        return replace(self, margin=2 * self.margin)
-
-
-def on_predictor(predictor: Predictor, has_map: bool) -> Predictor:
-    """How z is made in `on` mode: cautiously, and twice so until the namespace has a map of its own."""
-    return predictor.cautious if has_map else predictor.cautious.cautious
-
-
-def on_check_probability(checked: int, least: float) -> float:
-    """With which probability the next hit in `on` mode is checked: all of the first, then a falling share."""
+def verify_probability(checked: int, least: float) -> float:
+    """With which probability the next hit in mode `on` is checked: all of the first, then a falling share."""
     return max(least, min(1.0, EARLY_CHECKS / max(checked, 1)))
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The best candidate: its place among the candidates and the parts of its z."""
-
-    index: int
-    probe_similarity: float
-    similarity: float
-    margin: float
-    z: float
-
-
-def choose(
-    predictor: Predictor,
-    probe: Float32Array,
-    probes: Float32Array,
-    vectors: Float32Array,
-    trend: Float32Array | None = None,
-) -> Choice | None:
-    """The candidate with the highest z, or None where there is no candidate.
-
-    probe: float32[d]; probes, vectors: float32[k, d]; trend: float32[d, d], as `kriging.predict` takes them.
-    """
-    if len(probes) == 0:
-        return None
-    prediction = predict(predictor.kernel, probe, probes, vectors, trend)
-    index = int(np.argmax(prediction.similarity))
-    similarity = float(prediction.similarity[index])
-    margin = predictor.margin * prediction.spread
-    return Choice(index, float(prediction.probe_similarity[index]), similarity, margin, similarity - margin)
-
-
-@dataclass(frozen=True, slots=True)
 class ThresholdSettings:
-    """`similarity_threshold` is where tau starts, but not under the fidelity, which no label has spoken for yet.
+    """`similarity_threshold` is where tau starts, but not under the fidelity while there are no labels.
 
     `window`: labels looked at; `fewest`: labels before a move.
     """
@@ -114,7 +48,7 @@ class ThresholdSettings:
 
 @dataclass(slots=True)
 class DynamicThreshold:
-    """tau of one namespace in `on` mode. `reason` says why it moved last."""
+    """tau of one namespace in mode `on`. `reason`: why it moved last."""
 
     settings: ThresholdSettings
     tau: float = 0.0
@@ -128,7 +62,7 @@ class DynamicThreshold:
         self._near_misses = deque(self._near_misses, maxlen=self.settings.window)
 
     def add_label(self, z: float, similarity: float, was_hit: bool) -> bool:
-        """Learn the true similarity of a checked hit, or of a miss's best candidate; whether tau moved."""
+        """Count the true similarity of a checked hit, or of a miss's best neighbour; returns whether tau moved."""
         is_violation = similarity < self.settings.fidelity
         if was_hit:
             self._hits.append(is_violation)

@@ -1,13 +1,15 @@
-"""The semantic index: RediSearch over probe vectors, one index per model. Knows schema, health and KNN; no thresholds.
+"""The semantic index: finds the neighbours of a static vector. One index per model.
 
-    document   dv1:s:<index id>:<digest hex>   HASH  ns (tag, hex), v (probe), e (engine's vector in the probe's
+`Index` is what the tier needs; `RedisIndex` keeps it in RediSearch:
+
+    document   dv1:s:<index id>:<digest hex>   HASH  ns (tag, hex), v (static vector), e (engine's vector in the same
                                                space), both float16[dimensions]; TTL
     index      dv1:si:<index id>:flat | :hnsw  over those documents
 
-A document is named by the digest of its exact entry and expires with it, so a candidate always says which stored
+A document is named by the digest of its exact entry and expires with it, so a neighbour always names the stored
 vector it stands for. RediSearch's traps are handled here and nowhere else: COSINE is a distance in [0, 2]; a query
-or a field of the wrong length fails silently (the index id names the probe's size, and FT.INFO's failures are
-watched); expired documents come back as nil after the top k is chosen; a small index is FLAT (exact), and beyond
+or a field of the wrong length fails silently (the index id names the static embedding's size, and FT.INFO's failures
+are watched); expired documents come back as nil after the top k is chosen; a small index is FLAT (exact), and beyond
 `hnsw_from` documents an HNSW index is built beside it and takes over once it has caught up.
 """
 
@@ -15,12 +17,11 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
 from cache.keys import PREFIX
@@ -38,16 +39,36 @@ Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A neighbour by probe: whose exact entry it is, and its two vectors, float32[dimensions], unit length."""
+class Neighbour:
+    """Whose exact entry it is, and its two vectors, float32[dimensions], unit length."""
 
     digest: bytes
-    probe: Float32Array
+    static_vector: Float32Array
     projected: Float32Array
 
 
-class SemanticIndex:
-    """KNN over the probes of one model. `run_checks` must be running for the index to exist and stay sound."""
+class Index(Protocol):
+    """Neighbours of static vectors, by the tag of their scope; see `RedisIndex`."""
+
+    documents: int
+
+    @property
+    def is_usable(self) -> bool: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    async def nearest(self, tag: str, static_vectors: Float32Array, k: int) -> list[list[Neighbour]]: ...
+
+    async def add(self, entries: Sequence[tuple[str, Neighbour]], ttl_s: int) -> None: ...
+
+    async def remove(self, digest: bytes) -> None: ...
+
+    async def run_checks(self) -> None: ...
+
+
+class RedisIndex:
+    """KNN over the static vectors of one model. `run_checks` must be running for the index to exist and stay sound."""
 
     def __init__(
         self, link: RedisLink, index_id: str, dimensions: int, hnsw_from: int = 20_000, timeout_s: float = 0.05
@@ -72,21 +93,21 @@ class SemanticIndex:
         """`flat`, `hnsw`, or `none`."""
         return self._active or "none"
 
-    async def nearest(self, namespace_tag: str, probes: Float32Array, k: int = 8) -> list[list[Candidate]]:
-        """Up to k candidates for each of float32[n, dimensions] unit probes, nearest first, pipelined.
+    async def nearest(self, tag: str, static_vectors: Float32Array, k: int) -> list[list[Neighbour]]:
+        """Up to k neighbours of each of float32[n, dimensions] unit vectors, nearest first, pipelined.
 
         n is at most `MAX_TEXTS_AT_ONCE`.
-        Whatever goes wrong (time-out, no index, a damaged reply) is no candidates, never an exception.
+        Whatever goes wrong (time-out, no index, a damaged reply) gives no neighbours, never an exception.
         """
-        nothing: list[list[Candidate]] = [[] for _ in range(len(probes))]
-        if self._active is None or len(probes) > MAX_TEXTS_AT_ONCE:
+        nothing: list[list[Neighbour]] = [[] for _ in range(len(static_vectors))]
+        if self._active is None or len(static_vectors) > MAX_TEXTS_AT_ONCE:
             return nothing
-        blobs = [row.tobytes() for row in probes.astype("<f2")]
+        blobs = [row.tobytes() for row in static_vectors.astype("<f2")]
 
         async def search(redis: Redis) -> list[Any]:
             async with redis.pipeline(transaction=False) as commands:
                 for blob in blobs:
-                    commands.execute_command(*self._query(namespace_tag, blob, k))
+                    commands.execute_command(*self._query(tag, blob, k))
                 replies: list[Any] = await commands.execute(raise_on_error=False)
                 return replies
 
@@ -98,24 +119,23 @@ class SemanticIndex:
             self._active = None  # checked and rebuilt in the background; misses until then
         return [self._parse(reply) for reply in replies]
 
-    def queue_add(
-        self,
-        commands: Pipeline,
-        digest: bytes,
-        namespace_tag: str,
-        probe: Float32Array,
-        projected: Float32Array,
-        ttl_s: int,
-    ) -> None:
-        """Add one document to a pipeline, with the life of its exact entry."""
-        key = self._documents + digest.hex().encode()
-        fields: dict[Any, Any] = {
-            "ns": namespace_tag,
-            "v": probe.astype("<f2").tobytes(),
-            "e": projected.astype("<f2").tobytes(),
-        }
-        commands.hset(key, mapping=fields)
-        commands.expire(key, ttl_s)
+    async def add(self, entries: Sequence[tuple[str, Neighbour]], ttl_s: int) -> None:
+        """Put (tag, neighbour) pairs into the index, with the life of their exact entries. Raises RedisAway."""
+
+        async def write(redis: Redis) -> None:
+            async with redis.pipeline(transaction=False) as commands:
+                for tag, one in entries:
+                    key = self._documents + one.digest.hex().encode()
+                    fields: dict[Any, Any] = {
+                        "ns": tag,
+                        "v": one.static_vector.astype("<f2").tobytes(),
+                        "e": one.projected.astype("<f2").tobytes(),
+                    }
+                    commands.hset(key, mapping=fields)
+                    commands.expire(key, ttl_s)
+                await commands.execute()
+
+        await self._link.call(write, timeout_s=self._link.write_timeout_s)
 
     async def remove(self, digest: bytes) -> None:
         """Take a neighbour out. Raises RedisAway."""
@@ -159,37 +179,37 @@ class SemanticIndex:
         elif active == "hnsw" and flat is not None:
             await self._drop("flat")
 
-    def _query(self, namespace_tag: str, blob: bytes, k: int) -> tuple[object, ...]:
+    def _query(self, tag: str, blob: bytes, k: int) -> tuple[object, ...]:
         assert self._active is not None
         runtime = f" EF_RUNTIME {EF_RUNTIME}" if self._active == "hnsw" else ""
         query = f"(@ns:{{$ns}})=>[KNN {k} @v $v{runtime} AS d]"
-        parameters = ("PARAMS", 4, "ns", namespace_tag, "v", blob)
+        parameters = ("PARAMS", 4, "ns", tag, "v", blob)
         limits = ("SORTBY", "d", "LIMIT", 0, k, "DIALECT", 2, "TIMEOUT", max(1, int(1000 * self._timeout_s)))
         return "FT.SEARCH", self._names[self._active], query, *parameters, "RETURN", 2, "v", "e", *limits
 
-    def _parse(self, reply: Any) -> list[Candidate]:
-        """Candidates of one RESP2 reply: [total, key, [field, value, ...], key, nil, ...]."""
+    def _parse(self, reply: Any) -> list[Neighbour]:
+        """Neighbours of one RESP2 reply: [total, key, [field, value, ...], key, nil, ...]."""
         if not isinstance(reply, list):
             return []
         found = []
         for key, fields in zip(reply[1::2], reply[2::2], strict=False):
             if not isinstance(fields, list) or not key.startswith(self._documents):
                 continue
-            candidate = self._candidate(key, dict(zip(fields[::2], fields[1::2], strict=False)))
-            if candidate is not None:
-                found.append(candidate)
+            neighbour = self._neighbour(key, dict(zip(fields[::2], fields[1::2], strict=False)))
+            if neighbour is not None:
+                found.append(neighbour)
         return found
 
-    def _candidate(self, key: bytes, fields: dict[bytes, bytes]) -> Candidate | None:
+    def _neighbour(self, key: bytes, fields: dict[bytes, bytes]) -> Neighbour | None:
         try:
             digest = bytes.fromhex(key[len(self._documents) :].decode("ascii"))
-            probe, projected = (np.frombuffer(fields[name], dtype="<f2").astype(np.float32) for name in (b"v", b"e"))
+            static, projected = (np.frombuffer(fields[name], dtype="<f2").astype(np.float32) for name in (b"v", b"e"))
         except (KeyError, ValueError):
             return None
-        sizes = {len(probe), len(projected)}
-        if sizes != {self._dimensions} or not (np.isfinite(probe).all() and np.isfinite(projected).all()):
+        sizes = {len(static), len(projected)}
+        if sizes != {self._dimensions} or not (np.isfinite(static).all() and np.isfinite(projected).all()):
             return None
-        return Candidate(digest, probe, projected)
+        return Neighbour(digest, static, projected)
 
     def _is_sound(self, info: dict[str, Any]) -> bool:
         """Schema as ours, and failures not the rule: documents of another size fail silently."""

@@ -1,101 +1,78 @@
-"""A scope's state: what a change of promise keeps and what it starts anew, alone and through the shared state."""
+"""A scope's state: what a change of policy keeps and what it starts anew, alone and through the shared state."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cache.governor import GovernorSettings
 from cache.keys import Scope
-from cache.lookup import Lookup
-from cache.promise import Promise, SemanticMode
-from cache.reuse import ReuseSettings
-from cache.reuse_log import Saved
-from cache.reuse_state import NO_VERSION, ScopeState
-from cache.threshold import Choice, ThresholdSettings
-from cache.trend import FIRST_FIT
+from cache.semantic.alignment import FIRST_FIT
+from cache.semantic.certifier import CertifierSettings
+from cache.semantic.cost_gate import CostGateSettings
+from cache.semantic.exchange import Saved
+from cache.semantic.in_memory import InMemoryExchange
+from cache.semantic.lookup import Lookup
+from cache.semantic.partition import NO_VERSION, Partition
+from cache.semantic.policy import Policy, SemanticMode
+from cache.semantic.predictor import Choice
+from cache.semantic.sync import load, synchronise
+from cache.semantic.threshold import ThresholdSettings
 from tests.fake_time import Time
 
-KEYS = Scope(b"s" * 32, "fingerprint", "a", ("1-a", "1-b"))
-PROMISE = Promise(SemanticMode.ON)
+SCOPE = Scope(b"s" * 32, "fingerprint", "a", ("1-a", "1-b"))
+POLICY = Policy(SemanticMode.ON)
 DIMENSIONS = 4
 
 
-class Log:
-    """A ReuseLog in memory, of which `writer` holds the lease."""
+class Log(InMemoryExchange):
+    """An exchange that several gateways share; the first to synchronise is the writer."""
 
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.saved: Saved | None = None
-        self.trend = b""
-        self.gateways = 1
-        self.writer: object = None
-
-    def of(self, gateway: object) -> "Log":
-        self.writer = self.writer or gateway
-        self.asker = gateway
+    def as_gateway(self, gateway: object) -> "Log":
+        """What follows is asked by this gateway."""
+        self.caller = gateway
         return self
 
-    async def append(self, tag: str, events: Sequence[dict[str, Any]]) -> str:
-        self.events += [json.loads(json.dumps(event)) for event in events]
-        return f"{len(self.events)}-0"
-
-    async def load(self, tag: str) -> Saved | None:
-        return self.saved
-
-    async def take_lease(self, tag: str) -> tuple[bool, int]:
-        return self.asker is self.writer, self.gateways
-
-    async def events_after(self, tag: str, last_event: str) -> list[tuple[str, dict[str, Any]]]:
-        start = int(last_event.split("-", maxsplit=1)[0])
-        return [(f"{start + n + 1}-0", event) for n, event in enumerate(self.events[start:])]
-
-    async def load_trend(self, tag: str) -> bytes:
-        return self.trend
-
-    async def save(self, tag: str, saved: Saved, trend: bytes = b"") -> bool:
-        self.saved = Saved(saved.last_event, json.loads(json.dumps(saved.state)))
-        self.trend = trend or self.trend
-        return True
+    @property
+    def state(self) -> dict[str, Any]:
+        """The one stored state."""
+        return self.saved[SCOPE.tag].state
 
 
-def state_of(promise: Promise = PROMISE) -> ScopeState:
-    return ScopeState(KEYS, promise, GovernorSettings(), "probe", DIMENSIONS)
+def state_of(policy: Policy = POLICY) -> Partition:
+    return Partition(SCOPE, policy, CostGateSettings(), "probe", DIMENSIONS)
 
 
-def with_fidelity(fidelity: float) -> Promise:
-    return Promise(SemanticMode.ON, ReuseSettings(fidelity), ThresholdSettings(fidelity=fidelity))
+def with_fidelity(fidelity: float) -> Policy:
+    return Policy(SemanticMode.ON, CertifierSettings(fidelity), ThresholdSettings(fidelity=fidelity))
 
 
-def with_bounds(threshold: float, floor: float, ceiling: float) -> Promise:
-    return replace(PROMISE, threshold=ThresholdSettings(threshold, floor, ceiling))
+def with_bounds(threshold: float, floor: float, ceiling: float) -> Policy:
+    return replace(POLICY, threshold=ThresholdSettings(threshold, floor, ceiling))
 
 
 def label(
-    state: ScopeState, pair: int, z: float = 0.98, true: float = 0.99, hit: bool = False, probability: float = 1.0
+    state: Partition, pair: int, z: float = 0.98, true: float = 0.99, hit: bool = False, probability: float = 1.0
 ) -> None:
     """Record one comparison as the tier does."""
     choice = Choice(0, z, z, 0.0, z)
     lookup = Lookup(
-        np.zeros(2, np.float32), state.promise, b"n", choice, 0.92, state.version, probability, is_checked=hit
+        np.zeros(2, np.float32), state.policy, b"n", choice, 0.92, state.version, probability, is_checked=hit
     )
-    state.add_label(pair, lookup, true, hit, true < state.promise.fidelity)
+    state.record_label(pair, lookup, true, hit)
 
 
-async def sync(log: Log, *states: ScopeState) -> None:
+async def sync(log: Log, *states: Partition) -> None:
     for state in states:
-        await state.sync(log.of(state))  # type: ignore[arg-type]
+        await synchronise(state, log.as_gateway(state))
 
 
-async def proven(log: Log, state: ScopeState) -> None:
+async def proven(log: Log, state: Partition) -> None:
     await sync(log, state)
     for pair in range(200):
         label(state, pair)
     await sync(log, state)
-    assert state.reuse.phase == "serving"
+    assert state.certifier.phase == "serving"
 
 
 async def test_another_fidelity_starts_certification_anew() -> None:
@@ -103,44 +80,44 @@ async def test_another_fidelity_starts_certification_anew() -> None:
     log, state = Log(), state_of()
     await proven(log, state)
     state.adopt(with_fidelity(0.95))
-    assert state.reuse.tau is None
+    assert state.certifier.tau is None
     await sync(log, state)
-    assert state.reuse.tau is None
+    assert state.certifier.tau is None
     label(state, 1000)
     await sync(log, state)
-    assert state.reuse.certificate.tests[-1].labels == 1
-    state.adopt(PROMISE)
+    assert state.certifier.certificate.tests[-1].labels == 1
+    state.adopt(POLICY)
     await sync(log, state)
-    assert state.reuse.phase == "testing"
-    assert state.reuse.certificate.tests[-1].labels == 0
+    assert state.certifier.phase == "testing"
+    assert state.certifier.certificate.tests[-1].labels == 0
 
 
 async def test_another_gateway_follows() -> None:
-    """A reader under the new promise takes nothing of the old state; once the writer has it too, they agree."""
+    """A reader under the new policy takes nothing of the old state; once the writer has it too, they agree."""
     log, writer, reader = Log(), state_of(), state_of()
     await proven(log, writer)
     await sync(log, reader)
-    assert reader.reuse.phase == "serving"
+    assert reader.certifier.phase == "serving"
     reader.adopt(with_fidelity(0.95))
     await sync(log, reader)
-    assert reader.reuse.tau is None
+    assert reader.certifier.tau is None
     writer.adopt(with_fidelity(0.95))
     label(reader, 5000)
     await sync(log, reader, writer, reader)
-    assert reader.reuse.to_state() == writer.reuse.to_state()
-    assert reader.reuse.certificate.tests[-1].labels == 1
+    assert reader.certifier.to_state() == writer.certifier.to_state()
+    assert reader.certifier.certificate.tests[-1].labels == 1
 
 
 async def test_labels_decided_under_an_old_promise_certify_nothing() -> None:
     """A look-up of before the change teaches the label table, and not the new certificate; nor does it pause."""
     log, state = Log(), state_of()
     choice = Choice(0, 0.98, 0.98, 0.0, 0.98)
-    lookup = Lookup(np.zeros(2, np.float32), PROMISE, b"n", choice, 0.92)
+    lookup = Lookup(np.zeros(2, np.float32), POLICY, b"n", choice, 0.92)
     state.adopt(with_fidelity(0.95))
-    state.add_label(1, lookup, 0.5, True, True)
+    state.record_label(1, lookup, 0.5, True)
     assert not state.is_paused
     await sync(log, state)
-    assert state.reuse.certificate.tests[-1].labels == 0
+    assert state.certifier.certificate.tests[-1].labels == 0
     assert state.served["checked"] == 0
     assert state.table.labels == 1
 
@@ -152,8 +129,8 @@ async def test_the_label_table_outlives_a_change_of_promise() -> None:
     state.adopt(with_fidelity(0.95))
     await sync(log, state)
     assert state.table.labels == 200
-    other = ScopeState(KEYS, PROMISE, GovernorSettings(), "other-probe", DIMENSIONS)
-    await other.load(log)  # type: ignore[arg-type]
+    other = Partition(SCOPE, POLICY, CostGateSettings(), "other-probe", DIMENSIONS)
+    await load(other, log)
     assert other.table.labels == 0
 
 
@@ -162,7 +139,7 @@ async def test_weights_stand_for_lookups() -> None:
     log, state = Log(), state_of()
     label(state, 1, hit=True, probability=0.1)
     label(state, 2, z=0.85, true=0.85, probability=0.1)
-    state.count_empty(9)
+    state.record_empty(9)
     await sync(log, state)
     assert state.table.what_if(0.95, 0.92).reused == pytest.approx(10 / 20)
 
@@ -174,15 +151,15 @@ async def test_bounds_move_tau_and_keep_the_rest() -> None:
     state.adopt(with_bounds(0.92, 0.90, 0.92))
     label(state, 999)
     await sync(log, state)
-    assert state.reuse.phase == "serving"
+    assert state.certifier.phase == "serving"
     state.threshold.tau = 0.915
-    log.saved = Saved(log.saved.last_event, state._to_state()) if log.saved else None
+    log.saved[SCOPE.tag] = Saved(log.saved[SCOPE.tag].last_event, state.to_state())
     state.adopt(with_bounds(0.92, 0.92, 0.95))
     assert (state.threshold.tau, state.threshold.reason) == (0.92, "moved into its bounds")
     reader = state_of(with_bounds(0.92, 0.92, 0.95))
-    await reader.load(log)  # type: ignore[arg-type]
+    await load(reader, log)
     assert reader.threshold.tau == 0.92
-    assert reader.reuse.phase == "serving"
+    assert reader.certifier.phase == "serving"
 
 
 async def test_another_similarity_threshold_is_where_tau_starts() -> None:
@@ -193,12 +170,12 @@ async def test_another_similarity_threshold_is_where_tau_starts() -> None:
     state.adopt(moved)
     assert (state.threshold.tau, state.threshold.reason) == (0.95, "similarity_threshold was set")
     reader = state_of(moved)
-    await reader.load(log)  # type: ignore[arg-type]
+    await load(reader, log)
     assert reader.threshold.tau == 0.95
     label(state, 999)
     await sync(log, state)
     again = state_of(moved)
-    await again.load(log)  # type: ignore[arg-type]
+    await load(again, log)
     assert again.threshold.reason == "similarity_threshold was set"
 
 
@@ -219,49 +196,47 @@ async def test_another_similarity_threshold_is_where_tau_starts() -> None:
 async def test_damaged_events_are_skipped(event: dict[str, Any]) -> None:
     """Nothing in the stream stops the writer or moves what it holds."""
     log, state = Log(), state_of()
-    before = state._to_state()
-    log.events.append({"i": PROMISE.identity("probe")} | event)
+    before = state.to_state()
+    log.events[SCOPE.tag].append({"i": POLICY.identity("probe")} | event)
     await sync(log, state)
-    assert state._to_state() == before
+    assert state.to_state() == before
 
 
 async def test_a_damaged_table_is_an_empty_one() -> None:
     """The certificate beside it is kept."""
     log, state = Log(), state_of()
     await proven(log, state)
-    assert log.saved is not None
-    log.saved.state["table"] = {"cells": "x"}
+    log.state["table"] = {"cells": "x"}
     reader = state_of()
-    await reader.load(log)  # type: ignore[arg-type]
+    await load(reader, log)
     assert reader.table.labels == 0
-    assert reader.reuse.phase == "serving"
+    assert reader.certifier.phase == "serving"
 
 
 async def test_a_state_of_endless_numbers_is_not_gone_by() -> None:
     """Nothing is served from it, and the writer goes on."""
     log, state = Log(), state_of()
     await proven(log, state)
-    assert log.saved is not None
-    log.saved.state["reuse"]["certificate"]["tests"][0][-1] = "inf"
-    log.saved.state["served"]["hits"] = float("inf")
+    log.state["certifier"]["certificate"]["tests"][0][-1] = "inf"
+    log.state["served"]["hits"] = float("inf")
     reader = state_of()
-    await reader.load(log)  # type: ignore[arg-type]
-    assert reader.reuse.phase == "testing"
+    await load(reader, log)
+    assert reader.certifier.phase == "testing"
 
 
 async def test_while_redis_takes_no_events_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit is dropped, but for a violation that was served."""
-    monkeypatch.setattr("cache.reuse_state.MAX_EVENTS_WAITING", 10)
-    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    monkeypatch.setattr("cache.semantic.events.MAX_EVENTS_WAITING", 10)
+    log, state = Log(), state_of(replace(POLICY, mode=SemanticMode.AUTO))
     for pair in range(20):
-        state.count_hits(1)
-        state.count_empty(1)
+        state.record_hits(1)
+        state.record_empty(1)
         label(state, pair)
         label(state, 100 + pair, hit=True)
     label(state, 200, true=0.5, hit=True)
     assert state.is_paused
     await sync(log, state)
-    assert len(log.events) == 11
+    assert len(log.events[SCOPE.tag]) == 11
     assert not state.is_paused
 
 
@@ -273,7 +248,7 @@ async def test_an_old_state_is_taken_anew_before_it_serves(monkeypatch: pytest.M
     await proven(log, state)
     assert not state.is_stale
     assert state.version == 0
-    monkeypatch.setattr("cache.reuse_state.STALE_AFTER_S", -1.0)
+    monkeypatch.setattr("cache.semantic.partition.STALE_AFTER_S", -1.0)
     assert state.is_stale
 
 
@@ -282,21 +257,21 @@ async def test_labels_of_another_map_certify_nothing() -> None:
     log, writer, reader = Log(), state_of(), state_of()
     teach(writer)
     await sync(log, writer)
-    log.trend = b"gone"
+    log.alignments[SCOPE.tag] = b"gone"
     await sync(log, reader)
-    assert not reader.has_its_trend
+    assert not reader.has_its_alignment
     for pair in range(5):
         label(reader, pair)
     await sync(log, reader, writer)
-    assert writer.reuse.certificate.tests[-1].labels == 0
+    assert writer.certifier.certificate.tests[-1].labels == 0
     assert writer.table.labels == 5
 
 
-def teach(state: ScopeState, texts: int = FIRST_FIT, seed: int = 0) -> None:
+def teach(state: Partition, texts: int = FIRST_FIT, seed: int = 0) -> None:
     """Give a scope texts it has computed."""
     probes = np.random.default_rng(seed).normal(size=(texts, DIMENSIONS)).astype(np.float32)
     probes /= np.linalg.norm(probes, axis=1, keepdims=True)
-    state.learner.add(probes, probes[:, ::-1])
+    state.sums.add(probes, probes[:, ::-1])
 
 
 async def test_the_writer_fits_the_map_and_all_go_by_it() -> None:
@@ -305,14 +280,14 @@ async def test_the_writer_fits_the_map_and_all_go_by_it() -> None:
     teach(writer)
     teach(reader, seed=1)
     await sync(log, writer, reader)
-    assert writer.trend is not None
-    assert reader.trend is not None
-    assert np.array_equal(writer.trend.matrix, reader.trend.matrix)
-    assert reader.has_its_trend
+    assert writer.alignment is not None
+    assert reader.alignment is not None
+    assert np.array_equal(writer.alignment.matrix, reader.alignment.matrix)
+    assert reader.has_its_alignment
     restarted = state_of()
-    await restarted.load(log)  # type: ignore[arg-type]
-    assert restarted.trend is not None
-    assert (restarted.trend.id, restarted.learner.texts) == (writer.trend.id, FIRST_FIT)
+    await load(restarted, log)
+    assert restarted.alignment is not None
+    assert (restarted.alignment.id, restarted.sums.texts) == (writer.alignment.id, FIRST_FIT)
 
 
 async def test_a_state_whose_map_is_gone_serves_nothing_and_starts_anew() -> None:
@@ -320,19 +295,19 @@ async def test_a_state_whose_map_is_gone_serves_nothing_and_starts_anew() -> Non
     log, writer = Log(), state_of()
     teach(writer)
     await proven(log, writer)
-    log.trend = b"damaged"
+    log.alignments[SCOPE.tag] = b"damaged"
     reader = state_of()
     await sync(log, reader)
-    assert reader.reuse.phase == "serving"
-    assert not reader.has_its_trend
-    log.writer = reader
+    assert reader.certifier.phase == "serving"
+    assert not reader.has_its_alignment
+    log.writers[SCOPE.tag] = reader
     label(reader, 5000)
     await sync(log, reader)
-    assert reader.has_its_trend
-    assert reader.reuse.phase == "testing"
-    assert reader.reuse.version == 1
+    assert reader.has_its_alignment
+    assert reader.certifier.phase == "testing"
+    assert reader.certifier.version == 1
     await sync(log, writer)
-    assert writer.reuse.tau is None
+    assert writer.certifier.tau is None
 
 
 async def test_a_change_of_promise_keeps_the_map() -> None:
@@ -342,8 +317,8 @@ async def test_a_change_of_promise_keeps_the_map() -> None:
     await sync(log, state)
     state.adopt(with_fidelity(0.95))
     await sync(log, state)
-    assert state.trend is not None
-    assert state.has_its_trend
+    assert state.alignment is not None
+    assert state.has_its_alignment
 
 
 async def test_another_mode_means_another_score() -> None:
@@ -351,26 +326,26 @@ async def test_another_mode_means_another_score() -> None:
     log, state = Log(), state_of()
     teach(state)
     await proven(log, state)
-    auto = replace(PROMISE, mode=SemanticMode.AUTO)
+    auto = replace(POLICY, mode=SemanticMode.AUTO)
     for one in (state, reader := state_of(auto)):
         one.adopt(auto)
-        await one.load(log)  # type: ignore[arg-type]
-        assert one.reuse.tau is None
+        await load(one, log)
+        assert one.certifier.tau is None
         assert one.table.labels == 0
-    assert reader.trend is not None
-    assert reader.has_its_trend
+    assert reader.alignment is not None
+    assert reader.has_its_alignment
 
 
-def hit(state: ScopeState, ticket: int, probability: float = 1.0, is_checked: bool = True) -> Lookup:
+def hit(state: Partition, ticket: int, probability: float = 1.0, is_checked: bool = True) -> Lookup:
     """A look-up whose candidate clears the level in force."""
     choice = Choice(0, 0.99, 0.99, 0.0, 0.99)
     return Lookup(
         np.zeros(2, np.float32),
-        state.promise,
+        state.policy,
         b"n",
         choice,
         0.92,
-        state.reuse.version,
+        state.certifier.version,
         probability,
         is_checked=is_checked,
         ticket=ticket,
@@ -379,22 +354,22 @@ def hit(state: ScopeState, ticket: int, probability: float = 1.0, is_checked: bo
 
 async def test_no_more_hits_are_on_their_way_than_the_purse_could_pay_for() -> None:
     """However many texts are decided at once; a label that comes makes room for the next."""
-    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    log, state = Log(), state_of(replace(POLICY, mode=SemanticMode.AUTO))
     await proven(log, state)
-    assert state.reuse.budget is not None
-    assert state.reuse.budget.balance == pytest.approx(2.0)
+    assert state.certifier.budget is not None
+    assert state.certifier.budget.balance == pytest.approx(2.0)
     hits = [hit(state, ticket) for ticket in range(64)]
     admitted = [one for one in hits if state.admits(one)]
     assert len(admitted) == 2
-    state.on_the_way.arrived(admitted[0].ticket)
+    state.pending.settle(admitted[0].ticket)
     assert [state.admits(hit(state, ticket)) for ticket in (100, 101)] == [True, False]
-    rare = hit(state_of(replace(PROMISE, mode=SemanticMode.AUTO)), 200)
-    assert not state_of(replace(PROMISE, mode=SemanticMode.AUTO)).admits(rare)  # nothing is proven there
+    rare = hit(state_of(replace(POLICY, mode=SemanticMode.AUTO)), 200)
+    assert not state_of(replace(POLICY, mode=SemanticMode.AUTO)).admits(rare)  # nothing is proven there
 
 
 async def test_a_dear_check_is_always_admitted_alone() -> None:
     """One hit may be on its way even where its check stands for more than the purse holds; unchecked ones too."""
-    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    log, state = Log(), state_of(replace(POLICY, mode=SemanticMode.AUTO))
     await proven(log, state)
     assert state.admits(hit(state, 1, probability=0.1, is_checked=False))
     assert state.admits(hit(state, 2, probability=0.1))
@@ -403,33 +378,33 @@ async def test_a_dear_check_is_always_admitted_alone() -> None:
 
 async def test_a_label_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A check may be dropped; its place is free again after a while."""
-    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    log, state = Log(), state_of(replace(POLICY, mode=SemanticMode.AUTO))
     await proven(log, state)
     assert [state.admits(hit(state, ticket)) for ticket in range(3)] == [True, True, False]
-    monkeypatch.setattr("cache.on_the_way.LOST_AFTER_S", -1.0)
+    monkeypatch.setattr("cache.semantic.verification.EXPIRES_AFTER_S", -1.0)
     assert state.admits(hit(state, 4))
 
 
 async def test_a_check_that_waits_for_the_engine_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the engine is away, no more hits are served unchecked than the purse could pay for."""
-    log, state, time = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO)), Time()
+    log, state, time = Log(), state_of(replace(POLICY, mode=SemanticMode.AUTO)), Time()
     await proven(log, state)
-    monkeypatch.setattr("cache.reuse_state.time.monotonic", time.clock)
+    monkeypatch.setattr("cache.semantic.partition.time.monotonic", time.clock)
     waiting = [one for one in (hit(state, ticket) for ticket in range(3)) if state.admits(one)]
     for _ in range(100):
         time.now += 60
         for one in waiting:
-            state.on_the_way.still_waits(one.ticket)
+            state.pending.keep(one.ticket)
         assert not state.admits(hit(state, 10))
-    state.on_the_way.arrived(waiting[0].ticket)
+    state.pending.settle(waiting[0].ticket)
     assert state.admits(hit(state, 11))
-    state.on_the_way.still_waits(waiting[0].ticket)
+    state.pending.keep(waiting[0].ticket)
     assert not state.admits(hit(state, 12))
 
 
 async def test_the_pause_ends_under_steady_load() -> None:
     """More labels a moment than one message holds: all are sent, and the pause ends once the violation is counted."""
-    log, state = Log(), state_of(replace(PROMISE, mode=SemanticMode.AUTO))
+    log, state = Log(), state_of(replace(POLICY, mode=SemanticMode.AUTO))
     await proven(log, state)
     for pair in range(1000, 2000):
         label(state, pair)
@@ -439,21 +414,21 @@ async def test_the_pause_ends_under_steady_load() -> None:
         label(state, pair)
     await sync(log, state)
     assert not state.is_paused
-    assert state.served_summary()["violations"] == 1
-    assert len(log.events) == 200 + 2001
+    assert state.served["violations"] == 1
+    assert len(log.events[SCOPE.tag]) == 200 + 2001
 
 
 async def test_gateways_share_the_purse() -> None:
     """Each has its part of it; where the part would not pay for one check, the writer alone serves."""
-    log, promise = Log(), replace(PROMISE, mode=SemanticMode.AUTO)
-    writer, reader = state_of(promise), state_of(promise)
+    log, policy = Log(), replace(POLICY, mode=SemanticMode.AUTO)
+    writer, reader = state_of(policy), state_of(policy)
     await proven(log, writer)
     assert not reader.admits(hit(reader, 1))  # it does not know of the others yet
     log.gateways = 2
     await sync(log, writer, reader)
     for one in (writer, reader):
         assert [one.admits(hit(one, ticket)) for ticket in (10, 11)] == [True, False]
-        one.on_the_way.arrived(hit(one, 10).ticket)
+        one.pending.settle(hit(one, 10).ticket)
     log.gateways = 3
     await sync(log, writer, reader)
     assert not reader.admits(hit(reader, 20))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cache.kriging import Kernel, predict
-from cache.trend import FIRST_FIT, MEMORY, TrendLearner
+from cache.semantic.alignment import FIRST_FIT, MEMORY, AlignmentSums
+from cache.semantic.predictor import Kernel, predict
 
 DIMENSIONS = 8
 
@@ -13,12 +13,12 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def taught(texts: int, seed: int = 0) -> tuple[TrendLearner, np.ndarray]:
+def taught(texts: int, seed: int = 0) -> tuple[AlignmentSums, np.ndarray]:
     """A learner that has seen texts whose engine vectors are a fixed turn of their probes, and that turn."""
     draw = np.random.default_rng(seed)
     turn = np.linalg.qr(np.eye(DIMENSIONS) + 0.3 * draw.normal(size=(DIMENSIONS, DIMENSIONS)))[0].astype(np.float32)
     probes = unit(draw.normal(size=(texts, DIMENSIONS)))
-    learner = TrendLearner(DIMENSIONS)
+    learner = AlignmentSums(DIMENSIONS)
     learner.add(probes, probes @ turn)
     return learner, turn
 
@@ -74,10 +74,10 @@ def test_old_traffic_is_forgotten() -> None:
 def test_another_gateway_resumes_where_one_stopped() -> None:
     """From the stored bytes come the same map to the bit, the same id, and sums that go on."""
     learner, turn = taught(400)
-    trend, content = learner.fit()
-    again, resumed = TrendLearner.resume(content, DIMENSIONS)
-    assert np.array_equal(again.matrix, trend.matrix)
-    assert (again.id, again.texts, resumed.texts) == (trend.id, 400, 400)
+    alignment, content = learner.fit()
+    again, resumed = AlignmentSums.resume(content, DIMENSIONS)
+    assert np.array_equal(again.matrix, alignment.matrix)
+    assert (again.id, again.texts, resumed.texts) == (alignment.id, 400, 400)
     probes = unit(np.random.default_rng(3).normal(size=(300, DIMENSIONS)))
     for one in (learner, resumed):
         one.add(probes, probes @ turn)
@@ -88,27 +88,27 @@ def test_another_gateway_resumes_where_one_stopped() -> None:
 def test_a_damaged_map_is_refused(damage) -> None:  # type: ignore[no-untyped-def]
     """Cut, empty or changed bytes are a ValueError, never a map."""
     _, content = taught(400)[0].fit()
-    with pytest.raises(ValueError, match="map"):
-        TrendLearner.resume(damage(content), DIMENSIONS)
+    with pytest.raises(ValueError, match="alignment matrix"):
+        AlignmentSums.resume(damage(content), DIMENSIONS)
 
 
 def test_a_map_of_another_probe_is_refused() -> None:
     """The dimensions must fit."""
-    with pytest.raises(ValueError, match="this probe"):
-        TrendLearner.resume(taught(400)[0].fit()[1], DIMENSIONS + 1)
+    with pytest.raises(ValueError, match="this static embedding"):
+        AlignmentSums.resume(taught(400)[0].fit()[1], DIMENSIONS + 1)
 
 
 def test_the_map_says_what_neighbours_leave_open() -> None:
     """A text far from its neighbours is predicted by the map, one on top of a neighbour by the neighbour."""
     learner, turn = taught(2000)
-    trend, _ = learner.fit()
+    alignment, _ = learner.fit()
     probes = unit(np.random.default_rng(9).normal(size=(5, DIMENSIONS)))
     text, others = probes[0], probes[1:]
     wanted = (others @ turn) @ (text @ turn)
     plain = predict(Kernel(), text, others, others @ turn)
-    mapped = predict(Kernel(), text, others, others @ turn, trend.matrix)
+    mapped = predict(Kernel(), text, others, others @ turn, alignment.matrix)
     assert np.abs(mapped.similarity - wanted).max() < np.abs(plain.similarity - wanted).max() / 5
-    on_top = predict(Kernel(noise=1e-4), others[0], others, others @ turn, trend.matrix)
+    on_top = predict(Kernel(noise=1e-4), others[0], others, others @ turn, alignment.matrix)
     assert on_top.similarity[0] > 0.999
 
 

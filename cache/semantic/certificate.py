@@ -1,4 +1,4 @@
-"""Proof that reuse stays within its bound: a betting test, valid at whatever moment one looks. Pure; no I/O.
+"""Proof that reuse stays within its bound: a betting test, valid at whatever moment one looks.
 
 The claim at a level tau: of the requests with z >= tau, at most the share `alpha` would be served a vector below
 the fidelity. A test starts with capital 1 and bets on every label of such a request:
@@ -8,12 +8,12 @@ the fidelity. A test starts with capital 1 and bets on every label of such a req
 If the claim is false the capital is a supermartingale, so that it ever reaches 1 / beta has a probability of at most
 beta (Ville's inequality; Waudby-Smith and Ramdas, 2023, "Estimating means of bounded random variables by betting",
 section 4). Several bets run side by side with a share of the capital each; c = (alpha - p) / (alpha (1 - alpha)) is
-the best one if the true share is p. A clean label multiplies the boldest bet by up to 1 / (1 - alpha), so a lone
+the best one if the true share is p. A clean label multiplies the largest bet by up to 1 / (1 - alpha), so a lone
 level needs 76 clean labels at alpha 5 % and 388 at 1 %; `clean_labels_needed` counts them. The guesses sit
 where levels that prove themselves were seen to lie, a fifth to a half of alpha.
 
-Levels, strict (high) to loose (low), are fixed before the first label and share beta evenly; a level that is proven
-hands its part on to the next looser one (the fallback procedure: Wiens, 2003; valid whatever the dependence, at any
+Levels, strict (high) to loose (low), are fixed before the first label and share beta evenly; the part of a proven
+level passes to the next looser one (the fallback procedure: Wiens, 2003; valid whatever the dependence, at any
 stopping time because the capitals are). A strictly fixed sequence would be stuck at its strictest level, which few
 requests clear: on re-indexed documentation it proved nothing where this one did. tau is the loosest proven level.
 
@@ -89,13 +89,13 @@ class Certificate:
     def loosest_proven(self) -> int | None:
         """Place of the loosest proven level; None while nothing is proven."""
         share = self.beta / len(self.levels)
-        handed_on, found = 0.0, None
+        passed_on, found = 0.0, None
         for place, test in enumerate(self.tests):
-            beta = share + handed_on
+            beta = share + passed_on
             if test.is_proven(beta):
-                handed_on, found = beta, place
+                passed_on, found = beta, place
             else:
-                handed_on = 0.0
+                passed_on = 0.0
         return found
 
     @property

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cache.label_table import BINS, HALVED_AT, LabelTable, bin_of, lower_edge, reading
+from cache.semantic.calibration import BINS, HALVED_AT, LabelTable, bin_of, lower_edge, reading
 
 
 def table_of(*labels: tuple[float, float, float], empty: int = 0) -> LabelTable:

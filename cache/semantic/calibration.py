@@ -1,11 +1,11 @@
-"""What the labels of a scope say: weights over z by true similarity, and what any tau and fidelity would have meant.
+"""The label table of a namespace and its curve: what any tau and fidelity would have meant.
 
     reused(tau)                = weight of labels with z >= tau / weight of all look-ups
     violations(tau, fidelity)  = weight with z >= tau and true similarity < fidelity / weight with z >= tau
 
 A miss is always labelled and weighs 1; a hit is labelled with a probability and weighs 1 / probability, so that the
 weights stand for look-ups. Look-ups that found nothing to serve count in the first formula only. When the total
-passes `HALVED_AT` everything is halved, so the table follows the traffic. Pure; no I/O, no clock.
+passes `HALVED_AT` everything is halved, so the table follows the traffic.
 """
 
 import math

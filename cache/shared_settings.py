@@ -27,7 +27,7 @@ LOAD: Final = STORED + "return stored"
 REPLACE: Final = STORED + "if stored ~= ARGV[2] then return 0 end redis.call('SET', KEYS[1], ARGV[3]) return 1"
 
 
-class LiveRecord:
+class SharedSettings:
     """The document as bytes; empty where there is none."""
 
     def __init__(self, link: RedisLink) -> None:

@@ -1,22 +1,22 @@
-"""How many violations a namespace may still serve, and how closely its hits are checked. Pure; no I/O.
+"""The error budget: how many violations a namespace may still serve, and how closely its hits are checked.
 
 A purse: every hit pays in `alpha`, every violation that a check finds takes out 1 / (the probability it was checked
-with), which is what it stands for on average. An empty purse trips the breaker. The purse holds no more than
+with), which is what it stands for on average. An empty purse openings the breaker. The purse holds no more than
 
     limit = min(max_balance, start_balance + growth * alpha * hits)
 
-so a long clean past cannot be saved up and spent at once, and hits are checked with the probability
+so a long clean past cannot be saved up and spent at once; hits are checked with the probability
 
     pi = min(1, max(floor, caution / balance))
 
 chosen before anything is known of the hit, and never on load. A check costs engine time, not the client's.
 
-A namespace that has tripped before gets a smaller purse: start_balance / (1 + trips), so that somebody who earns a
-certificate again and again only to spend it serves fewer violations each time (`BudgetSettings.after`).
+A namespace whose breaker has opened before starts lower, at start_balance / (1 + openings), so that a tenant that
+earns a certificate again and again only to spend it is served fewer violations each time (`after`).
 
-Bound. What the checks take out is an unbiased count of the violations served, so at the trip the expected violations
-since the purse held B are at most (B + 1 / pi) / (1 - alpha / q) when each hit violates with probability q.
-`violations_before_trip` computes the quantile of their number exactly, to the grid.
+Bound. What the checks take out is an unbiased count of the violations served, so at the opening the expected
+violations since the balance was B are at most (B + 1 / pi) / (1 - alpha / q) when each hit violates with probability q.
+`violations_before_opening` computes the quantile of their number exactly, to the grid.
 """
 
 import math
@@ -27,7 +27,7 @@ GRID = 0.05  # balances are rounded up to it when the bound is computed
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetSettings:
+class ErrorBudgetSettings:
     """`verify_floor`: the least share of hits checked. The rest is explained at the top."""
 
     alpha: float = 0.05
@@ -37,12 +37,12 @@ class BudgetSettings:
     caution: float = 3.0
     verify_floor: float = 0.075
 
-    def after(self, trips: int) -> "BudgetSettings":
-        """The purse of a namespace that has tripped so often."""
-        return replace(self, start_balance=self.start_balance / (1 + trips))
+    def after(self, openings: int) -> "ErrorBudgetSettings":
+        """The settings of a namespace whose breaker has opened so often."""
+        return replace(self, start_balance=self.start_balance / (1 + openings))
 
     def limit(self, hits: int) -> float:
-        """The most the purse may hold after so many hits."""
+        """The largest balance after so many hits."""
         return min(self.max_balance, self.start_balance + self.growth * self.alpha * hits)
 
     def verify_probability(self, balance: float) -> float:
@@ -51,18 +51,18 @@ class BudgetSettings:
 
 
 @dataclass(slots=True)
-class ViolationBudget:
-    """The purse of one namespace under one certificate."""
+class ErrorBudget:
+    """The balance of one namespace under one certificate."""
 
-    settings: BudgetSettings
+    settings: ErrorBudgetSettings
     balance: float
     hits: int = 0
     verified: int = 0
     violations: int = 0
 
     @classmethod
-    def start(cls, settings: BudgetSettings) -> "ViolationBudget":
-        """A fresh purse."""
+    def start(cls, settings: ErrorBudgetSettings) -> "ErrorBudget":
+        """A fresh budget."""
         return cls(settings, settings.start_balance)
 
     @property
@@ -72,7 +72,7 @@ class ViolationBudget:
 
     @property
     def is_spent(self) -> bool:
-        """Whether the breaker trips."""
+        """Whether the breaker openings."""
         return self.balance <= 0
 
     def add_hit(self) -> None:
@@ -92,26 +92,28 @@ class ViolationBudget:
         return [self.balance, self.hits, self.verified, self.violations]
 
     @classmethod
-    def from_state(cls, settings: BudgetSettings, state: list[Any]) -> "ViolationBudget":
-        """The purse that `to_state` wrote. Raises ValueError or TypeError on anything else."""
+    def from_state(cls, settings: ErrorBudgetSettings, state: list[Any]) -> "ErrorBudget":
+        """The budget that `to_state` wrote. Raises ValueError or TypeError on anything else."""
         balance, hits, verified, violations = state
         return cls(settings, float(balance), int(hits), int(verified), int(violations))
 
 
-def violations_before_trip(settings: BudgetSettings, balance: float, share: float = 1.0, delta: float = 0.05) -> int:
-    """How many violations are served before the trip, not exceeded with probability 1 - delta.
+def violations_before_opening(
+    settings: ErrorBudgetSettings, balance: float, share: float = 1.0, delta: float = 0.05
+) -> int:
+    """How many violations are served before the breaker opens, not exceeded with probability 1 - delta.
 
-    From the moment every hit violates with probability `share` (above alpha), the purse holding `balance`.
-    Propagates the distribution of the balance hit by hit over a grid, rounded up, the purse's limit at its widest.
-    Raises ValueError when `share` is not above alpha: such a purse may never be spent.
+    From the moment every hit violates with probability `share` (above alpha), the budget at `balance`.
+    Propagates the distribution of the balance hit by hit over a grid, rounded up, its limit at the widest.
+    Raises ValueError when `share` is not above alpha: such a budget may never be spent.
     """
     if not settings.alpha < share <= 1:
         raise ValueError("the bound exists for shares of violations above alpha")
     cells = math.ceil(settings.max_balance / GRID)
     mass = [0.0] * (cells + 1)
     mass[min(cells, math.ceil(balance / GRID))] = 1.0
-    tripped, hits = 0.0, 0
-    while 1 - tripped > delta:
+    opened, hits = 0.0, 0
+    while 1 - opened > delta:
         hits += 1
         after = [0.0] * (cells + 1)
         for cell in range(1, cells + 1):
@@ -124,7 +126,7 @@ def violations_before_trip(settings: BudgetSettings, balance: float, share: floa
             found = share * checked
             after[min(cells, math.ceil(round(paid / GRID, 6)))] += mass[cell] * (1 - found)
             if left <= 0:
-                tripped += mass[cell] * found
+                opened += mass[cell] * found
             else:
                 after[left] += mass[cell] * found
         mass = after

@@ -1,19 +1,19 @@
-"""What reuse promises in each namespace, now: settings, and over them what an operator has changed while running.
+"""What reuse policies in each namespace, now: settings, and over them what an operator has changed while running.
 
 For each value the most specific source wins:
 
     a namespace's live value > its configured one > the live value for all > the global setting
 
-Live values and the last changes are one document in Redis (`cache.live_record`), which every worker of every gateway
+Live values and the last changes are one document in Redis (`cache.shared_settings`), which every worker of every gateway
 reads once a second; requests only look up a dictionary. Until it has been read once nothing is reused by meaning, so
-a gateway that starts never goes by an older, looser promise. A document that cannot be read is said in the log, and
-one that is gone is put back: what was in force stays. Knows nothing of HTTP, of labels or of how promises
+a gateway that starts never goes by an older, looser policy. A document that cannot be read is said in the log, and
+one that is gone is put back: what was in force stays. Knows nothing of HTTP, of labels or of how policies
 are kept.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,14 +21,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cache.budget import BudgetSettings
 from cache.errors import ChangeFailed
 from cache.keys import ALL_NAMESPACES
-from cache.live_record import MAX_BYTES, LiveRecord
-from cache.promise import Promise, SemanticMode
 from cache.redis_link import RedisAway
-from cache.reuse import ReuseSettings
-from cache.threshold import ThresholdSettings
+from cache.semantic.policy import Policy, SemanticMode
+from cache.shared_settings import MAX_BYTES, SharedSettings
 from gateway.errors import BadRequest, ChangeUnconfirmed
 from gateway.settings import NAMESPACE_PATTERN, GatewaySettings, NamespaceSettings
 
@@ -67,12 +64,12 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """A namespace's promise, its values by name, and where each comes from: default, configuration or live.
+    """A namespace's policy, its values by name, and where each comes from: default, configuration or live.
 
     `own`: the fields that are set for this very namespace, so that a value for all does not reach them.
     """
 
-    promise: Promise
+    policy: Policy
     values: Values
     sources: dict[str, str]
     own: frozenset[str]
@@ -82,28 +79,33 @@ class InForce:
         return {name: {"value": self.values[name], "source": self.sources[name]} for name in FIELDS}
 
 
-class Promises:
+class Policies:
     """What is in force for each namespace. Without Redis (`record` None) that is the configuration."""
 
-    def __init__(self, settings: GatewaySettings, namespaces: Iterable[str], record: LiveRecord | None) -> None:
+    def __init__(self, settings: GatewaySettings, namespaces: Iterable[str], record: SharedSettings | None) -> None:
         self._settings = settings
         self._record = record
         self._stored: bytes | None = None  # as last read, whatever it was; None: never
         self._kept: bytes | None = None  # the last that could be read; None: none was
         self._exchange = asyncio.Lock()  # so that an answer never overtakes a later one
         self._document = _Document()
-        self._off = Promise(SemanticMode.OFF)
+        self._off = Policy(SemanticMode.OFF)
+        self._followers: list[Callable[[], None]] = []
         self.namespaces = sorted({*namespaces, *settings.namespaces})
         self._go_by({})
 
-    def of(self, namespace: str) -> Promise:
-        """The promise in force; reuse is off until the live values are known. Costs a dictionary look-up."""
-        return self.in_force(namespace).promise if self._is_known else self._off
+    def of(self, namespace: str) -> Policy:
+        """The policy in force; reuse is off until the live values are known. Costs a dictionary look-up."""
+        return self.in_force(namespace).policy if self._is_known else self._off
 
     @property
     def is_any_on(self) -> bool:
         """Whether any namespace does anything by meaning."""
         return self._is_known and self._is_any_on
+
+    def on_change(self, follow: Callable[[], None]) -> None:
+        """Call `follow`, from now on, whenever other values are in force."""
+        self._followers.append(follow)
 
     def in_force(self, namespace: str) -> InForce:
         """What is in force for a namespace; for one that no key leads to, or ALL_NAMESPACES, what holds for all."""
@@ -145,7 +147,7 @@ class Promises:
             raise ChangeUnconfirmed(str(error), retry_after_s=1) from error
 
     async def _change(
-        self, record: LiveRecord, namespace: str, values: Mapping[str, str | float | None]
+        self, record: SharedSettings, namespace: str, values: Mapping[str, str | float | None]
     ) -> list[Change]:
         for _ in range(ATTEMPTS):
             await self._read(record)
@@ -164,9 +166,9 @@ class Promises:
     def _is_known(self) -> bool:
         return self._record is None or self._kept is not None
 
-    async def _read(self, record: LiveRecord) -> None:
+    async def _read(self, record: SharedSettings) -> None:
         """Go by what is stored. Where nothing is any more (an eviction, a Redis that lost its memory), put back what
-        was: the configuration may promise less than an operator has since. Raises RedisAway, ChangeFailed.
+        was: the configuration may policy less than an operator has since. Raises RedisAway, ChangeFailed.
         """
         stored = await record.load()
         if stored or not self._kept:
@@ -209,7 +211,9 @@ class Promises:
                 log.warning("live values for namespace %s are ignored: %s", namespace, error)
                 found[namespace] = in_force(self._settings, namespace, {})
         self._in_force = found
-        self._is_any_on = any(one.promise.mode is not SemanticMode.OFF for one in found.values())
+        self._is_any_on = any(one.policy.mode is not SemanticMode.OFF for one in found.values())
+        for follow in self._followers:
+            follow()
 
     def _changed(self, namespace: str, values: Mapping[str, str | float | None]) -> tuple[_Document, list[Change]]:
         """The document after a change, and what changes. Raises BadRequest."""
@@ -250,19 +254,16 @@ def in_force(settings: GatewaySettings, namespace: str, live: Live) -> InForce:
     for source, layer in (("live", live.get(ALL_NAMESPACES, {})), ("configuration", configured), ("live", own)):
         values |= layer
         sources |= dict.fromkeys(layer, source)
-    return InForce(_promise(settings, values), values, sources, frozenset({*configured, *own}))
+    return InForce(_policy(settings, values), values, sources, frozenset({*configured, *own}))
 
 
-def _promise(settings: GatewaySettings, values: Values) -> Promise:
+def _policy(settings: GatewaySettings, values: Values) -> Policy:
     fidelity, alpha = float(values["semantic_fidelity"]), float(values["certificate_alpha"])
-    floor, threshold, ceiling = (
-        float(values[name]) for name in ("threshold_floor", "similarity_threshold", "threshold_ceiling")
+    threshold, floor, ceiling = (
+        float(values[name]) for name in ("similarity_threshold", "threshold_floor", "threshold_ceiling")
     )
-    return Promise(
-        SemanticMode(values["semantic_mode"]),
-        ReuseSettings(fidelity, alpha, settings.certificate_beta, budget=BudgetSettings(alpha)),
-        ThresholdSettings(threshold, floor, ceiling, fidelity, alpha),
-    )
+    mode = str(values["semantic_mode"])
+    return Policy.of(mode, fidelity, alpha, settings.certificate_beta, threshold, floor, ceiling)
 
 
 def _values(document: _Document) -> dict[str, Values]:

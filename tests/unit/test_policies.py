@@ -1,4 +1,4 @@
-"""Promises: which source wins, what is refused, and what a stored document can and cannot do."""
+"""Policies: which source wins, what is refused, and what a stored document can and cannot do."""
 
 import json
 import logging
@@ -8,18 +8,18 @@ import pytest
 
 from cache.errors import ChangeFailed
 from cache.keys import ALL_NAMESPACES
-from cache.promise import SemanticMode
 from cache.redis_link import RedisAway
+from cache.semantic.policy import SemanticMode
 from engine.configuration import ConfigurationError, load
 from gateway.errors import BadRequest, ChangeUnconfirmed
-from gateway.promises import MAX_CHANGES, Promises
+from gateway.policies import MAX_CHANGES, Policies
 from gateway.settings import GatewaySettings
 
 KEYS = {"key-a": {"namespace": "a"}, "key-b": {"namespace": "b"}}
 
 
 class Record:
-    """A LiveRecord in memory; `rivals` are stored by another gateway just before the next replacements."""
+    """A SharedSettings in memory; `rivals` are stored by another gateway just before the next replacements."""
 
     def __init__(self, content: bytes = b"") -> None:
         self.content = content
@@ -45,27 +45,27 @@ def settings(**more: Any) -> GatewaySettings:
     return load(GatewaySettings, api_keys=KEYS, **more)
 
 
-async def promises_of(record: Record | None = None, **more: Any) -> Promises:
+async def policies_of(record: Record | None = None, **more: Any) -> Policies:
     chosen = settings(**more)
-    promises = Promises(chosen, ["a", "b"], record if record is not None else Record())  # type: ignore[arg-type]
-    await promises.refresh()
-    return promises
+    policies = Policies(chosen, ["a", "b"], record if record is not None else Record())  # type: ignore[arg-type]
+    await policies.refresh()
+    return policies
 
 
-def fidelities(promises: Promises) -> tuple[float, float]:
-    return promises.of("a").fidelity, promises.of("b").fidelity
+def fidelities(policies: Policies) -> tuple[float, float]:
+    return policies.of("a").fidelity, policies.of("b").fidelity
 
 
 async def test_what_a_namespace_leaves_out_is_as_for_all() -> None:
-    """Configuration of a namespace over the global settings, value by value, in the promise and in its sources."""
-    promises = await promises_of(
+    """Configuration of a namespace over the global settings, value by value, in the policy and in its sources."""
+    policies = await policies_of(
         namespaces={"a": {"semantic_fidelity": 0.95, "semantic_mode": "observe"}}, certificate_alpha=0.02
     )
-    a = promises.of("a")
-    assert (a.mode, a.fidelity, a.reuse.alpha) == (SemanticMode.OBSERVE, 0.95, 0.02)
-    assert (a.threshold.fidelity, a.threshold.alpha, a.reuse.budget.alpha) == (0.95, 0.02, 0.02)
-    assert promises.of("b").fidelity == 0.92
-    shown = promises.in_force("a").shown()
+    a = policies.of("a")
+    assert (a.mode, a.fidelity, a.certifier.alpha) == (SemanticMode.OBSERVE, 0.95, 0.02)
+    assert (a.threshold.fidelity, a.threshold.alpha, a.certifier.budget.alpha) == (0.95, 0.02, 0.02)
+    assert policies.of("b").fidelity == 0.92
+    shown = policies.in_force("a").shown()
     assert shown["semantic_fidelity"] == {"value": 0.95, "source": "configuration"}
     assert shown["certificate_alpha"] == {"value": 0.02, "source": "configuration"}
     assert shown["threshold_floor"] == {"value": 0.88, "source": "default"}
@@ -73,15 +73,15 @@ async def test_what_a_namespace_leaves_out_is_as_for_all() -> None:
 
 async def test_the_most_specific_source_wins() -> None:
     """live for a namespace > its configuration > live for all > global; null takes one step back."""
-    promises = await promises_of(namespaces={"a": {"semantic_fidelity": 0.95}})
-    await promises.change(ALL_NAMESPACES, {"semantic_fidelity": 0.90})
-    assert fidelities(promises) == (0.95, 0.90)
-    await promises.change("a", {"semantic_fidelity": 0.93})
-    assert fidelities(promises) == (0.93, 0.90)
-    assert promises.in_force("a").shown()["semantic_fidelity"] == {"value": 0.93, "source": "live"}
-    await promises.change("a", {"semantic_fidelity": None})
-    await promises.change(ALL_NAMESPACES, {"semantic_fidelity": None})
-    assert fidelities(promises) == (0.95, 0.92)
+    policies = await policies_of(namespaces={"a": {"semantic_fidelity": 0.95}})
+    await policies.change(ALL_NAMESPACES, {"semantic_fidelity": 0.90})
+    assert fidelities(policies) == (0.95, 0.90)
+    await policies.change("a", {"semantic_fidelity": 0.93})
+    assert fidelities(policies) == (0.93, 0.90)
+    assert policies.in_force("a").shown()["semantic_fidelity"] == {"value": 0.93, "source": "live"}
+    await policies.change("a", {"semantic_fidelity": None})
+    await policies.change(ALL_NAMESPACES, {"semantic_fidelity": None})
+    assert fidelities(policies) == (0.95, 0.92)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_the_table_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_values_that_do_not_go_together_are_refused(namespace: str, values: dict[str, Any], param: str) -> None:
     """Every namespace is looked at, with its own configuration; nothing is stored."""
     record = Record()
-    promises = await promises_of(record, namespaces={"b": {"similarity_threshold": 0.96}})
+    policies = await policies_of(record, namespaces={"b": {"similarity_threshold": 0.96}})
     with pytest.raises(BadRequest) as refused:
-        await promises.change(namespace, values)
+        await policies.change(namespace, values)
     assert refused.value.param == param
     assert record.content == b""
 
@@ -139,46 +139,46 @@ async def test_values_that_do_not_go_together_are_refused(namespace: str, values
 async def test_changes_are_recorded_with_what_was_in_force(caplog: pytest.LogCaptureFixture) -> None:
     """Old and new values, the latest first, at most a hundred, and one line in the log for each."""
     record = Record()
-    promises = await promises_of(record)
+    policies = await policies_of(record)
     with caplog.at_level(logging.INFO):
-        await promises.change("a", {"semantic_fidelity": 0.95, "semantic_mode": "on"})
-    assert [(c["field"], c["old"], c["new"]) for c in promises.changes()] == [
+        await policies.change("a", {"semantic_fidelity": 0.95, "semantic_mode": "on"})
+    assert [(c["field"], c["old"], c["new"]) for c in policies.changes()] == [
         ("semantic_fidelity", 0.92, 0.95),
         ("semantic_mode", "auto", "on"),
     ]
     assert "threshold changed: namespace=a field=semantic_fidelity old=0.92 new=0.95" in caplog.messages
-    assert await promises.change("a", {"semantic_fidelity": 0.95}) == []
+    assert await policies.change("a", {"semantic_fidelity": 0.95}) == []
     for number in range(MAX_CHANGES):
-        await promises.change("b", {"similarity_threshold": 0.9 + number / 10_000})
-    assert len(promises.changes()) == MAX_CHANGES
-    assert promises.changes()[0]["new"] == pytest.approx(0.9099)
+        await policies.change("b", {"similarity_threshold": 0.9 + number / 10_000})
+    assert len(policies.changes()) == MAX_CHANGES
+    assert policies.changes()[0]["new"] == pytest.approx(0.9099)
     assert len(record.content) < 20_000
 
 
 async def test_two_gateways_at_once_lose_no_change() -> None:
     """The second looks again and keeps the first one's values; a record that never rests is given up."""
     record = Record()
-    promises = await promises_of(record)
+    policies = await policies_of(record)
     record.rivals = [b'{"live": {"b": {"semantic_fidelity": 0.9}}, "changes": []}']
-    await promises.change("a", {"semantic_fidelity": 0.95})
-    assert fidelities(promises) == (0.95, 0.9)
+    await policies.change("a", {"semantic_fidelity": 0.95})
+    assert fidelities(policies) == (0.95, 0.9)
     record.rivals = [b'{"live": {"b": {"semantic_fidelity": 0.9%d}}, "changes": []}' % n for n in range(9)]
     with pytest.raises(ChangeUnconfirmed):
-        await promises.change("a", {"semantic_fidelity": 0.93})
+        await policies.change("a", {"semantic_fidelity": 0.93})
 
 
 @pytest.mark.parametrize("failure", [RedisAway("away"), ChangeFailed("unconfirmed")])
 async def test_an_unconfirmed_change_changes_nothing_here(failure: Exception) -> None:
     """Redis away: a typed 503, and what was in force stays."""
     record = Record()
-    promises = await promises_of(record)
-    await promises.change("a", {"semantic_fidelity": 0.95})
+    policies = await policies_of(record)
+    await policies.change("a", {"semantic_fidelity": 0.95})
     record.failure = failure
     with pytest.raises(ChangeUnconfirmed) as refused:
-        await promises.change("a", {"semantic_fidelity": 0.9, "semantic_mode": "on"})
+        await policies.change("a", {"semantic_fidelity": 0.9, "semantic_mode": "on"})
     assert refused.value.status == 503
-    assert fidelities(promises) == (0.95, 0.92)
-    assert promises.of("a").mode is SemanticMode.AUTO
+    assert fidelities(policies) == (0.95, 0.92)
+    assert policies.of("a").mode is SemanticMode.AUTO
 
 
 @pytest.mark.parametrize(
@@ -197,23 +197,23 @@ async def test_an_unconfirmed_change_changes_nothing_here(failure: Exception) ->
 async def test_a_document_that_cannot_be_read_is_ignored(content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """It is said once; what was in force stays, and the next change replaces it whole."""
     record = Record()
-    promises = await promises_of(record)
-    await promises.change("a", {"semantic_fidelity": 0.95})
+    policies = await policies_of(record)
+    await policies.change("a", {"semantic_fidelity": 0.95})
     record.content = content
-    await promises.refresh()
-    await promises.refresh()
-    assert fidelities(promises) == (0.95, 0.92)
+    await policies.refresh()
+    await policies.refresh()
+    assert fidelities(policies) == (0.95, 0.92)
     assert len([m for m in caplog.messages if "cannot be read" in m]) == 1
-    await promises.change("b", {"semantic_fidelity": 0.9})
+    await policies.change("b", {"semantic_fidelity": 0.9})
     assert set(json.loads(record.content)["live"]) == {"a", "b"}
-    fresh = await promises_of(Record(content))
+    fresh = await policies_of(Record(content))
     assert fidelities(fresh) == (0.92, 0.92)
 
 
 async def test_live_values_that_are_gone_are_put_back(caplog: pytest.LogCaptureFixture) -> None:
     """Evicted, or lost with Redis' memory: what was in force stays, for gateways that start later too."""
     record = Record()
-    first, second = await promises_of(record), await promises_of(record)
+    first, second = await policies_of(record), await policies_of(record)
     await first.change("a", {"semantic_fidelity": 0.95})
     await second.refresh()
     kept, record.content = record.content, b""
@@ -231,24 +231,24 @@ async def test_live_values_that_no_longer_fit_are_left_out(caplog: pytest.LogCap
     """After a change of configuration a namespace's live bounds may contradict it: that namespace goes by its own
     configuration, the others keep their live values."""
     record = Record(b'{"live": {"a": {"threshold_ceiling": 0.93}, "b": {"semantic_fidelity": 0.9}}, "changes": []}')
-    promises = await promises_of(record, similarity_threshold=0.95)
-    assert promises.of("a").threshold.threshold_ceiling == 0.98
-    assert promises.of("b").fidelity == 0.9
+    policies = await policies_of(record, similarity_threshold=0.95)
+    assert policies.of("a").threshold.threshold_ceiling == 0.98
+    assert policies.of("b").fidelity == 0.9
     assert any("namespace a" in message for message in caplog.messages)
 
 
 async def test_nothing_is_reused_before_the_live_values_are_known() -> None:
-    """A gateway that cannot read them at start does not go by an older, looser promise."""
+    """A gateway that cannot read them at start does not go by an older, looser policy."""
     record = Record()
     record.failure = RedisAway("away")
-    promises = Promises(settings(semantic_mode="on"), ["a", "b"], record)  # type: ignore[arg-type]
+    policies = Policies(settings(semantic_mode="on"), ["a", "b"], record)  # type: ignore[arg-type]
     with pytest.raises(RedisAway):
-        await promises.refresh()
-    assert promises.of("a").mode is SemanticMode.OFF
-    assert not promises.is_any_on
+        await policies.refresh()
+    assert policies.of("a").mode is SemanticMode.OFF
+    assert not policies.is_any_on
     record.failure = None
-    await promises.refresh()
-    assert promises.of("a").mode is SemanticMode.ON
+    await policies.refresh()
+    assert policies.of("a").mode is SemanticMode.ON
 
 
 @pytest.mark.parametrize(
@@ -256,5 +256,5 @@ async def test_nothing_is_reused_before_the_live_values_are_known() -> None:
 )
 async def test_one_namespace_that_is_on_is_enough(everywhere: str, own: str, expected: bool) -> None:
     """The tier exists as long as any namespace does anything by meaning."""
-    promises = await promises_of(semantic_mode=everywhere, namespaces={"a": {"semantic_mode": own}})
-    assert promises.is_any_on is expected
+    policies = await policies_of(semantic_mode=everywhere, namespaces={"a": {"semantic_mode": own}})
+    assert policies.is_any_on is expected
