@@ -1,9 +1,9 @@
-"""One small document that all gateways share and any may replace: values changed while running. Redis only.
+"""The shared settings document: values changed while running, which all gateways read and any may replace.
 
     dv1:live    the document, without a TTL so that eviction under volatile-* never takes it
 
 A replacement names what it replaces (checked in the same script), so of two at once the second has to look again, and
-a document is never half of one and half of the other. Knows nothing of what the document says.
+a document is never half of one and half of the other. What the document holds is `gateway.policies`'s business.
 """
 
 from typing import Final

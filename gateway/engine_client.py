@@ -98,7 +98,7 @@ class EngineClient:
         self._followers.append(follow)
 
     def run_s(self, tokens: int) -> float | None:
-        """Seconds the engine computes for so many tokens, waiting left out, as it said last; None before it did."""
+        """Seconds the engine computes for so many tokens, waiting left out, as it reported last; None before it did."""
         return None if self._tokens_per_s is None else tokens / self._tokens_per_s
 
     @property

@@ -1,14 +1,13 @@
-"""What reuse policies in each namespace, now: settings, and over them what an operator has changed while running.
+"""The policy of each namespace, now: settings, and over them what an operator has changed while running.
 
 For each value the most specific source wins:
 
     a namespace's live value > its configured one > the live value for all > the global setting
 
-Live values and the last changes are one document in Redis (`cache.shared_settings`), which every worker of every gateway
-reads once a second; requests only look up a dictionary. Until it has been read once nothing is reused by meaning, so
-a gateway that starts never goes by an older, looser policy. A document that cannot be read is said in the log, and
-one that is gone is put back: what was in force stays. Knows nothing of HTTP, of labels or of how policies
-are kept.
+Live values and the last changes are one document in Redis (`cache.shared_settings`), which every worker of every
+gateway reads once a second; requests only look up a dictionary. Until it has been read once there are no semantic
+hits, so a gateway that starts never serves under an older, looser policy. A document that cannot be read is logged,
+and one that is gone is put back: what was in force stays.
 """
 
 import asyncio
@@ -95,12 +94,12 @@ class Policies:
         self._go_by({})
 
     def of(self, namespace: str) -> Policy:
-        """The policy in force; reuse is off until the live values are known. Costs a dictionary look-up."""
+        """The policy in force; `off` until the live values are known. Costs a dictionary look-up."""
         return self.in_force(namespace).policy if self._is_known else self._off
 
     @property
     def is_any_on(self) -> bool:
-        """Whether any namespace does anything by meaning."""
+        """Whether any namespace uses the semantic tier."""
         return self._is_known and self._is_any_on
 
     def on_change(self, follow: Callable[[], None]) -> None:
@@ -168,7 +167,7 @@ class Policies:
 
     async def _read(self, record: SharedSettings) -> None:
         """Go by what is stored. Where nothing is any more (an eviction, a Redis that lost its memory), put back what
-        was: the configuration may policy less than an operator has since. Raises RedisAway, ChangeFailed.
+        was: the configuration may promise less than an operator has since. Raises RedisAway, ChangeFailed.
         """
         stored = await record.load()
         if stored or not self._kept:
@@ -179,7 +178,7 @@ class Policies:
             log.warning("the live values were gone from Redis; what was in force stays, and is put back")
 
     def _adopt(self, stored: bytes) -> None:
-        """Go by what is stored, if it is news and can be read; every change that came with it is said in the log."""
+        """Go by what is stored, if it is new and can be read; every change that came with it is logged."""
         if stored == self._stored:
             return
         self._stored = stored
@@ -187,7 +186,7 @@ class Policies:
             document = _Document.model_validate_json(stored) if stored else _Document()
         except ValidationError as error:
             stays = (
-                "what was in force stays" if self._is_known else "nothing is reused by meaning until they are set anew"
+                "what was in force stays" if self._is_known else "there are no semantic hits until they are set anew"
             )
             log.warning("the live values in Redis cannot be read, %s: %s", stays, _first(error))
             return
@@ -202,7 +201,7 @@ class Policies:
             log.info("threshold changed: namespace=%s field=%s old=%s new=%s", *facts)
 
     def _go_by(self, live: Live) -> None:
-        """Put values in force; live ones that no longer go with the configuration are left out, and that is said."""
+        """Put values in force; live ones that contradict the configuration are left out, and logged."""
         found = {}
         for namespace in (ALL_NAMESPACES, *self.namespaces):
             try:

@@ -28,7 +28,7 @@ class ThresholdsBody(NamespaceSettings):
     all: bool = Field(False, description="Change what holds where a namespace has no value of its own")
 
 
-@router.get("/thresholds", summary="What reuse policies in each namespace, and where each value comes from")
+@router.get("/thresholds", summary="Each namespace's policy, and where each value comes from")
 async def thresholds(
     gateway: Admin, namespace: Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)] = None
 ) -> dict[str, object]:
@@ -49,7 +49,7 @@ async def thresholds(
     }
 
 
-@router.put("/thresholds", summary="Change what reuse policies, in every gateway, while running")
+@router.put("/thresholds", summary="Change policies, in every gateway, while running")
 async def change_thresholds(gateway: Admin, body: ThresholdsBody) -> dict[str, object]:
     """Checked as the settings are, kept in Redis, followed by every gateway within two seconds, and recorded.
 
@@ -76,7 +76,7 @@ async def change_thresholds(gateway: Admin, body: ThresholdsBody) -> dict[str, o
 
 @router.get("/calibration", summary="The labels of a namespace, and what any threshold would mean")
 async def calibration(gateway: Admin, namespace: NamespaceQuery = DEFAULT_NAMESPACE) -> dict[str, object]:
-    """Bins of z against true similarity, and the reuse curve: for each tau the share of look-ups that would be reused
+    """Bins of z against true similarity, and the curve: for each tau the share of look-ups that would be hits
     and the share of those below a fidelity. Weights stand for look-ups; old ones fade.
     """
     policy = gateway.policies.in_force(known_namespace(gateway, namespace)).policy
@@ -107,13 +107,13 @@ async def _learned(gateway: Gateway, namespace: str) -> dict[str, object] | None
 
 def _note(before: dict[str, InForce], after: dict[str, InForce], of_all: Iterable[str]) -> str:
     """What a change entails: where certification starts anew, and which namespaces keep values of their own."""
-    said = ["Every gateway follows within two seconds."]
+    notes = ["Every gateway follows within two seconds."]
     anew = [name for name in after if before[name].policy.certifier != after[name].policy.certifier]
     if anew:
-        said.append(f"Certification and the moving threshold start anew in: {_list(anew)}.")
+        notes.append(f"Certification and the moving threshold start anew in: {_list(anew)}.")
     own = {field: [name for name, one in after.items() if field in one.own] for field in of_all}
-    said += [f"A value of their own for {field} keep: {_list(names)}." for field, names in own.items() if names]
-    return " ".join(said)
+    notes += [f"A value of their own for {field} keep: {_list(names)}." for field, names in own.items() if names]
+    return " ".join(notes)
 
 
 def _list(names: list[str]) -> str:

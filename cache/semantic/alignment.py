@@ -29,7 +29,7 @@ RIDGE = np.float32(0.1)
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """A fitted matrix, float32[d, d], how many texts it was fitted to, and the name of its stored form: 16 hex digits."""
+    """A fitted matrix, float32[d, d], how many texts it was fitted to, and its stored form's name: 16 hex digits."""
 
     matrix: Float32Array
     texts: int

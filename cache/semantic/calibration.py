@@ -19,7 +19,7 @@ LOWEST: Final = 0.80
 BIN_WIDTH: Final = 0.005
 BINS: Final = 41  # one below LOWEST, forty from there to 1
 HALVED_AT: Final = 20_000.0
-MAX_WEIGHT: Final = 1000.0  # of one label, whatever an event claims
+MAX_WEIGHT: Final = 1000.0  # of one label, whatever an event holds
 FEWEST_LABELS: Final = 20  # for a reading
 SHOWN_FIDELITIES: Final = (0.90, 0.92, 0.95)
 
@@ -84,7 +84,7 @@ class LabelTable:
     def what_if(self, tau: float, fidelity: float) -> WhatIf:
         """What serving from `tau` on would mean at a fidelity.
 
-        Between the bins' edges both are taken up to the next one: less reuse, more violations, never a rosier answer.
+        Between the bins' edges both are taken up to the next one: fewer hits, more violations, never a better answer.
         """
         served = self.weights[_first_bin_from(tau) :]
         weight = float(served.sum())

@@ -1,4 +1,4 @@
-"""Proof that reuse stays within its bound: a betting test, valid at whatever moment one looks.
+"""The certificate: proof that violations stay within their bound, by a betting test valid at any moment.
 
 The claim at a level tau: of the requests with z >= tau, at most the share `alpha` would be served a vector below
 the fidelity. A test starts with capital 1 and bets on every label of such a request:

@@ -1,6 +1,6 @@
 """Mode `auto`: when a namespace may serve semantic hits, from which z on, and when its breaker opens.
 
-    testing ──a level is proven──▶ serving ──the error budget is spent──▶ testing, from nothing, with less confidence to use
+    testing ──a level is proven──▶ serving ──the error budget is spent──▶ testing, from nothing, with less confidence
        └──too many labels without a proof──▶ testing, from nothing, likewise
 
 z is an uncalibrated score of a fixed predictor and the levels stand at fixed distances from the fidelity, so no label
@@ -115,7 +115,7 @@ class Certifier:
             self.start_next_round()
 
     def _may_serve(self) -> bool:
-        """Whether a level is proven and, after openings, has seen enough for a comeback."""
+        """Whether a level is proven and, once the breaker has opened, has labels enough for a comeback."""
         place = self.certificate.loosest_proven
         if place is None:
             return False
@@ -175,7 +175,7 @@ class Certifier:
     def from_state(cls, settings: CertifierSettings, state: dict[str, Any]) -> "Certifier":
         """The state that `to_state` wrote. Raises ValueError, KeyError or TypeError on anything else.
 
-        A state of other policies (fidelity, alpha or levels were changed since) is refused: nothing is proven then.
+        A state under another policy (fidelity, alpha or levels were changed since) is refused: nothing is proven then.
         """
         if state["state_version"] != STATE_VERSION or state["fidelity"] != settings.fidelity:
             raise ValueError("a certifier state of another version or fidelity")

@@ -25,8 +25,8 @@ class CostGateState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CostGateSettings:
-    """`overhead`: what exploration may cost, as a share of the engine's time; `least_overhead`: where even serving every
-    near neighbour would lose, or where serving does; `index_overhead`: what index writes may, unless serving pays: a
+    """`overhead`: what exploration may cost, as a share of the engine's time; `least_overhead`: where even serving all
+    near neighbours would lose, or where serving does; `index_overhead`: what index writes may, unless serving pays: a
     text that was left out is missing for good, so they are not cut further. `memory`: look-ups averaged over.
 
     `dead_band`: how far, as a share of the look-up's cost, the gain must pass zero to switch.

@@ -1,7 +1,7 @@
 """The error budget: how many violations a namespace may still serve, and how closely its hits are checked.
 
-A purse: every hit pays in `alpha`, every violation that a check finds takes out 1 / (the probability it was checked
-with), which is what it stands for on average. An empty purse openings the breaker. The purse holds no more than
+Every hit adds `alpha` to the balance; every violation that a check finds takes 1 / (the probability it was checked
+with), which is what it stands for on average. At nought the breaker opens. The balance is at most
 
     limit = min(max_balance, start_balance + growth * alpha * hits)
 
@@ -72,11 +72,11 @@ class ErrorBudget:
 
     @property
     def is_spent(self) -> bool:
-        """Whether the breaker openings."""
+        """Whether the breaker opens."""
         return self.balance <= 0
 
     def add_hit(self) -> None:
-        """A vector was reused."""
+        """A neighbour's vector was served."""
         self.hits += 1
         self.balance = min(self.settings.limit(self.hits), self.balance + self.settings.alpha)
 

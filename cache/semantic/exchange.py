@@ -138,7 +138,7 @@ class RedisExchange:
             return None
 
     async def take_lease(self, tag: str) -> tuple[bool, int]:
-        """Become, or stay, the writer of this partition (False while another gateway is), and how many there are now."""
+        """Become, or stay, this partition's writer (False while another is), and how many gateways exchange now."""
         keys = [prefix + tag.encode() for prefix in (LEASE_PREFIX, PRESENT_PREFIX)]
         words = [self._writer, LEASE_MS, PRESENT_MS]
         is_writer, gateways = await self._link.call(lambda redis: script(redis, LEASE, keys, words))

@@ -1,4 +1,4 @@
-"""What the engine computed becomes labels, index entries and the alignment's sums: after the reply, from a bounded queue.
+"""What the engine computed becomes labels, index entries and sums of the alignment; a bounded queue, after the reply.
 
 A miss's label compares the computed vector with the neighbour that would have been served; a verification's with the
 one that was. A verified violation takes the neighbour out of the index and stores the recomputed vector.

@@ -35,7 +35,7 @@ class StaticEmbeddingError(Exception):
 class StaticEmbedding:
     """Token vectors float32[V, d] (rows of special tokens are zero) and the projection float32[dimensions, d].
 
-    `meta` tells how it was made: form ("quick" or "fitted"), spearman, and the prior of the decision.
+    `meta`: how it was made: form ("quick" or "fitted"), spearman, and the prior of the decision.
     """
 
     table: Float32Array

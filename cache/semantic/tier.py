@@ -117,7 +117,7 @@ class SemanticTier:
         """One Lookup a text, in order; `vector` is set where a neighbour's may be served.
 
         None for a text that is not looked up: it is too short, the cost gate leaves it out, the index is not usable,
-        or the namespace's policy is `off` or promises less than `min_fidelity`.
+        or the namespace's policy is `off` or of a fidelity below `min_fidelity`.
         """
         found: list[Lookup | None] = [None] * len(texts)
         policy = self._partitions.policy_of(scope.namespace)

@@ -1,4 +1,4 @@
-"""Pending verifications: hits that will be compared with the recomputed vector, and what they may cost the error budget.
+"""Pending verifications: hits to be compared with the recomputed vector, and what they may cost the error budget.
 
 Kept by each gateway for each namespace, by the ticket of the look-up.
 """

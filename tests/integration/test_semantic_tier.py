@@ -347,7 +347,7 @@ async def test_damaged_documents_are_not_candidates(
 
 
 async def test_explain_tells_the_truth_beside_the_prediction(gateway: Callable[..., Any]) -> None:
-    """For any text: candidates, prediction, margin, tau with its reason, certificate, cost_gate, and the true cosine."""
+    """For any text: candidates, prediction, margin, tau and its reason, certificate, cost gate, the true cosine."""
     async with gateway(semantic_mode="on") as client:
         await ready_with(client, BASE)
         told = await explain(client, near(7), truth=True)
