@@ -1,4 +1,4 @@
-"""The shared stream, lease and state of a scope, over a real Redis, where something else may lie under their keys."""
+"""The shared stream, lease and state of a partition, over a real Redis, where something else may lie under their keys."""
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -65,7 +65,7 @@ async def test_a_state_that_is_none_is_none(link: RedisLink, tag: str) -> None:
 
 
 async def test_what_is_of_another_type_is_gone_the_next_time(link: RedisLink, tag: str) -> None:
-    """Labels, state or map: whatever else lies under their keys stops a scope once, not for ever."""
+    """Labels, state or matrix: whatever else lies under their keys stops a partition once, not for ever."""
     log = RedisExchange(link)
     asked: dict[bytes, Callable[[], Awaitable[object]]] = {
         LABELS_PREFIX: lambda: log.append(tag, [{"k": "empty", "n": 1}]),

@@ -1,4 +1,4 @@
-"""The label table: what labels say of any tau and fidelity."""
+"""The label table: what any tau and fidelity would have meant."""
 
 import json
 from typing import Any
@@ -104,7 +104,7 @@ def test_one_label_cannot_outweigh_all() -> None:
 
 
 def test_state_survives_json_and_is_small() -> None:
-    """A full table written and read back says the same, in some 30 kB."""
+    """A full table written and read back is the same, in some 30 kB."""
     table = LabelTable()
     for row in range(BINS):
         for column in range(BINS):

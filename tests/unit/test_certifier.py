@@ -1,4 +1,4 @@
-"""Auto mode's story: nothing is served unproven, violations trip it, and attacks do not get far."""
+"""Mode auto: nothing is served unproven, violations open the breaker, and attacks do not get far."""
 
 import json
 import random
@@ -41,15 +41,15 @@ def test_repeated_pairs_count_once() -> None:
 
 
 def test_labels_of_another_version_do_not_count() -> None:
-    """What an earlier round decided says nothing of this one."""
+    """What an earlier round decided does not count in this one."""
     certifier = Certifier(CertifierSettings())
     for pair in range(300):
         certifier.add_label(Label(pair, 0.98, 0.99, version=5))
     assert certifier.phase == "testing"
 
 
-def test_violations_trip_it_and_the_next_round_needs_more() -> None:
-    """After a trip nothing is served, and a proof takes more labels than the first did."""
+def test_violations_open_the_breaker_and_the_next_round_needs_more() -> None:
+    """After the breaker has opened nothing is served, and a proof takes more labels than the first did."""
     certifier = proven()
     for pair in range(1000, 1006):
         certifier.add_hit()
@@ -60,7 +60,7 @@ def test_violations_trip_it_and_the_next_round_needs_more() -> None:
     assert certifier.tau is None
 
 
-def trip(certifier: Certifier, first_pair: int) -> int:
+def open_breaker(certifier: Certifier, first_pair: int) -> int:
     """Serve only violations, each checked, until it openings; how many there were."""
     openings, served = certifier.openings, 0
     while certifier.openings == openings:
@@ -70,8 +70,8 @@ def trip(certifier: Certifier, first_pair: int) -> int:
     return served
 
 
-def test_who_trips_again_and_again_serves_ever_less() -> None:
-    """A comeback takes 300, 600, 1,200 clean labels; the purse is 2, then 1, 2/3, 1/2; also after a restart."""
+def test_each_opening_leaves_less_to_serve() -> None:
+    """A comeback takes 300, 600, 1,200 clean labels; the error budget starts at 2, then 1, 2/3, 1/2; also after a restart."""
     certifier, taken, served = proven(), [], []
     for openings in range(4):
         labels = 0
@@ -80,7 +80,7 @@ def test_who_trips_again_and_again_serves_ever_less() -> None:
             certifier.add_label(label(certifier, 100_000 * (openings + 1) + labels))
         taken.append(labels)
         certifier = Certifier.from_state(certifier.settings, json.loads(json.dumps(certifier.to_state())))
-        served.append(trip(certifier, 50_000 * (2 * openings + 1)))
+        served.append(open_breaker(certifier, 50_000 * (2 * openings + 1)))
     assert taken[1:] == [300, 600, 1200]
     assert served == [3, 2, 1, 1]
 
@@ -101,7 +101,7 @@ def test_misses_weigh_as_little_as_hits_are_checked() -> None:
 
 @pytest.mark.parametrize("honest_hits", [0, 200, 2000])
 def test_a_tenant_that_turns_hostile(honest_hits: int) -> None:
-    """Easy paraphrases first, then only violations: what is served before the trip stays under the bound."""
+    """Easy paraphrases first, then only violations: what is served before the breaker opens stays under the bound."""
     over, runs = 0, 60
     for seed in range(runs):
         draw, certifier = random.Random(seed), proven()
@@ -146,7 +146,7 @@ def test_state_survives_json() -> None:
 @pytest.mark.parametrize(
     "changed", [CertifierSettings(fidelity=0.95), CertifierSettings(alpha=0.01), CertifierSettings(steps=(0.02,))]
 )
-def test_a_state_of_other_promises_is_refused(changed: CertifierSettings) -> None:
+def test_a_state_under_another_policy_is_refused(changed: CertifierSettings) -> None:
     """What was proven for another fidelity, alpha or other levels is proven no more."""
     with pytest.raises(ValueError, match="other"):
         Certifier.from_state(changed, proven().to_state())

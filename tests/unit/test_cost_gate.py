@@ -15,7 +15,7 @@ def learned(
     return cost_gate
 
 
-def test_learning_costs_at_most_the_overhead() -> None:
+def test_exploration_costs_at_most_the_overhead() -> None:
     """With a 1 ms engine and a 0.5 ms look-up, 2 % of overhead buy look-ups for 4 % of the requests."""
     cost_gate = learned(0.001, 10, may_serve=False)
     assert cost_gate.state is CostGateState.EXPLORING
@@ -23,11 +23,11 @@ def test_learning_costs_at_most_the_overhead() -> None:
 
 
 def test_hopeless_traffic_costs_a_tenth_of_that() -> None:
-    """Where no candidate is ever near, learning costs 0.2 %."""
+    """Where no candidate is ever near, exploration costs 0.2 %."""
     assert learned(0.001, 10, may_serve=False, is_near=False).lookup_share == pytest.approx(0.004)
 
 
-def test_a_dear_engine_is_learned_from_at_once() -> None:
+def test_an_expensive_engine_is_explored_at_once() -> None:
     """Where look-ups cost nothing beside the engine, every request is looked up."""
     assert learned(0.3, 10, may_serve=False).lookup_share == 1.0
 
@@ -79,8 +79,8 @@ def test_index_writes_are_rationed_too() -> None:
     assert cost_gate.index_share == pytest.approx(0.05)
 
 
-def test_nothing_certified_means_learning_again() -> None:
-    """When the breaker tripped the cost_gate goes back to learning."""
+def test_nothing_certified_means_exploring_again() -> None:
+    """When the breaker has opened the cost gate goes back to exploring."""
     cost_gate = learned(0.02, 3)
     cost_gate.record_lookup(0.0005, False, 1.0, False)
     assert cost_gate.state is CostGateState.EXPLORING

@@ -1,4 +1,4 @@
-"""The purse of violations: refilling, checking, tripping, and the bound on what is served before the trip."""
+"""The purse of violations: refilling, checking, tripping, and the bound on what is served before the breaker opens."""
 
 import random
 
@@ -8,7 +8,7 @@ from cache.semantic.error_budget import ErrorBudget, ErrorBudgetSettings, violat
 
 
 def test_hits_pay_in_up_to_the_limit() -> None:
-    """A long clean past fills the purse no further than its limit."""
+    """A long clean past fills the budget no further than its limit."""
     budget = ErrorBudget.start(ErrorBudgetSettings())
     for _ in range(10_000):
         budget.add_hit()
@@ -16,7 +16,7 @@ def test_hits_pay_in_up_to_the_limit() -> None:
 
 
 def test_checks_are_closer_the_less_is_left() -> None:
-    """Every hit is checked at first; with a full purse one in thirteen."""
+    """Every hit is checked at first; with a full budget one in thirteen."""
     settings = ErrorBudgetSettings()
     assert settings.verify_probability(settings.start_balance) == 1.0
     assert settings.verify_probability(settings.max_balance) == pytest.approx(0.075)
@@ -30,8 +30,8 @@ def test_a_found_violation_costs_what_it_stands_for() -> None:
     assert not budget.is_spent
 
 
-def test_violations_trip_the_breaker() -> None:
-    """A fresh purse is spent by two violations."""
+def test_violations_open_the_breaker() -> None:
+    """A fresh budget is spent by two violations."""
     budget = ErrorBudget.start(ErrorBudgetSettings())
     for _ in range(2):
         assert not budget.is_spent
@@ -41,7 +41,7 @@ def test_violations_trip_the_breaker() -> None:
 
 @pytest.mark.parametrize(("balance", "share"), [(4.0, 1.0), (15.0, 1.0), (15.0, 0.3), (40.0, 1.0)])
 def test_the_bound_holds_under_drift(balance: float, share: float) -> None:
-    """In 19 of 20 runs fewer violations are served before the trip than the bound says."""
+    """In 19 of 20 runs fewer violations are served before the breaker opens than the bound says."""
     settings, draw, runs, over = ErrorBudgetSettings(), random.Random(3), 400, 0
     bound = violations_before_opening(settings, balance, share)
     for _ in range(runs):
@@ -57,13 +57,13 @@ def test_the_bound_holds_under_drift(balance: float, share: float) -> None:
 
 
 def test_no_bound_below_alpha() -> None:
-    """A purse that is refilled faster than it is spent may never trip."""
+    """With a budget that is refilled faster than it is spent the breaker may never open."""
     with pytest.raises(ValueError, match="above alpha"):
         violations_before_opening(ErrorBudgetSettings(), 4.0, share=0.05)
 
 
 def test_state_survives() -> None:
-    """A purse written and read back is the same one."""
+    """A budget written and read back is the same one."""
     budget = ErrorBudget.start(ErrorBudgetSettings())
     budget.add_hit()
     budget.add_check(True, 1.0)

@@ -40,7 +40,7 @@ class Log(InMemoryExchange):
 
 
 def state_of(policy: Policy = POLICY) -> Partition:
-    return Partition(SCOPE, policy, CostGateSettings(), "probe", DIMENSIONS)
+    return Partition(SCOPE, policy, CostGateSettings(), "embedding", DIMENSIONS)
 
 
 def with_fidelity(fidelity: float) -> Policy:
@@ -108,7 +108,7 @@ async def test_another_gateway_follows() -> None:
     assert reader.certifier.certificate.tests[-1].labels == 1
 
 
-async def test_labels_decided_under_an_old_promise_certify_nothing() -> None:
+async def test_labels_decided_under_an_old_policy_certify_nothing() -> None:
     """A look-up of before the change teaches the label table, and not the new certificate; nor does it pause."""
     log, state = Log(), state_of()
     choice = Choice(0, 0.98, 0.98, 0.0, 0.98)
@@ -122,14 +122,14 @@ async def test_labels_decided_under_an_old_promise_certify_nothing() -> None:
     assert state.table.labels == 1
 
 
-async def test_the_label_table_outlives_a_change_of_promise() -> None:
-    """It says what is true, whatever is asked for; another probe's z means something else, and is not read."""
+async def test_the_label_table_outlives_a_change_of_policy() -> None:
+    """It holds under any policy; the z of another static embedding means something else, and is not read."""
     log, state = Log(), state_of()
     await proven(log, state)
     state.adopt(with_fidelity(0.95))
     await sync(log, state)
     assert state.table.labels == 200
-    other = Partition(SCOPE, POLICY, CostGateSettings(), "other-probe", DIMENSIONS)
+    other = Partition(SCOPE, POLICY, CostGateSettings(), "other-embedding", DIMENSIONS)
     await load(other, log)
     assert other.table.labels == 0
 
@@ -197,7 +197,7 @@ async def test_damaged_events_are_skipped(event: dict[str, Any]) -> None:
     """Nothing in the stream stops the writer or moves what it holds."""
     log, state = Log(), state_of()
     before = state.to_state()
-    log.events[SCOPE.tag].append({"i": POLICY.identity("probe")} | event)
+    log.events[SCOPE.tag].append({"i": POLICY.identity("embedding")} | event)
     await sync(log, state)
     assert state.to_state() == before
 
@@ -253,9 +253,9 @@ async def test_an_old_state_is_taken_anew_before_it_serves(monkeypatch: pytest.M
 
 
 async def test_labels_of_another_map_certify_nothing() -> None:
-    """A gateway without the map that the state was learned with makes another z; its labels teach the table alone."""
+    """A gateway without the matrix that the state was learned with makes another z; its labels count in the table alone."""
     log, writer, reader = Log(), state_of(), state_of()
-    teach(writer)
+    observe(writer)
     await sync(log, writer)
     log.alignments[SCOPE.tag] = b"gone"
     await sync(log, reader)
@@ -267,18 +267,18 @@ async def test_labels_of_another_map_certify_nothing() -> None:
     assert writer.table.labels == 5
 
 
-def teach(state: Partition, texts: int = FIRST_FIT, seed: int = 0) -> None:
+def observe(state: Partition, texts: int = FIRST_FIT, seed: int = 0) -> None:
     """Give a scope texts it has computed."""
-    probes = np.random.default_rng(seed).normal(size=(texts, DIMENSIONS)).astype(np.float32)
-    probes /= np.linalg.norm(probes, axis=1, keepdims=True)
-    state.sums.add(probes, probes[:, ::-1])
+    statics = np.random.default_rng(seed).normal(size=(texts, DIMENSIONS)).astype(np.float32)
+    statics /= np.linalg.norm(statics, axis=1, keepdims=True)
+    state.sums.add(statics, statics[:, ::-1])
 
 
 async def test_the_writer_fits_the_map_and_all_go_by_it() -> None:
-    """A reader has seen as many texts, and still goes by the writer's map, to the bit."""
+    """A reader has seen as many texts, and still uses the writer's matrix, to the bit."""
     log, writer, reader = Log(), state_of(), state_of()
-    teach(writer)
-    teach(reader, seed=1)
+    observe(writer)
+    observe(reader, seed=1)
     await sync(log, writer, reader)
     assert writer.alignment is not None
     assert reader.alignment is not None
@@ -291,9 +291,9 @@ async def test_the_writer_fits_the_map_and_all_go_by_it() -> None:
 
 
 async def test_a_state_whose_map_is_gone_serves_nothing_and_starts_anew() -> None:
-    """What was proven with a map says nothing without it: the reader waits, the next writer tests anew."""
+    """What was proven with a matrix does not hold without it: the reader waits, the next writer tests anew."""
     log, writer = Log(), state_of()
-    teach(writer)
+    observe(writer)
     await proven(log, writer)
     log.alignments[SCOPE.tag] = b"damaged"
     reader = state_of()
@@ -310,10 +310,10 @@ async def test_a_state_whose_map_is_gone_serves_nothing_and_starts_anew() -> Non
     assert writer.certifier.tau is None
 
 
-async def test_a_change_of_promise_keeps_the_map() -> None:
-    """The map says what is true, whatever is asked for."""
+async def test_a_change_of_policy_keeps_the_matrix() -> None:
+    """The matrix holds under any policy."""
     log, state = Log(), state_of()
-    teach(state)
+    observe(state)
     await sync(log, state)
     state.adopt(with_fidelity(0.95))
     await sync(log, state)
@@ -322,9 +322,9 @@ async def test_a_change_of_promise_keeps_the_map() -> None:
 
 
 async def test_another_mode_means_another_score() -> None:
-    """`on` doubles the margin, so what its labels say proves nothing for `auto`; the map they share."""
+    """`on` doubles the margin, so its labels prove nothing for `auto`; the matrix they share."""
     log, state = Log(), state_of()
-    teach(state)
+    observe(state)
     await proven(log, state)
     auto = replace(POLICY, mode=SemanticMode.AUTO)
     for one in (state, reader := state_of(auto)):
@@ -352,7 +352,7 @@ def hit(state: Partition, ticket: int, probability: float = 1.0, is_checked: boo
     )
 
 
-async def test_no_more_hits_are_on_their_way_than_the_purse_could_pay_for() -> None:
+async def test_no_more_hits_are_pending_than_the_error_budget_covers() -> None:
     """However many texts are decided at once; a label that comes makes room for the next."""
     log, state = Log(), state_of(replace(POLICY, mode=SemanticMode.AUTO))
     await proven(log, state)
@@ -367,8 +367,8 @@ async def test_no_more_hits_are_on_their_way_than_the_purse_could_pay_for() -> N
     assert not state_of(replace(POLICY, mode=SemanticMode.AUTO)).admits(rare)  # nothing is proven there
 
 
-async def test_a_dear_check_is_always_admitted_alone() -> None:
-    """One hit may be on its way even where its check stands for more than the purse holds; unchecked ones too."""
+async def test_an_expensive_check_is_always_admitted_alone() -> None:
+    """One hit may be pending even where its check stands for more than the balance; unchecked ones too."""
     log, state = Log(), state_of(replace(POLICY, mode=SemanticMode.AUTO))
     await proven(log, state)
     assert state.admits(hit(state, 1, probability=0.1, is_checked=False))
@@ -386,7 +386,7 @@ async def test_a_label_that_never_comes_is_not_waited_for(monkeypatch: pytest.Mo
 
 
 async def test_a_check_that_waits_for_the_engine_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the engine is away, no more hits are served unchecked than the purse could pay for."""
+    """However long the engine is away, no more hits are served unchecked than the error budget covers."""
     log, state, time = Log(), state_of(replace(POLICY, mode=SemanticMode.AUTO)), Time()
     await proven(log, state)
     monkeypatch.setattr("cache.semantic.partition.time.monotonic", time.clock)
@@ -418,8 +418,8 @@ async def test_the_pause_ends_under_steady_load() -> None:
     assert len(log.events[SCOPE.tag]) == 200 + 2001
 
 
-async def test_gateways_share_the_purse() -> None:
-    """Each has its part of it; where the part would not pay for one check, the writer alone serves."""
+async def test_gateways_share_the_error_budget() -> None:
+    """Each has its part of it; where the part does not cover one check, the writer alone serves."""
     log, policy = Log(), replace(POLICY, mode=SemanticMode.AUTO)
     writer, reader = state_of(policy), state_of(policy)
     await proven(log, writer)

@@ -21,7 +21,7 @@ def scope(namespace: str) -> Scope:
 def test_what_was_not_sent_is_not_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A violation found in one of many namespaces waits for the next exchange, however many others are asked for."""
     monkeypatch.setattr("cache.semantic.sync.MAX_PARTITIONS", 3)
-    partitions = Partitions(InMemoryExchange(), CostGateSettings(), "probe", 2, lambda _: POLICY)
+    partitions = Partitions(InMemoryExchange(), CostGateSettings(), "embedding", 2, lambda _: POLICY)
     first = partitions.of(scope("first"))
     first.record_hits(1)
     others = [partitions.of(scope(f"other-{number}")) for number in range(10)]
@@ -44,7 +44,7 @@ async def test_the_final_flush_sends_what_waits() -> None:
             sent.append(len(events))
             return await super().append(tag, events)
 
-    partitions = Partitions(Counting(), CostGateSettings(), "probe", 2, lambda _: POLICY)
+    partitions = Partitions(Counting(), CostGateSettings(), "embedding", 2, lambda _: POLICY)
     for _ in range(300):
         partitions.of(scope("a")).record_hits(1)
     partitions.of(scope("b"))

@@ -99,7 +99,7 @@ async def test_the_most_specific_source_wins() -> None:
     ],
 )
 def test_a_wrong_namespace_is_refused_at_start(namespaces: dict[str, Any], message: str) -> None:
-    """Names, ranges, types and order are checked like the global settings', and the message says where."""
+    """Names, ranges, types and order are checked like the global settings', and the message names the place."""
     with pytest.raises(ConfigurationError, match=message.replace(".", r"\.")):
         settings(namespaces=namespaces)
 
@@ -195,7 +195,7 @@ async def test_an_unconfirmed_change_changes_nothing_here(failure: Exception) ->
     ],
 )
 async def test_a_document_that_cannot_be_read_is_ignored(content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """It is said once; what was in force stays, and the next change replaces it whole."""
+    """It is logged once; what was in force stays, and the next change replaces it whole."""
     record = Record()
     policies = await policies_of(record)
     await policies.change("a", {"semantic_fidelity": 0.95})
@@ -255,6 +255,6 @@ async def test_nothing_is_reused_before_the_live_values_are_known() -> None:
     ("everywhere", "own", "expected"), [("off", "observe", True), ("on", "off", True), ("off", "off", False)]
 )
 async def test_one_namespace_that_is_on_is_enough(everywhere: str, own: str, expected: bool) -> None:
-    """The tier exists as long as any namespace does anything by meaning."""
+    """The tier exists as long as any namespace uses the semantic tier."""
     policies = await policies_of(semantic_mode=everywhere, namespaces={"a": {"semantic_mode": own}})
     assert policies.is_any_on is expected
