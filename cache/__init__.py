@@ -1,1 +1,1 @@
-"""The cache tiers: keys, L0, Redis strings, the semantic index and its decisions. Knows nothing of HTTP or models."""
+"""The cache tiers: keys, L0, Redis strings, and the semantic tier in a package of its own."""

@@ -2,9 +2,9 @@
 
     dv1:x:<32 hex>          exact entry: one stored vector, with TTL
     dv1:epoch:<namespace>   a namespace's epoch ("*" for all of them), no TTL
-    dv1:s:, dv1:si:         semantic documents and their index: see cache.index
-    dv1:l:, :r:, :t:, :w:, :g:  labels (stream), reuse state, its map, its writer's lease, and who exchanges now;
-                            each with a scope's tag
+    dv1:s:, dv1:si:         semantic documents and their index: see cache.semantic.index
+    dv1:l:, :p:, :a:, :w:, :g:  of a partition: labels (stream), state, alignment matrix, writer's lease, and which
+                            gateways exchange now; each with a scope's tag: see cache.semantic.exchange
     dv1:live                values changed while running, for all gateways, no TTL
     dv1:secret-check        tells whether all gateways hash with the same secret, no TTL
 
@@ -24,9 +24,9 @@ PREFIX: Final = b"dv1:"
 EXACT_PREFIX: Final = PREFIX + b"x:"
 EPOCH_PREFIX: Final = PREFIX + b"epoch:"
 LABELS_PREFIX: Final = PREFIX + b"l:"
-REUSE_PREFIX: Final = PREFIX + b"r:"
+PARTITION_PREFIX: Final = PREFIX + b"p:"
 LEASE_PREFIX: Final = PREFIX + b"w:"
-TREND_PREFIX: Final = PREFIX + b"t:"
+ALIGNMENT_PREFIX: Final = PREFIX + b"a:"
 PRESENT_PREFIX: Final = PREFIX + b"g:"
 LIVE_KEY: Final = PREFIX + b"live"
 SECRET_CHECK_KEY: Final = PREFIX + b"secret-check"
@@ -61,7 +61,7 @@ class Scope:
         self._ids = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-ids")
         self._text = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-text")
         tag = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-tag")
-        self.tag = tag.hexdigest()  # names this scope in Redis where a name is needed: the index, the reuse state
+        self.tag = tag.hexdigest()  # names this scope in Redis where a name is needed: the index, the partition
 
     def digest_of_ids(self, input_ids: bytes) -> bytes:
         """16 bytes naming these token ids (int32, little-endian) in this scope: the exact tier's digest."""

@@ -18,12 +18,15 @@ WRITE_DROPPED = Counter(
     "Vectors not written back, by reason",
     ["reason"],  # queue_full, failed
 )
-SEMANTIC_LOOKUPS = Counter("dejavec_semantic_lookups_total", "Texts looked up by meaning, by outcome", ["outcome"])
+SEMANTIC_LOOKUPS = Counter(
+    "dejavec_semantic_lookups_total", "Texts looked up in the semantic tier, by outcome", ["outcome"]
+)
 SEMANTIC_LABELS = Counter(
     "dejavec_semantic_labels_total",
-    "True similarities learned, of misses' best candidates and of checked hits, against the fidelity",
+    "Comparisons with the engine's vector, of misses' best neighbours and of checked hits, against the fidelity",
     ["of", "verdict"],  # of: miss, hit; verdict: good, violation
 )
 SEMANTIC_QUEUE_DROPPED = Counter(
-    "dejavec_semantic_learning_dropped_total", "Computed texts that nothing was learned from: queue full, Redis away"
+    "dejavec_semantic_learning_dropped_total",
+    "Computed texts that made no label and no index entry: queue full, Redis away, tier ended",
 )

@@ -21,9 +21,9 @@ from starlette.types import ASGIApp
 from cache.epochs import Epochs
 from cache.exact import ExactTier
 from cache.keys import load_or_make_secret, parse_secret
-from cache.live_record import LiveRecord
 from cache.local import LocalCache
 from cache.redis_link import RedisAway, RedisLink
+from cache.shared_settings import SharedSettings
 from common import logs
 from engine.configuration import load
 from gateway import routes_admin, routes_embed, routes_openai, routes_state, routes_thresholds
@@ -35,9 +35,9 @@ from gateway.http import Exchange, Front, HotPath, Reply, RequestIds
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.names import ModelNames
 from gateway.openapi import describe
-from gateway.promises import Promises
+from gateway.policies import Policies
 from gateway.routes_admin import check_admin
-from gateway.semantic_tiers import semantic_tiers
+from gateway.semantic_tiers import SemanticTiers, semantic_settings
 from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
 from gateway.state import Gateway
@@ -109,8 +109,8 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         epochs = Epochs(link, secret)
         local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
         namespaces = app.state.tenants.namespaces()
-        promises = Promises(settings, namespaces, LiveRecord(link) if link else None)
-        tiers = semantic_tiers(settings, promises, link, exact) if link and exact else None
+        policies = Policies(settings, namespaces, SharedSettings(link) if link else None)
+        tiers = SemanticTiers(link, exact, semantic_settings(settings), policies, engine) if link and exact else None
         verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
         service = EmbeddingService(
             engine=engine,
@@ -124,7 +124,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             tiers=tiers,
             verifier=verifier,
         )
-        gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants, service, promises, tiers)
+        gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants, service, policies, tiers)
         app.state.gateway = gateway
         names, decode = ModelNames(settings.model_aliases), decoder_for(settings.token_input_encoding)
         app.state.calls = EmbeddingCalls(settings, engine, service, names, decode)
@@ -134,8 +134,8 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             for namespace in namespaces:
                 await epochs.ensure(namespace)
             with suppress(RedisAway):
-                await promises.refresh()
-            loops += [epochs.run_refresh, promises.run_follow, exact.run_writer]
+                await policies.refresh()
+            loops += [epochs.run_refresh, policies.run_follow, exact.run_writer]
         if tiers:
             stack.push_async_callback(tiers.aclose)
         stack.push_async_callback(stop, [asyncio.create_task(keep_running(loop)) for loop in loops])

@@ -109,15 +109,15 @@ def min_fidelity(value: bytes | None) -> float:
 
 
 def result_headers(result: EmbedResult) -> Headers:
-    """`x-cache`, `x-cache-items`, the fingerprint, how near reused vectors are predicted to be, where the time went."""
+    """`x-cache`, `x-cache-items`, the fingerprint, the predicted similarity of semantic hits, where the time went."""
     runs = [(tier, len(list(group))) for tier, group in groupby(result.tiers)]
     overall = runs[0][0] if len({tier for tier, _ in runs}) == 1 else "mixed"
     headers = [(b"x-cache", overall.encode()), (FINGERPRINT_NAME, result.model.fingerprint.encode())]
     if len(runs) <= MAX_TIER_RUNS:
         text = ",".join(tier if count == 1 else f"{tier}*{count}" for tier, count in runs)
         headers.append((b"x-cache-items", text.encode()))
-    if result.reused:
-        shown = result.reused[:MAX_TIER_RUNS]
+    if result.semantic_hits:
+        shown = result.semantic_hits[:MAX_TIER_RUNS]
         similarities = ",".join(f"{one.choice.similarity:.4f}" for one in shown if one.choice is not None)
         thresholds = ",".join(sorted({f"{one.tau:.4f}" for one in shown if one.tau is not None}))
         margins = ",".join(f"{one.choice.margin:.4f}" for one in shown if one.choice is not None)

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,11 +44,11 @@ class EncodedText:
 
 
 class Model:
-    """The engine's model as this gateway knows it: its identity, its own tokenizer, and its probe."""
+    """The engine's model as this gateway knows it: its identity, its tokenizer and its static embedding."""
 
-    def __init__(self, info: protocol.EngineInfo, tokenizer: Tokenizer, probe: bytes | None) -> None:
+    def __init__(self, info: protocol.EngineInfo, tokenizer: Tokenizer, static_embedding: bytes | None) -> None:
         self.info = info
-        self.probe = probe  # the bundle's probe file, for the semantic tier
+        self.static_embedding = static_embedding  # the bundle's file, for the semantic tier
         self._tokenizer = tokenizer
 
     async def encode(self, texts: Sequence[str]) -> list[EncodedText]:
@@ -79,6 +79,7 @@ class EngineClient:
         self._away_since: float | None = time.monotonic()
         self._away_reason = "it has not answered yet"
         self._refreshing = asyncio.Lock()
+        self._followers: list[Callable[[], None]] = []
 
     @property
     def model(self) -> Model:
@@ -87,8 +88,17 @@ class EngineClient:
             raise EngineAway(f"the engine at {self._url} cannot be reached yet: is it running?", retry_after_s=1)
         return self._model
 
+    @property
+    def current_model(self) -> Model | None:
+        """The model in service; None while the engine has never been reached."""
+        return self._model
+
+    def on_change(self, follow: Callable[[], None]) -> None:
+        """Call `follow`, from now on, whenever the engine turns out to serve another model."""
+        self._followers.append(follow)
+
     def run_s(self, tokens: int) -> float | None:
-        """Seconds the engine computes for so many tokens, waiting left out, as it said last; None before it did."""
+        """Seconds the engine computes for so many tokens, waiting left out, as it reported last; None before it did."""
         return None if self._tokens_per_s is None else tokens / self._tokens_per_s
 
     @property
@@ -127,6 +137,15 @@ class EngineClient:
         self._tokens_per_s = _rate(answer_headers) or self._tokens_per_s
         return _sound_vectors(answer, (len(texts), model.info.dimensions))
 
+    async def _static_embedding(self, info: protocol.EngineInfo) -> bytes | None:
+        """The file that the engine names; None where it names none. Raises ProtocolError for another one."""
+        if not info.static_embedding_sha256:
+            return None
+        content = await self._get(protocol.STATIC_EMBEDDING_PATH)
+        if hashlib.sha256(content).hexdigest() != info.static_embedding_sha256:
+            raise protocol.ProtocolError("the static embedding is not the one that the engine names")
+        return content
+
     async def refresh(self) -> None:
         """Ask the engine who it is, and fetch its tokenizer when it is another. Raises EngineAway."""
         async with self._refreshing:
@@ -135,11 +154,10 @@ class EngineClient:
                 known = self._model.info if self._model else None
                 if info != known:
                     tokenizer = parse_tokenizer(await self._get(protocol.TOKENIZER_PATH), info.max_tokens)
-                    probe = await self._get(protocol.STATIC_EMBEDDING_PATH) if info.static_embedding_sha256 else None
-                    if probe is not None and hashlib.sha256(probe).hexdigest() != info.static_embedding_sha256:
-                        raise protocol.ProtocolError("the probe is not the one the engine names")
-                    self._model = Model(info, tokenizer, probe)
+                    self._model = Model(info, tokenizer, await self._static_embedding(info))
                     log.info("engine: %s, fingerprint %s, %s", info.model, info.fingerprint, info.kernel_class)
+                    for follow in self._followers:
+                        follow()
             except (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError) as error:
                 reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 raise EngineAway(f"the engine at {self._url} cannot be asked: {reason}", retry_after_s=1) from error

@@ -17,7 +17,7 @@
     ├── DeadlineExceeded     503 no answer within the request's deadline
     ├── PurgeUnconfirmed     503 Redis did not confirm a purge
     ├── ChangeUnconfirmed    503 Redis did not confirm values changed while running
-    ├── StateAway            503 Redis did not tell what was learned
+    ├── StateAway            503 what was learned cannot be read from Redis
     └── InternalError        500 a fault of ours; the log has the trace, the reply has not
 
     ModelChanged                 not an answer: the engine now serves another fingerprint; the request is done again
@@ -164,7 +164,7 @@ class ChangeUnconfirmed(GatewayError):
 
 
 class StateAway(GatewayError):
-    """Redis did not tell what was learned."""
+    """what was learned cannot be read from Redis."""
 
     status, type, code = 503, "server_error", "state_unavailable"
 

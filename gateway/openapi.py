@@ -36,7 +36,7 @@ CACHE_HEADERS: Final[list[dict[str, Any]]] = [
         "name": "x-cache-control",
         "in": "header",
         "schema": {"type": "string", "enum": ["normal", "exact-only", "no-cache", "no-store"]},
-        "description": "no-cache: compute, then keep; no-store: compute, keep nothing; exact-only: no semantic reuse",
+        "description": "no-cache: compute, then keep; no-store: compute, keep nothing; exact-only: no semantic hits",
     },
     {
         "name": "x-min-fidelity",

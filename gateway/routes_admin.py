@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, Scope
-from cache.learner import cosine_similarity
-from cache.semantic import SemanticTier
+from cache.semantic.tier import SemanticTier
 from engine.protocol import Lane
 from gateway.engine_client import Model
 from gateway.errors import BadRequest, EngineAway, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
@@ -38,8 +37,8 @@ def _admin_only(request: Request) -> Gateway:
 
 def known_namespace(gateway: Gateway, namespace: str) -> str:
     """A namespace that a key leads to. Raises NotFound."""
-    if namespace not in gateway.promises.namespaces:
-        known = ", ".join(gateway.promises.namespaces[:20])
+    if namespace not in gateway.policies.namespaces:
+        known = ", ".join(gateway.policies.namespaces[:20])
         raise NotFound(f"no API key leads to namespace {namespace!r}; there are: {known}", param="namespace")
     return namespace
 
@@ -48,7 +47,9 @@ def semantic_tier(gateway: Gateway, model: Model, namespace: str) -> SemanticTie
     """The tier in service for a namespace. Raises NotFound where there is none."""
     tier = gateway.tiers.of(model, namespace) if gateway.tiers is not None else None
     if tier is None:
-        raise NotFound("there is no semantic tier: semantic_mode is off, no Redis is set, or the bundle has no probe")
+        raise NotFound(
+            "there is no semantic tier: semantic_mode is off, no Redis is set, or the bundle has no static embedding"
+        )
     return tier
 
 
@@ -66,7 +67,7 @@ class PurgeBody(BaseModel):
 
 
 class ExplainBody(BaseModel):
-    """The text to explain, in whose namespace, and whether to compute the truth."""
+    """The text to explain, in whose namespace, and whether to have its vector recomputed (`truth`)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -87,9 +88,9 @@ async def stats(gateway: Admin) -> dict[str, object]:
     }
 
 
-@router.post("/explain", summary="How a text would be answered by meaning, and why")
+@router.post("/explain", summary="Whether a text would be a semantic hit, and why")
 async def explain(gateway: Admin, body: ExplainBody) -> dict[str, object]:
-    """Candidates, predicted similarity, margin, tau and its reasons, certificate, governor. Serves and keeps nothing.
+    """Candidates, predicted similarity, margin, tau and its reasons, certificate, cost gate. Serves and keeps nothing.
 
     With `truth` the engine computes the text, and the true similarity stands beside the predicted one.
     """
@@ -97,14 +98,14 @@ async def explain(gateway: Admin, body: ExplainBody) -> dict[str, object]:
     tier = semantic_tier(gateway, model, known_namespace(gateway, body.namespace))
     scope = await gateway.service.scope_of(model, body.namespace)
     (encoded,) = await model.encode([body.text])
-    told = await tier.explain(scope, np.frombuffer(encoded.input_ids, dtype=np.int32))
-    best = told["best"]
-    if body.truth and best is not None and gateway.exact is not None:
+
+    async def recompute() -> bytes:
         deadline = asyncio.get_running_loop().time() + gateway.settings.request_timeout_s
-        true = (await gateway.engine.vectors(model, [encoded], Lane.BULK, deadline))[0]
-        (stored,) = await gateway.exact.get_many([bytes.fromhex(best["entry"])], model.info.dimensions)
-        best["true_similarity"] = None if stored is None else round(cosine_similarity(true.tobytes(), stored), 6)
-    return told
+        vectors = await gateway.engine.vectors(model, [encoded], Lane.BULK, deadline)
+        return bytes(vectors[0].tobytes())
+
+    ids = np.frombuffer(encoded.input_ids, dtype=np.int32)
+    return await tier.explain(scope, ids, recompute if body.truth else None)
 
 
 @router.post("/purge", summary="Make a namespace's entries unreachable, in O(1)")
@@ -119,7 +120,7 @@ async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str]:
     except PurgeFailed as error:
         raise PurgeUnconfirmed(str(error), retry_after_s=1) from error
     for tier, scope in learned:
-        tier.scopes.forget(scope)
+        tier.forget(scope)
     return {"purged": "all" if body.all else namespace, "epoch": epoch}
 
 

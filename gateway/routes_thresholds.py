@@ -1,4 +1,4 @@
-"""The operator's routes about reuse by meaning: what is promised, changing it while running, what the labels say."""
+"""The operator's routes about semantic hits: each namespace's policy, changing it while running, what labels show."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -7,13 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from cache.keys import ALL_NAMESPACES
-from cache.label_table import SHOWN_FIDELITIES, reading
-from cache.promise import SemanticMode
+from cache.keys import ALL_NAMESPACES, Scope
 from cache.redis_link import RedisAway
-from cache.reuse_state import ScopeState
+from cache.semantic.tier import SemanticTier
 from gateway.errors import BadRequest, EngineAway, NotFound, StateAway
-from gateway.promises import FIELDS, InForce
+from gateway.policies import FIELDS, InForce
 from gateway.routes_admin import Admin, known_namespace, semantic_tier
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN, NamespaceSettings
 from gateway.state import Gateway
@@ -30,7 +28,7 @@ class ThresholdsBody(NamespaceSettings):
     all: bool = Field(False, description="Change what holds where a namespace has no value of its own")
 
 
-@router.get("/thresholds", summary="What reuse promises in each namespace, and where each value comes from")
+@router.get("/thresholds", summary="Each namespace's policy, and where each value comes from")
 async def thresholds(
     gateway: Admin, namespace: Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)] = None
 ) -> dict[str, object]:
@@ -38,20 +36,20 @@ async def thresholds(
 
     `learned` is null while a namespace is off, or where engine or Redis are away.
     """
-    promises = gateway.promises
+    policies = gateway.policies
     with suppress(RedisAway):  # then as read last, at most a second before it went away
-        await promises.refresh()
-    asked = promises.namespaces if namespace is None else [known_namespace(gateway, namespace)]
+        await policies.refresh()
+    asked = policies.namespaces if namespace is None else [known_namespace(gateway, namespace)]
     return {
-        "all": promises.in_force(ALL_NAMESPACES).shown(),
+        "all": policies.in_force(ALL_NAMESPACES).shown(),
         "namespaces": {name: await _shown(gateway, name) for name in asked},
         "changes": [
-            one for one in promises.changes() if namespace is None or one["namespace"] in (namespace, ALL_NAMESPACES)
+            one for one in policies.changes() if namespace is None or one["namespace"] in (namespace, ALL_NAMESPACES)
         ],
     }
 
 
-@router.put("/thresholds", summary="Change what reuse promises, in every gateway, while running")
+@router.put("/thresholds", summary="Change policies, in every gateway, while running")
 async def change_thresholds(gateway: Admin, body: ThresholdsBody) -> dict[str, object]:
     """Checked as the settings are, kept in Redis, followed by every gateway within two seconds, and recorded.
 
@@ -64,86 +62,58 @@ async def change_thresholds(gateway: Admin, body: ThresholdsBody) -> dict[str, o
         raise BadRequest(f"name at least one of {', '.join(FIELDS)}", param=FIELDS[0])
     if gateway.tiers is None:
         raise NotFound("live values are kept in Redis, and none is set: change the configuration")
-    promises = gateway.promises
+    policies = gateway.policies
     namespace = ALL_NAMESPACES if body.all else str(body.namespace)
-    before = {name: promises.in_force(name) for name in promises.namespaces}
-    changes = await promises.change(namespace, values)
-    after = {name: promises.in_force(name) for name in promises.namespaces}
+    before = {name: policies.in_force(name) for name in policies.namespaces}
+    changes = await policies.change(namespace, values)
+    after = {name: policies.in_force(name) for name in policies.namespaces}
     return {
         "changed": [one.model_dump() for one in changes],
-        "in_force": promises.in_force(namespace).shown(),
+        "in_force": policies.in_force(namespace).shown(),
         "note": _note(before, after, values if body.all else []),
     }
 
 
-@router.get("/calibration", summary="What the labels of a namespace say, and what any threshold would mean")
+@router.get("/calibration", summary="The labels of a namespace, and what any threshold would mean")
 async def calibration(gateway: Admin, namespace: NamespaceQuery = DEFAULT_NAMESPACE) -> dict[str, object]:
-    """Bins of z against true similarity, and the reuse curve: for each tau the share of look-ups that would be reused
+    """Bins of z against true similarity, and the curve: for each tau the share of look-ups that would be hits
     and the share of those below a fidelity. Weights stand for look-ups; old ones fade.
     """
-    promise = gateway.promises.in_force(known_namespace(gateway, namespace)).promise
-    state = await _state(gateway, namespace)
-    table, fidelity = state.table, promise.fidelity
-    tau = _tau(state)
-    return {
-        "namespace": namespace,
-        "mode": promise.mode.value,
-        "fidelity": fidelity,
-        "tau": tau,
-        "labels": round(table.labels),
-        "lookups": round(table.total, 3),
-        "without_candidate": round(table.empty, 3),
-        "bins": table.bins(),
-        "curve": table.curve(tuple(sorted({*SHOWN_FIDELITIES, fidelity}))),
-        "reading": reading(table, tau, fidelity, promise.reuse.alpha),
-    }
-
-
-async def _state(gateway: Gateway, namespace: str) -> ScopeState:
-    """What all gateways have learned for a namespace. Raises NotFound, EngineAway, StateAway."""
-    model = gateway.engine.model
-    tier = semantic_tier(gateway, model, namespace)
+    policy = gateway.policies.in_force(known_namespace(gateway, namespace)).policy
+    tier, scope = await _partition(gateway, namespace)
     try:
-        return await tier.scopes.shared_state(await gateway.service.scope_of(model, namespace))
+        return {"namespace": namespace, **await tier.calibration(scope, policy)}
     except RedisAway as error:
         raise StateAway("Redis is away, and with it what was learned", retry_after_s=1) from error
 
 
-def _tau(state: ScopeState) -> float | None:
-    """From where on a namespace's candidates are served; None while they are not."""
-    if state.promise.mode is SemanticMode.ON:
-        return state.threshold.tau
-    return state.reuse.tau if state.promise.mode is SemanticMode.AUTO else None
+async def _partition(gateway: Gateway, namespace: str) -> tuple[SemanticTier, Scope]:
+    """The tier in service for a namespace, and the namespace's scope. Raises NotFound, EngineAway."""
+    model = gateway.engine.model
+    return semantic_tier(gateway, model, namespace), await gateway.service.scope_of(model, namespace)
 
 
 async def _shown(gateway: Gateway, namespace: str) -> dict[str, object]:
-    return {"in_force": gateway.promises.in_force(namespace).shown(), "learned": await _learned(gateway, namespace)}
+    return {"in_force": gateway.policies.in_force(namespace).shown(), "learned": await _learned(gateway, namespace)}
 
 
 async def _learned(gateway: Gateway, namespace: str) -> dict[str, object] | None:
     try:
-        state = await _state(gateway, namespace)
-    except (NotFound, EngineAway, StateAway):
+        tier, scope = await _partition(gateway, namespace)
+        return await tier.learned(scope)
+    except (NotFound, EngineAway, RedisAway):
         return None
-    return {
-        "serving_from": _tau(state),
-        "tau": state.threshold.tau,
-        "reason": state.threshold.reason,
-        "certificate_tau": state.reuse.tau,
-        "certificate_phase": state.reuse.phase,
-        **state.served_summary(),
-    }
 
 
 def _note(before: dict[str, InForce], after: dict[str, InForce], of_all: Iterable[str]) -> str:
     """What a change entails: where certification starts anew, and which namespaces keep values of their own."""
-    said = ["Every gateway follows within two seconds."]
-    anew = [name for name in after if before[name].promise.reuse != after[name].promise.reuse]
+    notes = ["Every gateway follows within two seconds."]
+    anew = [name for name in after if before[name].policy.certifier != after[name].policy.certifier]
     if anew:
-        said.append(f"Certification and the moving threshold start anew in: {_list(anew)}.")
+        notes.append(f"Certification and the moving threshold start anew in: {_list(anew)}.")
     own = {field: [name for name, one in after.items() if field in one.own] for field in of_all}
-    said += [f"A value of their own for {field} keep: {_list(names)}." for field, names in own.items() if names]
-    return " ".join(said)
+    notes += [f"A value of their own for {field} keep: {_list(names)}." for field, names in own.items() if names]
+    return " ".join(notes)
 
 
 def _list(names: list[str]) -> str:

@@ -1,112 +1,95 @@
-"""The semantic tier of the model in service: made when the engine names a model with a probe, replaced with it.
+"""The semantic tier of the model in service: it begins and ends with the model, whoever asks for it.
 
-A tier belongs to one model and one probe; its background loops live as long as it does.
+A tier belongs to one model and its static embedding. It is replaced when the engine client finds another model, and
+ends while every namespace is `off`. The old tier's loops are stopped and what it holds is flushed, within a bound;
+requests that still hold the old model find no tier.
 """
 
 import asyncio
 import logging
-from contextlib import suppress
-from typing import Final
 
 from cache.exact import ExactTier
-from cache.governor import GovernorSettings
-from cache.index import SemanticIndex
 from cache.keys import ALL_NAMESPACES
-from cache.probe import Probe, ProbeError
-from cache.promise import SemanticMode
-from cache.redis_link import RedisAway, RedisLink
-from cache.semantic import SemanticSettings, SemanticTier
-from gateway.background import keep_running, stop
-from gateway.engine_client import Model
-from gateway.promises import Promises
+from cache.redis_link import RedisLink
+from cache.semantic.policy import SemanticMode
+from cache.semantic.tier import SemanticSettings, SemanticTier, StaticEmbeddingError
+from gateway.background import keep_running
+from gateway.engine_client import EngineClient, Model
+from gateway.policies import Policies
 from gateway.settings import GatewaySettings
 
 log = logging.getLogger("dejavec.gateway")
 
-LAST_WORDS_S: Final = 2.0
 
-
-def semantic_tiers(settings: GatewaySettings, promises: Promises, link: RedisLink, exact: ExactTier) -> "SemanticTiers":
-    """The holder for these settings."""
-    price_s = settings.engine_price_ms / 1000 if settings.engine_price_ms is not None else None
-    chosen = SemanticSettings(
+def semantic_settings(settings: GatewaySettings) -> SemanticSettings:
+    """The tier's part of the gateway's settings."""
+    return SemanticSettings(
         min_text_length=settings.min_text_length,
         ttl_s=round(settings.cache_ttl_seconds * (1 + settings.cache_ttl_jitter)),
         candidates=settings.semantic_candidates,
         verify_share=settings.verify_share,
-        governor=GovernorSettings(engine_price_s=price_s),
+        engine_price_s=settings.engine_price_ms / 1000 if settings.engine_price_ms is not None else None,
+        hnsw_from=settings.hnsw_from,
+        index_timeout_s=settings.semantic_timeout_ms / 1000,
     )
-    return SemanticTiers(link, exact, chosen, promises, settings.hnsw_from, settings.semantic_timeout_ms / 1000)
 
 
 class SemanticTiers:
-    """Holds the current tier; `of` is asked on every request."""
+    """Holds the current tier; follows the engine's model and the policies from its construction on."""
 
     def __init__(
-        self,
-        link: RedisLink,
-        exact: ExactTier,
-        settings: SemanticSettings,
-        promises: Promises,
-        hnsw_from: int,
-        timeout_s: float,
+        self, link: RedisLink, exact: ExactTier, settings: SemanticSettings, policies: Policies, engine: EngineClient
     ) -> None:
         self._link = link
         self._exact = exact
         self._settings = settings
-        self._promises = promises
-        self._hnsw_from = hnsw_from
-        self._timeout_s = timeout_s
+        self._policies = policies
+        self._engine = engine
         self._model: Model | None = None
         self._tier: SemanticTier | None = None
-        self._tasks: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        engine.on_change(self._follow)
+        policies.on_change(self._follow)
 
     def of(self, model: Model, namespace: str) -> SemanticTier | None:
-        """The tier of this model; None where the namespace is `off`, or the model has no probe that can be read.
-
-        While every namespace is `off` there is none, and nothing runs.
-        """
-        wanted = model if self._promises.is_any_on else None
-        if wanted is not self._model:
-            self._replace(wanted)
-        return None if self._promises.of(namespace).mode is SemanticMode.OFF else self._tier
+        """The tier of this model; None where the namespace is `off`, the model is not the one in service, or it has no
+        static embedding that can be read."""
+        if model is not self._model or self._policies.of(namespace).mode is SemanticMode.OFF:
+            return None
+        return self._tier
 
     async def aclose(self) -> None:
-        """End the background loops, and tell the other gateways what only this one knows."""
-        await stop(self._tasks)
+        """End the tier, and wait for those that are ending; each is bounded."""
+        self._is_closed = True
+        self._replace(None)
         await asyncio.gather(*self._ending, return_exceptions=True)
-        if self._tier is not None:
-            with suppress(RedisAway, TimeoutError):
-                async with asyncio.timeout(LAST_WORDS_S):
-                    await self._tier.scopes.tell_all()
+
+    def _follow(self) -> None:
+        """Begin, replace or end the tier, as the model in service and the policies have it now."""
+        model = self._engine.current_model if self._policies.is_any_on else None
+        if model is not self._model and not self._is_closed:
+            self._replace(model)
 
     def _replace(self, model: Model | None) -> None:
-        if self._tasks:
-            ending = asyncio.create_task(stop(self._tasks))
+        if self._tier is not None:
+            ending = asyncio.create_task(self._tier.stop())
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
-        self._model, self._tier, self._tasks = model, None, []
-        if model is None:
+        self._model, self._tier = model, self._open(model) if model is not None else None
+        if self._tier is None:
             return
-        if model.probe is None:
-            log.info("no semantic tier: the model bundle has no probe; build it again to get one")
-            return
+        self._tier.start(keep_running)
+        policy = self._policies.of(ALL_NAMESPACES)
+        log.info("semantic tier: mode %s, fidelity %g where nothing else is set", policy.mode.value, policy.fidelity)
+
+    def _open(self, model: Model) -> SemanticTier | None:
+        if model.static_embedding is None:
+            log.info("no semantic tier: the model bundle has no static embedding; build it again to get one")
+            return None
+        source = (model.info.fingerprint, model.info.static_embedding_sha256, model.static_embedding)
         try:
-            probe = Probe.from_bytes(model.probe)
-        except ProbeError as error:
+            return SemanticTier.in_redis(self._link, self._exact, source, self._settings, self._policies.of)
+        except StaticEmbeddingError as error:
             log.warning("no semantic tier: %s", error)
-            return
-        probe_id = model.info.static_embedding_sha256[:16]
-        index = SemanticIndex(
-            self._link,
-            f"{model.info.fingerprint[:16]}{probe_id}",
-            probe.dimensions,
-            hnsw_from=self._hnsw_from,
-            timeout_s=self._timeout_s,
-        )
-        self._tier = SemanticTier(self._link, self._exact, index, probe, probe_id, self._settings, self._promises.of)
-        loops = (index.run_checks, self._tier.learner.run, self._tier.scopes.run_sync)
-        self._tasks = [asyncio.create_task(keep_running(loop)) for loop in loops]
-        promise = self._promises.of(ALL_NAMESPACES)
-        log.info("semantic tier: mode %s, fidelity %g where nothing else is set", promise.mode.value, promise.fidelity)
+            return None

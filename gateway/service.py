@@ -1,4 +1,4 @@
-"""The request story: look up, compute, merge, write back. Knows nothing of HTTP, Redis commands or ONNX.
+"""The request story: look up, compute, merge, write back.
 
 `EmbeddingService._answer` is the whole of it, top to bottom. Every tier is asked per text; duplicates within a
 request are one text; results are merged by position.
@@ -9,27 +9,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from cache.epochs import Epochs
 from cache.exact import Dtype, ExactTier, as_stored
 from cache.keys import Scope
 from cache.local import LocalCache, LocalEntry
-from cache.lookup import Lookup
-from cache.semantic import SemanticTier
-from engine.protocol import EngineInfo, Int32Array, Lane
+from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
+from engine.protocol import EngineInfo, Lane
 from gateway.engine_client import EncodedText, EngineClient, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged
 from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, TIER_COUNTERS, TOKENS, TRUNCATED
 from gateway.semantic_tiers import SemanticTiers
 from gateway.singleflight import SingleFlight
-from gateway.verifier import Check, Verifier
+from gateway.verifier import Verification, Verifier
 
 MAX_SCOPES = 4096
 
 
 class CacheControl(enum.Enum):
-    """What a request allows: NORMAL all tiers; EXACT_ONLY no semantic reuse; NO_CACHE compute, then keep;
+    """What a request allows: NORMAL all tiers; EXACT_ONLY no semantic hits; NO_CACHE compute, then keep;
     NO_STORE compute, keep nothing."""
 
     NORMAL = "normal"
@@ -60,10 +57,6 @@ class EmbedRequest:
     truncate: bool = True
     min_fidelity: float = 0.0
 
-    def allows_reuse(self, fidelity: float) -> bool:
-        """Whether a neighbour's vector of this fidelity may be served."""
-        return self.control is CacheControl.NORMAL and self.min_fidelity <= fidelity
-
 
 @dataclass(slots=True)
 class EmbedResult:
@@ -74,7 +67,7 @@ class EmbedResult:
     tiers: list[str]
     tokens: int = 0
     truncated: int = 0
-    reused: list[Lookup] = field(default_factory=list)  # one for each distinct text served by meaning
+    semantic_hits: list[Lookup] = field(default_factory=list)  # one for each distinct text
     stage_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -88,13 +81,13 @@ class _Item:
     encoded: EncodedText | None = None
     digest: bytes = b""
     vector: bytes | None = None
-    lookup: Lookup | None = None  # when it was looked up by meaning
+    lookup: Lookup | None = None  # when it was looked up in the semantic tier
 
     @property
-    def input_ids(self) -> Int32Array:
-        """int32[n]."""
+    def as_text(self) -> Text:
+        """What the semantic tier needs of it."""
         assert self.encoded is not None
-        return np.frombuffer(self.encoded.input_ids, dtype=np.int32)
+        return Text(self.digest, self.encoded.input_ids, len(self.text))
 
 
 class EmbeddingService:
@@ -129,7 +122,7 @@ class EmbeddingService:
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Vectors for a request, in order. Raises GatewayError.
 
-        An engine that turns out to serve another model (a new fingerprint) is asked who it is, and the request
+        An engine that turns out to serve another model (a new fingerprint) is asked for its identity, and the request
         is done again from the start: its token ids may have changed with the tokenizer.
         """
         try:
@@ -165,8 +158,8 @@ class EmbeddingService:
 
             missing = [item for item in items if item.vector is None and not self._just_computed(item, request, result)]
             tier = self._tiers.of(model, request.namespace) if self._tiers is not None and is_shared else None
-            if missing and tier is not None and request.allows_reuse(tier.promise(request.namespace).fidelity):
-                await self._reuse(tier, model, scope, missing, result)
+            if missing and tier is not None and request.control is CacheControl.NORMAL:
+                await self._look_up(tier, model, scope, missing, request.min_fidelity, result)
                 missing = [item for item in missing if item.vector is None]
                 stages.mark("semantic")
 
@@ -179,7 +172,7 @@ class EmbeddingService:
             if request.control.writes:
                 self._keep(items, missing, use_exact)
                 if missing and tier is not None:
-                    self._learn(tier, scope, missing, stages.durations_s["engine"])
+                    self._observe(tier, scope, missing, stages.durations_s["engine"])
         result.stage_s = stages.durations_s
         _count(result)
         return result
@@ -233,38 +226,37 @@ class EmbeddingService:
             self._place(item, entry.vector, "local", result)
         return entry is not None
 
-    async def _reuse(
-        self, tier: SemanticTier, model: Model, scope: Scope, missing: list[_Item], result: EmbedResult
+    async def _look_up(
+        self,
+        tier: SemanticTier,
+        model: Model,
+        scope: Scope,
+        missing: list[_Item],
+        min_fidelity: float,
+        result: EmbedResult,
     ) -> None:
-        """Look the eligible texts up by meaning, and place the neighbours' vectors that may be served."""
-        share = tier.lookup_share(scope)
-        wanted = [item for item in missing if tier.wants(item.text, share)]
-        if not wanted:
-            return
-        lookups = await tier.look_up(scope, [item.input_ids for item in wanted])
-        for item, lookup in zip(wanted, lookups, strict=True):
+        """Place the neighbours' vectors that may be served, and have sampled ones verified."""
+        texts = [item.as_text for item in missing]
+        lookups = await tier.look_up(scope, texts, min_fidelity)
+        for item, text, lookup in zip(missing, texts, lookups, strict=True):
             item.lookup = lookup
-            if lookup.vector is None:
+            if lookup is None or lookup.vector is None:
                 continue
             self._place(item, lookup.vector, "semantic", result)
-            result.reused.append(lookup)
+            result.semantic_hits.append(lookup)
             if lookup.is_checked and self._verifier is not None:
                 assert item.encoded is not None
-                self._verifier.submit(Check(model, tier, scope, item.digest, item.encoded, lookup))
+                self._verifier.submit(Verification(model, tier, scope, text, item.encoded, lookup))
 
-    def _learn(self, tier: SemanticTier, scope: Scope, computed: list[_Item], engine_s: float) -> None:
-        """What the engine computed becomes labels and candidates, later, off this request's way.
+    def _observe(self, tier: SemanticTier, scope: Scope, computed: list[_Item], engine_s: float) -> None:
+        """Hand what the engine computed to the semantic tier.
 
-        A text costs what the engine computed for it, not what it waited; `engine_s`, the whole call, if it cannot say.
+        A text costs what the engine computed for it, not what it waited; `engine_s`, the whole call, if unknown.
         """
         tokens = sum(item.encoded.tokens for item in computed if item.encoded is not None)
         run_s = self._engine.run_s(tokens)
-        tier.scopes.of(scope).governor.saw_engine((engine_s if run_s is None else run_s) / len(computed))
-        share = tier.index_share(scope)
-        for item in computed:
-            assert item.vector is not None
-            if tier.teaches(item.text, item.digest, item.lookup, share):
-                tier.learner.add(scope, item.digest, item.vector, item.lookup, item.input_ids)
+        observations = [Observation(item.as_text, item.vector or b"", item.lookup) for item in computed]
+        tier.observe(scope, observations, (engine_s if run_s is None else run_s) / len(computed))
 
     async def _compute(self, model: Model, request: EmbedRequest, missing: list[_Item]) -> dict[bytes, bytes]:
         """Vectors of the missing items by digest, each computed once however many requests ask for it now."""
@@ -299,7 +291,7 @@ class EmbeddingService:
         result.truncated += item.encoded.truncated * len(item.positions)
 
     def _keep(self, items: list[_Item], computed: list[_Item], exact: ExactTier | None) -> None:
-        """Write back: L0 now, Redis after the reply, through the exact tier's bounded queue. Never a reused vector."""
+        """Write back: L0 now, Redis after the reply, through the exact tier's bounded queue. Never a semantic hit."""
         for item in items:
             if item.lookup is not None and item.lookup.vector is not None:
                 continue

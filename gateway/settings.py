@@ -59,7 +59,7 @@ class ApiKey(BaseModel):
 
 
 class NamespaceSettings(BaseModel):
-    """What a namespace may be promised apart from the rest: names and bounds of the global settings; None: as those."""
+    """What a namespace may have otherwise than the rest: names and bounds of the global settings; None: as those."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

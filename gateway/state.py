@@ -7,7 +7,7 @@ from cache.exact import ExactTier
 from cache.local import LocalCache
 from cache.redis_link import RedisLink
 from gateway.engine_client import EngineClient
-from gateway.promises import Promises
+from gateway.policies import Policies
 from gateway.semantic_tiers import SemanticTiers
 from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
@@ -26,7 +26,7 @@ class Gateway:
     link: RedisLink | None
     tenants: Tenants
     service: EmbeddingService
-    promises: Promises
+    policies: Policies
     tiers: SemanticTiers | None
 
     @property

@@ -1,10 +1,11 @@
-"""Hostile and unlucky traffic against the real product: what is reused by meaning keeps to what was promised.
+"""Hostile and unlucky traffic against the real product: semantic hits keep to the policy.
 
 An attacker is a tenant like any other: it earns a certificate with easy paraphrases, then sends look-alikes. The
-worst of them are the words of a stored text in another order: the probe, a sum over tokens, cannot tell them apart,
-the model can. All that is served by meaning is compared with the engine's own vector.
+worst of them are the words of a stored text in another order: the static embedding, a sum over tokens, gives them one
+vector, the model does not. Every semantic hit is compared with the engine's own vector.
 
-Young purses check every hit, so a test can wait for each label, and no clock decides how many violations there are.
+With a young error budget every hit is checked, so a test can wait for each label, and no clock decides how many
+violations there are.
 """
 
 import base64
@@ -20,23 +21,23 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from cache.budget import BudgetSettings, violations_before_trip
+from cache.semantic.error_budget import ErrorBudgetSettings, violations_before_opening
 from deploy.embedded_redis import NotAvailable, locate
 from tests.e2e.stack import Run, another_gateway, running, until
 from tests.simulation.attacks import TRICKS, attack_texts
 
 MODEL = "all-MiniLM-L6-v2"
 FIDELITY = 0.92
-PURSE = BudgetSettings()
-UNLIKELY = 0.001  # probability that a sound purse exceeds the bound asserted here
-ON_THE_WAY = 4  # hits whose labels may be on their way where a test does not wait for each
+BUDGET = ErrorBudgetSettings()
+UNLIKELY = 0.001  # probability that a sound error budget exceeds the bound asserted here
+PENDING = 4  # hits whose labels may be pending where a test does not wait for each
 OPERATOR = {"authorization": "Bearer operator"}
 NO_STORE = {"x-cache-control": "no-store"}
 TENANTS = ("look-alikes", "scrambled", "saved", "burst", "victim", "attacker", "switch", "shared", "pairs", "odd")
 SETTINGS = {
     "DEJAVEC_ADMIN_TOKEN": "operator",
     "DEJAVEC_API_KEYS": json.dumps({f"key-{name}": {"namespace": name} for name in TENANTS}),
-    "DEJAVEC_ENGINE_PRICE_MS": "10000",  # the governor finds every look-up worth while
+    "DEJAVEC_ENGINE_PRICE_MS": "10000",  # the cost gate finds every look-up worth its price
     "DEJAVEC_LOCAL_CACHE_MB": "0",
     "DEJAVEC_REDIS_TIMEOUT_MS": "5000",
     "DEJAVEC_SEMANTIC_TIMEOUT_MS": "5000",
@@ -51,7 +52,7 @@ SENTENCES = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One text's tier and vector, its reply's headers, and its cosine to the truth where it was served by meaning."""
+    """One text's tier and vector, its reply's headers, and the cosine to the engine's vector of a semantic hit."""
 
     text: str
     tier: str
@@ -66,7 +67,7 @@ class Answer:
 
 @dataclass
 class Tenant:
-    """One namespace at one gateway: asks, compares what is served by meaning with the truth, and keeps count."""
+    """One namespace at one gateway: asks, compares semantic hits with the engine's vectors, and keeps count."""
 
     http: httpx.Client
     namespace: str
@@ -85,10 +86,10 @@ class Tenant:
         assert reply.status_code == 200, reply.text
         tiers = expanded(reply.headers["x-cache-items"])
         answers = [Answer(*one, reply.headers) for one in zip(texts, tiers, vectors_of(reply), strict=True)]
-        reused = [answer for answer in answers if answer.tier == "semantic"]
-        true = self.true_vectors([answer.text for answer in reused])
-        answers = [compared(one, true[one.text]) if one in reused else one for one in answers]
-        self.hits += len(reused)
+        hits = [answer for answer in answers if answer.tier == "semantic"]
+        true = self.true_vectors([answer.text for answer in hits])
+        answers = [compared(one, true[one.text]) if one in hits else one for one in answers]
+        self.hits += len(hits)
         self.violations += sum(answer.is_violation for answer in answers)
         self.computed |= {answer.vector for answer in answers if answer.tier == "miss"}
         self.computed |= {true[answer.text] for answer in answers if answer.is_violation}
@@ -110,8 +111,8 @@ class Tenant:
         return dict(reply.json())
 
     @property
-    def trips(self) -> int:
-        return int(self.explain()["certificate"]["trips"])
+    def openings(self) -> int:
+        return int(self.explain()["certificate"]["breaker_openings"])
 
     def labels(self) -> dict[str, int]:
         """How many hits this gateway has checked since it started, of all tenants, by verdict."""
@@ -127,8 +128,8 @@ class Tenant:
         return {verdict: count - self._labels_before[verdict] for verdict, count in self.labels().items()}
 
     def settle(self) -> None:
-        """Wait until every hit has its label, where the purse has every hit checked."""
-        if self.checks_every_hit or PURSE.verify_probability(PURSE.limit(self.hits)) >= 1:
+        """Wait until every hit has its label, where the error budget has every hit checked."""
+        if self.checks_every_hit or BUDGET.verify_probability(BUDGET.limit(self.hits)) >= 1:
             until(lambda: sum(self.checked().values()) >= self.hits, "a label for each hit")
 
 
@@ -167,15 +168,15 @@ def scrambled(texts: Sequence[str], seed: int) -> list[str]:
 
 
 def earn_certificate(tenant: Tenant, texts: Sequence[str], hits: int = 1) -> list[str]:
-    """Send easy paraphrases until so many more were served by meaning; returns those that were not needed."""
+    """Send easy paraphrases until so many more were semantic hits; returns those that were not needed."""
     wanted = tenant.hits + hits
     for start in range(0, len(texts), 16):
         answers = tenant.ask(*texts[start : start + 16])
         tenant.settle()
         if any(answer.is_violation for answer in answers):
             until_counted(tenant)
-        if tenant.hits >= wanted and (told := tenant.explain()["certificate"])["phase"] == "serving":
-            assert told["tau"] is not None
+        if tenant.hits >= wanted and (shown := tenant.explain()["certificate"])["phase"] == "serving":
+            assert shown["tau"] is not None
             return list(texts[start + 16 :])
     pytest.fail(f"no certificate after {len(texts)} texts: {tenant.explain()}")
 
@@ -186,26 +187,26 @@ def until_counted(tenant: Tenant) -> None:
 
 
 def attack(tenant: Tenant, texts: Sequence[str]) -> list[Answer]:
-    """Send look-alikes one at a time until the breaker trips; each found violation is counted before the next text.
+    """Send look-alikes one at a time until the breaker opens; each found violation is counted before the next text.
 
     While the gateway is paused the attacker waits, so that no look-alike is wasted on the engine.
     """
-    trips, answers = tenant.trips, []
+    openings, answers = tenant.openings, []
     for text in texts:
         answers += tenant.ask(text)
         tenant.settle()
         if answers[-1].is_violation:
             until_counted(tenant)
-            if tenant.trips > trips:
+            if tenant.openings > openings:
                 break
     return answers
 
 
-def assert_within_purse(answers: Sequence[Answer], hits_before: int, more: int = 0, trips_before: int = 0) -> None:
-    """No more violations than the fullest purse pays for, with what the attack's own hits pay in."""
-    hits, purse = sum(answer.tier == "semantic" for answer in answers), PURSE.after(trips_before)
+def assert_within_budget(answers: Sequence[Answer], hits_before: int, more: int = 0, openings_before: int = 0) -> None:
+    """No more violations than the fullest error budget allows, with what the attack's own hits add."""
+    hits, budget = sum(answer.tier == "semantic" for answer in answers), BUDGET.after(openings_before)
     violations = sum(answer.is_violation for answer in answers)
-    bound = violations_before_trip(purse, purse.limit(hits_before), delta=UNLIKELY) + purse.alpha * hits
+    bound = violations_before_opening(budget, budget.limit(hits_before), delta=UNLIKELY) + budget.alpha * hits
     assert violations <= bound + more, f"{violations} of {hits} hits violate; at most {bound:.1f} + {more} may"
 
 
@@ -248,74 +249,74 @@ def test_look_alikes_after_a_certificate(tenant: Callable[[str], Tenant]) -> Non
     hits_before = attacker.hits
     answers = attack(attacker, look_alikes(seed=1, of_each=75))
     assert attacker.hits > hits_before
-    assert_within_purse(answers, hits_before)
+    assert_within_budget(answers, hits_before)
 
 
-def test_scrambled_words_trip_the_breaker_every_time(tenant: Callable[[str], Tenant]) -> None:
+def test_scrambled_words_open_the_breaker_every_time(tenant: Callable[[str], Tenant]) -> None:
     """Nearly every hit violates: a handful is served, then nothing until a new certificate, which is attacked again.
 
     Each round takes more honest texts and serves fewer violations.
     """
     attacker = tenant("scrambled")
     honest, taken = paraphrases(seed=2), []
-    for trips in (1, 2, 3):
+    for openings in (1, 2, 3):
         left = earn_certificate(attacker, honest)
         taken.append(len(honest) - len(left))
         known, honest = honest[: len(honest) - len(left)], left
-        hits_before, hostile = attacker.hits, scrambled(known, seed=trips)
+        hits_before, hostile = attacker.hits, scrambled(known, seed=openings)
         answers = attack(attacker, hostile)
-        assert attacker.trips == trips
-        assert_within_purse(answers, hits_before, trips_before=trips - 1)
+        assert attacker.openings == openings
+        assert_within_budget(answers, hits_before, openings_before=openings - 1)
         assert_serves_nothing(attacker, hostile[len(answers) :][:20])
     assert taken[2] >= 600  # a comeback wants twice the labels of the one before
 
 
 def test_a_long_clean_past_buys_little(tenant: Callable[[str], Tenant]) -> None:
-    """After two hundred clean hits only a share of them is checked; the purse still ends the attack."""
+    """After two hundred clean hits only a share of them is checked; the error budget still ends the attack."""
     attacker = tenant("saved")
     honest = paraphrases(seed=3)
     left = earn_certificate(attacker, honest, hits=200)
-    assert PURSE.verify_probability(PURSE.limit(attacker.hits)) < 1
+    assert BUDGET.verify_probability(BUDGET.limit(attacker.hits)) < 1
     hits_before = attacker.hits
     answers = attack(attacker, scrambled(honest[: len(honest) - len(left)], seed=3))
-    assert attacker.trips == 1
-    assert_within_purse(answers, hits_before, more=ON_THE_WAY)
+    assert attacker.openings == 1
+    assert_within_budget(answers, hits_before, more=PENDING)
 
 
-def test_a_burst_gets_no_more_than_the_purse_holds(tenant: Callable[[str], Tenant]) -> None:
-    """All texts of a request are decided before any is checked: only as many are served as the purse could pay for."""
+def test_a_burst_gets_no_more_than_the_error_budget(tenant: Callable[[str], Tenant]) -> None:
+    """All texts of a request are decided before any is checked: no more are served than the error budget covers."""
     attacker = tenant("burst")
     honest = paraphrases(seed=4)
     left = earn_certificate(attacker, honest)
     hostile = scrambled(honest[: len(honest) - len(left)], seed=4)
-    purse = PURSE.limit(attacker.hits)
+    budget = BUDGET.limit(attacker.hits)
     burst = attacker.ask(*hostile[:64])
-    assert sum(answer.tier == "semantic" for answer in burst) <= max(1, purse)
+    assert sum(answer.tier == "semantic" for answer in burst) <= max(1, budget)
     attacker.settle()
     until(lambda: not attacker.explain()["paused"], "the state has counted what was found")
     answers = [*burst, *attack(attacker, hostile[64:])]
-    assert attacker.trips == 1
-    assert_within_purse(answers, attacker.hits)
+    assert attacker.openings == 1
+    assert_within_budget(answers, attacker.hits)
     assert_serves_nothing(attacker, hostile[64 + len(answers) - len(burst) :][:20])
 
 
 def test_a_tenant_moves_nobody_else(auto: Run, tenant: Callable[[str], Tenant]) -> None:
     """While one tenant is attacked another's stored state keeps its bytes, and no vector crosses over."""
     with Redis.from_url(auto.redis_url) as redis:
-        before = set(redis.scan_iter(b"dv1:r:*"))
+        before = set(redis.scan_iter(b"dv1:p:*"))
         victim = tenant("victim")
         left = earn_certificate(victim, paraphrases(seed=5))
         next(text for text in left if victim.ask(text)[0].tier == "semantic")  # its label is the last of all
         until(lambda: victim.explain()["threshold"]["checked"] == victim.hits, "all labels are in the state")
-        (state_key,) = set(redis.scan_iter(b"dv1:r:*")) - before
-        state, told = redis.get(state_key), [victim.explain()[part] for part in ("tau", "threshold", "certificate")]
+        (state_key,) = set(redis.scan_iter(b"dv1:p:*")) - before
+        state, shown = redis.get(state_key), [victim.explain()[part] for part in ("tau", "threshold", "certificate")]
         attacker = tenant("attacker")
         honest = paraphrases(seed=6)
         earn_certificate(attacker, honest)
         attack(attacker, scrambled(honest[:600], seed=6))
-        assert attacker.trips == 1
+        assert attacker.openings == 1
         assert redis.get(state_key) == state
-        assert [victim.explain()[part] for part in ("tau", "threshold", "certificate")] == told
+        assert [victim.explain()[part] for part in ("tau", "threshold", "certificate")] == shown
     for text in sorted(attacker.sent - victim.sent)[:100]:
         (answer,) = victim.ask(text)
         assert answer.tier in ("miss", "semantic")
@@ -330,16 +331,16 @@ def test_a_topic_switch_is_noticed(tenant: Callable[[str], Tenant]) -> None:
     unlucky.ask(*SENTENCES)
     answers = attack(unlucky, [text for seed in range(60) for text in scrambled(SENTENCES, seed)])
     assert unlucky.hits > hits_before
-    assert_within_purse(answers, hits_before)
+    assert_within_budget(answers, hits_before)
 
 
-def test_two_gateways_share_one_purse(auto: Run, tmp_path: Path, tenant: Callable[[str], Tenant]) -> None:
+def test_two_gateways_share_one_error_budget(auto: Run, tmp_path: Path, tenant: Callable[[str], Tenant]) -> None:
     """The one that sees a violation pauses at once, the other when it has read so; together they keep to the bound."""
     first = tenant("shared")
     honest = paraphrases(seed=8)
     left = earn_certificate(first, honest)
     hostile = scrambled(honest[: len(honest) - len(left)], seed=8)
-    hits_before, answers = first.hits, []
+    hits_before, answers, pauses = first.hits, [], 0
     with another_gateway(auto, tmp_path, **SETTINGS) as http:
         second = Tenant(http, "shared")
         until(lambda: second.explain()["tau"] is not None, "the other gateway knows the certificate")
@@ -347,14 +348,16 @@ def test_two_gateways_share_one_purse(auto: Run, tmp_path: Path, tenant: Callabl
             one = (first, second)[number % 2]
             answers += one.ask(text)
             one.settle()
-            if answers[-1].is_violation:
-                told = one.explain()
-                assert told["paused"] or told["threshold"]["violations"] >= one.violations
-            if first.trips == second.trips == 1:
+            if answers[-1].is_violation and not (shown := one.explain())["paused"]:
+                assert shown["threshold"]["violations"] >= one.violations
+            elif answers[-1].is_violation:
+                pauses += 1
+            if first.openings == second.openings == 1:
                 break
+        assert pauses > 0
         assert second.violations > 0
-        assert first.trips == second.trips == 1
-        assert_within_purse(answers, hits_before, more=1)  # the second gateway has not heard of the last one yet
+        assert first.openings == second.openings == 1
+        assert_within_budget(answers, hits_before, more=1)  # the second gateway has not heard of the last one yet
         for one in (first, second):
             assert_serves_nothing(one, hostile[len(answers) :][:10])
 
@@ -366,7 +369,7 @@ def test_on_mends_what_a_look_alike_broke(auto: Run, tmp_path: Path) -> None:
         tenant.ask(*known)
         until(lambda: len(tenant.explain()["candidates"]) == len(known), "the known texts are candidates")
         for text in [*scrambled(known, seed=9), *look_alikes(seed=9, of_each=10)]:
-            told = tenant.explain(text)
+            shown = tenant.explain(text)
             (answer,) = tenant.ask(text)
             tenant.settle()
             if answer.tier != "semantic":
@@ -376,7 +379,7 @@ def test_on_mends_what_a_look_alike_broke(auto: Run, tmp_path: Path) -> None:
             if answer.is_violation:
                 until(lambda text=text: tenant.ask(text)[0].tier == "exact", "the true vector is stored")
                 assert tenant.ask(text)[0].vector == tenant.true_vectors([text])[text]
-                assert told["best"]["entry"] not in {one["entry"] for one in tenant.explain(text)["candidates"]}
+                assert shown["best"]["entry"] not in {one["entry"] for one in tenant.explain(text)["candidates"]}
         tenant.settle()
         assert tenant.violations >= 3
         assert tenant.checked()["violation"] == tenant.violations

@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-from cache.lookup import Lookup
-from cache.promise import Promise, SemanticMode
-from cache.threshold import Choice
+from cache.semantic.lookup import Lookup
+from cache.semantic.policy import Policy, SemanticMode
+from cache.semantic.predictor import Choice
 from deploy.embedded_redis import RunningRedis
 from engine.protocol import Lane
 from gateway.embedding_call import result_headers
@@ -397,10 +397,10 @@ async def test_openapi_document_names_the_embedding_routes(client: httpx.AsyncCl
 
 async def test_scripts_of_an_allowed_origin_may_read_every_header(engine: StandInEngine, redis: RunningRedis) -> None:
     """CORS exposes all that a reply says of its vectors, semantic hits included, to configured origins only."""
-    lookup = Lookup(
-        np.zeros(1, np.float32), Promise(SemanticMode.ON), choice=Choice(0, 0.9, 0.97, 0.01, 0.96), tau=0.92
+    lookup = Lookup(np.zeros(1, np.float32), Policy(SemanticMode.ON), choice=Choice(0, 0.9, 0.97, 0.01, 0.96), tau=0.92)
+    everything = EmbedResult(
+        engine.info, [b""], ["semantic"], truncated=1, semantic_hits=[lookup], stage_s={"local": 0.1}
     )
-    everything = EmbedResult(engine.info, [b""], ["semantic"], truncated=1, reused=[lookup], stage_s={"local": 0.1})
     sent = {name.decode() for name, _ in result_headers(everything)} | {"x-request-id", "retry-after"}
     origin = "https://app.example"
     async with running_gateway(engine.url, redis_url=redis.url, cors_origins=[origin]) as client:

@@ -1,7 +1,7 @@
 """The semantic tier over real HTTP and a real RediSearch index: what it serves, what it must never serve.
 
-The stand-in engine gives texts of like words like vectors, except that the word "x", which its probe does not see,
-turns a vector around: a planted violation.
+The stand-in engine gives texts of like words like vectors, except that the word "x", which its static embedding does
+not see, turns a vector around: a planted violation.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ async def until_indexed(client: httpx.AsyncClient, text: str, namespace: str = "
 
     async def found() -> bool:
         candidates = (await explain(client, text, namespace=namespace))["candidates"]
-        return bool(candidates) and candidates[0]["probe_similarity"] > 0.9999
+        return bool(candidates) and candidates[0]["static_similarity"] > 0.9999
 
     await until(found)
 
@@ -97,11 +97,11 @@ async def test_a_near_text_is_served_with_its_prediction(gateway: Callable[..., 
 
 
 async def test_a_semantic_hit_is_never_kept(gateway: Callable[..., Any], engine: StandInEngine) -> None:
-    """Neither L0 nor Redis nor the index holds anything for the text that was served by meaning."""
+    """Neither L0 nor Redis nor the index holds anything for the text that was a semantic hit."""
     async with gateway(semantic_mode="on") as client:
         await ready_with(client, BASE)
         assert [await tier(client, near(1)) for _ in range(3)] == ["semantic"] * 3
-        assert (await explain(client, near(1)))["candidates"][0]["probe_similarity"] < 0.9999
+        assert (await explain(client, near(1)))["candidates"][0]["static_similarity"] < 0.9999
         reply = await ask(client, near(1), **{"x-cache-control": "exact-only"})
         assert reply.headers["x-cache"] == "miss"
         assert vector(reply).tobytes() == true(near(1)).tobytes()
@@ -117,7 +117,7 @@ async def test_a_semantic_hit_is_never_kept(gateway: Callable[..., Any], engine:
     ],
 )
 async def test_opt_outs_are_kept(gateway: Callable[..., Any], headers: dict[str, str]) -> None:
-    """Where a request does not allow reuse, or asks for more than the namespace's fidelity, the truth is computed."""
+    """Where a request allows no semantic hit, or asks for more than the namespace's fidelity, the engine computes."""
     async with gateway(semantic_mode="on") as client:
         await ready_with(client, BASE)
         reply = await ask(client, near(2), **headers)
@@ -126,12 +126,12 @@ async def test_opt_outs_are_kept(gateway: Callable[..., Any], headers: dict[str,
 
 
 async def test_short_texts_are_not_looked_up(gateway: Callable[..., Any]) -> None:
-    """Below min_text_length a text is neither served by meaning nor offered as a neighbour."""
+    """Below min_text_length a text is neither a semantic hit nor offered as a neighbour."""
     async with gateway(semantic_mode="on", min_text_length=len(BASE) + 1) as client:
         await ready_with(client)
         await ask(client, BASE)
-        await asyncio.sleep(0.5)
         assert await tier(client, near(3)) == "miss"
+        await until_indexed(client, near(3))
         assert len((await explain(client, near(3)))["candidates"]) == 1  # itself, no neighbour
 
 
@@ -156,6 +156,7 @@ async def test_a_verified_violation_is_mended(gateway: Callable[..., Any], engin
     wrong = f"{BASE} x"
     async with gateway(semantic_mode="on", local_cache_mb=0) as client:
         await ready_with(client, BASE)
+        neighbour = (await explain(client, wrong))["best"]["entry"]
         assert await tier(client, wrong) == "semantic"
 
         async def mended() -> bool:
@@ -163,8 +164,9 @@ async def test_a_verified_violation_is_mended(gateway: Callable[..., Any], engin
 
         await until(mended)
         assert vector(await ask(client, wrong)).tobytes() == true(wrong).tobytes()
-        told = await explain(client, near(1))
-        assert all(c["probe_similarity"] < 0.999 for c in told["candidates"] if c["entry"])
+        await until_indexed(client, wrong)
+        entries = {one["entry"] for one in (await explain(client, wrong))["candidates"]}
+        assert neighbour not in entries
 
         async def counted() -> bool:
             return bool((await explain(client, near(1)))["threshold"]["violations"] == 1)
@@ -185,7 +187,7 @@ async def test_observe_learns_and_serves_nothing(gateway: Callable[..., Any]) ->
 
 
 async def certified(client: httpx.AsyncClient, start: int = 0) -> int:
-    """Ask for near texts until one is served by meaning; returns how many that took."""
+    """Ask for near texts until one is a semantic hit; returns how many that took."""
     for number in range(start, 370):
         if await tier(client, near(number)) == "semantic":
             return number
@@ -194,7 +196,7 @@ async def certified(client: httpx.AsyncClient, start: int = 0) -> int:
 
 
 async def test_auto_serves_only_once_certified_and_remembers_it(gateway: Callable[..., Any]) -> None:
-    """Mode auto: nothing at first; after enough clean labels reuse begins; a new gateway goes on where it stopped."""
+    """Mode auto: nothing at first; after enough clean labels serving begins; a new gateway goes on where it stopped."""
     settings = {"semantic_mode": "auto", "engine_price_ms": 10_000, "certificate_alpha": 0.2, "certificate_beta": 0.2}
     async with gateway(**settings) as client:
         await ready_with(client, BASE)
@@ -213,28 +215,31 @@ async def test_auto_serves_only_once_certified_and_remembers_it(gateway: Callabl
         await certified(client, start=served_at + 1)
 
 
-async def test_auto_pauses_at_once_on_a_violation(gateway: Callable[..., Any]) -> None:
-    """A checked hit that violates stops serving here before the shared state has heard of it."""
+async def test_auto_pauses_at_once_on_a_violation(gateway: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verified violation ends serving here although the shared state has not counted it yet."""
     settings = {"semantic_mode": "auto", "engine_price_ms": 10_000, "certificate_alpha": 0.2, "certificate_beta": 0.2}
     async with gateway(**settings) as client:
         await ready_with(client, BASE)
-        served_at = await certified(client)
+        number = await certified(client)
+        monkeypatch.setattr("cache.semantic.sync.SYNC_INTERVAL_S", 1000.0)
+        await asyncio.sleep(1.5)  # the exchange under way is over, and no other one comes
+        assert await tier(client, near(number + 1)) == "semantic"
         wrong = f"{BASE} x"
         assert await tier(client, wrong) == "semantic"
 
-        async def mended() -> bool:
-            return await tier(client, wrong) in ("exact", "local")
+        async def verified() -> bool:
+            return bool((await explain(client, wrong))["paused"])
 
-        await until(mended)
-
-        async def counted() -> bool:
-            return bool((await explain(client, near(served_at)))["threshold"]["violations"] >= 1)
-
-        await until(counted)
+        await until(verified)
+        shown = await explain(client, near(number))
+        assert shown["threshold"]["violations"] == 0
+        assert shown["certificate"]["tau"] is not None
+        assert shown["tau"] is None
+        assert await tier(client, near(number + 2)) == "miss"
 
 
 async def test_entry_that_is_gone_is_a_miss(gateway: Callable[..., Any], redis: RunningRedis) -> None:
-    """A candidate whose exact entry has expired is not served, whatever the index still says."""
+    """A candidate whose exact entry has expired is not served, whatever the index still holds."""
     async with gateway(semantic_mode="on", local_cache_mb=0) as client:
         await ready_with(client, BASE)
         entry = (await explain(client, BASE))["candidates"][0]["entry"]
@@ -255,7 +260,7 @@ async def test_a_very_large_request_is_looked_up_whole(gateway: Callable[..., An
 
 
 async def lookups(client: httpx.AsyncClient) -> float:
-    """How many texts were looked up by meaning."""
+    """How many texts were looked up in the semantic tier."""
     lines = (await client.get("/metrics")).text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("dejavec_semantic_lookups_total"))
 
@@ -346,21 +351,21 @@ async def test_damaged_documents_are_not_candidates(
         assert await tier(client, near(6)) == "miss"
 
 
-async def test_explain_tells_the_truth_beside_the_prediction(gateway: Callable[..., Any]) -> None:
-    """For any text: candidates, prediction, margin, tau with its reason, certificate, governor, and the true cosine."""
+async def test_explain_shows_the_true_similarity_beside_the_predicted(gateway: Callable[..., Any]) -> None:
+    """For any text: candidates, prediction, margin, tau and its reason, certificate, cost gate, the true cosine."""
     async with gateway(semantic_mode="on") as client:
         await ready_with(client, BASE)
-        told = await explain(client, near(7), truth=True)
-        assert told["serve"] is True
-        assert told["best"]["true_similarity"] == pytest.approx(float(true(near(7)) @ true(BASE)), abs=1e-5)
-        assert told["best"]["z"] <= told["best"]["predicted_similarity"]
-        assert told["threshold"]["tau"] == told["tau"] == 0.92
-        assert told["governor"]["reason"]
-        assert "phase" in told["certificate"]
+        shown = await explain(client, near(7), truth=True)
+        assert shown["serve"] is True
+        assert shown["best"]["true_similarity"] == pytest.approx(float(true(near(7)) @ true(BASE)), abs=1e-5)
+        assert shown["best"]["z"] <= shown["best"]["predicted_similarity"]
+        assert shown["threshold"]["tau"] == shown["tau"] == 0.92
+        assert shown["cost_gate"]["reason"]
+        assert "phase" in shown["certificate"]
 
 
-async def test_without_a_probe_there_is_no_semantic_tier(redis: RunningRedis) -> None:
-    """An old bundle works as before, and explain says what is missing."""
+async def test_without_a_static_embedding_there_is_no_semantic_tier(redis: RunningRedis) -> None:
+    """An old bundle works as before, and explain names what is missing."""
     async with (
         StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine,
         running_gateway(engine.url, redis_url=redis.url, admin_token="operator", semantic_mode="on") as client,
@@ -369,15 +374,15 @@ async def test_without_a_probe_there_is_no_semantic_tier(redis: RunningRedis) ->
         assert await tier(client, BASE) == "miss"
         reply = await client.post("/admin/explain", json={"text": BASE}, headers=OPERATOR)
         assert reply.status_code == 404
-        assert "probe" in reply.json()["error"]["message"]
+        assert "static embedding" in reply.json()["error"]["message"]
 
 
-async def learned_map(client: httpx.AsyncClient) -> dict[str, Any]:
-    return dict((await explain(client, BASE))["map"])
+async def learned_alignment(client: httpx.AsyncClient) -> dict[str, Any]:
+    return dict((await explain(client, BASE))["alignment"])
 
 
-async def test_all_gateways_go_by_one_learned_map(gateway: Callable[..., Any], redis: RunningRedis) -> None:
-    """What one gateway learns of its texts, another uses, also after a restart; a damaged map serves nothing."""
+async def test_all_gateways_go_by_one_learned_alignment(gateway: Callable[..., Any], redis: RunningRedis) -> None:
+    """What one gateway fits to its texts, another uses, also after a restart; a damaged one serves nothing."""
     async with gateway(semantic_mode="on") as first, gateway(semantic_mode="on") as second:
         await ready_with(first, BASE)
         await until_ready(second)
@@ -390,39 +395,39 @@ async def test_all_gateways_go_by_one_learned_map(gateway: Callable[..., Any], r
             assert reply.status_code == 200
 
         async def both() -> bool:
-            maps = [await learned_map(client) for client in (first, second)]
-            return all(one["at_hand"] and one["texts"] >= 150 for one in maps)
+            matrices = [await learned_alignment(client) for client in (first, second)]
+            return all(one["is_current"] and one["texts"] >= 150 for one in matrices)
 
         await until(both)
     database = Redis.from_url(redis.url)
-    for key in await database.keys("dv1:t:*"):
+    for key in await database.keys("dv1:a:*"):
         await database.set(key, b"damaged")
     await database.aclose()
     async with gateway(semantic_mode="on") as third:
         await until_ready(third)
 
         async def given_up() -> bool:
-            told = await explain(third, BASE)
-            return bool(told["map"]["at_hand"] and told["certificate"]["version"] == 1)
+            shown = await explain(third, BASE)
+            return bool(shown["alignment"]["is_current"] and shown["certificate"]["version"] == 1)
 
         await ask(third, "w1 w2 w3 w4")
         await until(given_up)
-        assert (await learned_map(third))["texts"] == 0
+        assert (await learned_alignment(third))["texts"] == 0
 
 
 async def test_a_purge_forgets_what_was_learned(
     gateway: Callable[..., Any], redis: RunningRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Labels, state and map of the purged namespace leave Redis once every gateway has left them."""
-    monkeypatch.setattr("cache.scopes.FORGET_AFTER_S", 0.0)
+    """Labels, state and matrix of the purged namespace leave Redis once every gateway has left them."""
+    monkeypatch.setattr("cache.semantic.sync.FORGET_AFTER_S", 0.0)
     database = Redis.from_url(redis.url)
-    of_others = set(await database.keys("dv1:r:*"))
+    of_others = set(await database.keys("dv1:p:*"))
     async with gateway(semantic_mode="on") as client:
         await ready_with(client, BASE)
         await ask(client, near(1))
 
         async def kept() -> set[Any]:
-            return set(await database.keys("dv1:r:*")) - of_others
+            return set(await database.keys("dv1:p:*")) - of_others
 
         await until(kept)
         before = await kept()
@@ -444,6 +449,6 @@ async def test_a_text_costs_what_the_engine_computes(
     async with gateway(semantic_mode="observe") as client:
         await ready_with(client)
         await ask(client, BASE)
-        reason = (await explain(client, BASE))["governor"]["reason"]
+        reason = (await explain(client, BASE))["cost_gate"]["reason"]
         words = [f"engine {cost}"] if cost else ["engine "]
         assert all(word in reason for word in words), reason

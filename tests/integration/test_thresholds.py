@@ -1,4 +1,4 @@
-"""Promises a namespace, and changing them while running, over real HTTP, a real Redis and a real RediSearch index.
+"""Policies a namespace, and changing them while running, over real HTTP, a real Redis and a real RediSearch index.
 
 The stand-in engine and its texts are those of `test_semantic_tier`: `near(n)` has a true cosine of about 0.96 to BASE.
 """
@@ -48,14 +48,14 @@ async def changed(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     return dict(reply.json())
 
 
-async def told(client: httpx.AsyncClient, namespace: str = "default") -> dict[str, Any]:
+async def learned_of(client: httpx.AsyncClient, namespace: str = "default") -> dict[str, Any]:
     reply = await client.get("/admin/thresholds", headers=OPERATOR)
     assert reply.status_code == 200, reply.text
     return dict(reply.json()["namespaces"][namespace])
 
 
 async def value(client: httpx.AsyncClient, field: str, namespace: str = "default") -> tuple[Any, str]:
-    shown = (await told(client, namespace))["in_force"][field]
+    shown = (await learned_of(client, namespace))["in_force"][field]
     return shown["value"], shown["source"]
 
 
@@ -111,9 +111,9 @@ async def test_each_namespace_has_its_own_fidelity(gateway: Callable[..., Any]) 
         assert 0.92 < best["z"] < 0.97
         assert await tier(client, near(3), "key-b") == "miss"
 
-        before = await told(client, "b")
+        before = await learned_of(client, "b")
         await changed(client, namespace="a", semantic_fidelity=0.9, threshold_floor=0.91, threshold_ceiling=0.93)
-        assert await told(client, "b") == before
+        assert await learned_of(client, "b") == before
         assert await tier(client, near(4), "key-a", **{"x-min-fidelity": "0.94"}) == "miss"
         assert await tier(client, near(5), "key-a") == "semantic"
         await changed(client, all=True, similarity_threshold=0.91)
@@ -132,8 +132,8 @@ async def test_one_namespace_may_be_on_alone(gateway: Callable[..., Any], everyw
         assert await tier(client, near(1), "key-b") == "miss"
         reply = await client.post("/admin/explain", json={"text": BASE, "namespace": "b"}, headers=OPERATOR)
         assert reply.status_code == 404
-        assert (await told(client, "b"))["learned"] is None
-        assert (await told(client, "a"))["learned"]["serving_from"] == 0.92
+        assert (await learned_of(client, "b"))["learned"] is None
+        assert (await learned_of(client, "a"))["learned"]["serving_from"] == 0.92
 
 
 async def test_a_tier_that_was_off_everywhere_can_be_switched_on(gateway: Callable[..., Any]) -> None:
@@ -206,7 +206,7 @@ async def test_a_wrong_body_is_refused_by_name(gateway: Callable[..., Any], body
         assert (await client.get("/admin/thresholds", headers=OPERATOR)).json()["changes"] == []
 
 
-async def test_without_the_token_nothing_is_told_or_changed(gateway: Callable[..., Any]) -> None:
+async def test_without_the_token_nothing_is_shown_or_changed(gateway: Callable[..., Any]) -> None:
     """A wrong token or none is a 401; where no admin_token is set the routes are closed."""
     calls = [("GET", "/admin/thresholds"), ("PUT", "/admin/thresholds"), ("GET", "/admin/calibration")]
     for status, headers, settings in (
@@ -252,7 +252,7 @@ async def test_redis_away_refuses_a_change_and_keeps_what_is_in_force(
 async def test_a_damaged_record_is_ignored(
     gateway: Callable[..., Any], redis: RunningRedis, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Said in the log; requests go on by what was in force; a new gateway reuses nothing; a change mends."""
+    """It is logged; requests go on under what was in force; a new gateway serves no semantic hits; a change mends."""
     caplog.set_level(logging.WARNING)
     async with gateway(semantic_mode="on", local_cache_mb=0) as client:
         await ready_with(client, BASE)
@@ -287,7 +287,7 @@ async def test_a_damaged_record_is_ignored(
             assert await direct.ttl(LIVE_KEY) == -1
 
 
-async def test_calibration_says_what_the_labels_say(gateway: Callable[..., Any], redis: RunningRedis) -> None:
+async def test_calibration_shows_the_labels(gateway: Callable[..., Any], redis: RunningRedis) -> None:
     """Misses and checked hits become a table that every gateway sees; it outlives a change of fidelity."""
     async with gateway(semantic_mode="observe", engine_price_ms=10_000) as client:
         await ready_with(client, BASE)
@@ -319,8 +319,8 @@ async def test_calibration_says_what_the_labels_say(gateway: Callable[..., Any],
 
         async def kept() -> bool:
             await tier(client, f"{BASE} w395")
-            told = await labels()
-            return bool(told["fidelity"] == 0.95 and told["labels"] >= 21)
+            shown = await labels()
+            return bool(shown["fidelity"] == 0.95 and shown["labels"] >= 21)
 
         await until(kept)
         assert "below 0.95" in (await labels())["reading"]
@@ -334,7 +334,7 @@ async def test_calibration_says_what_the_labels_say(gateway: Callable[..., Any],
 
 
 async def test_calibration_of_an_unknown_namespace_is_refused(gateway: Callable[..., Any]) -> None:
-    """404 naming those there are; 404 as well where reuse is off."""
+    """404 naming those there are; 404 as well where the tier is off."""
     async with gateway(semantic_mode="off") as client:
         await until_ready(client)
         for namespace in ("nobody", "default"):

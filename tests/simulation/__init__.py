@@ -1,1 +1,1 @@
-"""Replays text streams through the semantic tier's real decision code, with the engine's true vectors."""
+"""Replays text streams through the product's own semantic tier, with the engine's true vectors."""

@@ -8,19 +8,29 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.budget import BudgetSettings, violations_before_trip
-from cache.certificate import binomial_cdf, upper_bound
-from cache.governor import Governor, GovernorSettings
-from cache.probe import Probe
-from cache.reuse import ROUND_SHARE, ReuseSettings
-from cache.threshold import Predictor, ThresholdSettings, choose
+from cache.semantic.certificate import binomial_cdf, upper_bound
+from cache.semantic.certifier import ROUND_SHARE, CertifierSettings
+from cache.semantic.error_budget import ErrorBudgetSettings, violations_before_opening
+from cache.semantic.policy import Policy
+from cache.semantic.predictor import Predictor, choose
+from cache.semantic.static_embedding import StaticEmbedding
 from engine.build.static_embedding.quick import spearman
 from engine.bundle import STATIC_EMBEDDING_FILE
 from tests.simulation.attacks import TRICKS, attack_texts
 from tests.simulation.cost import cost
-from tests.simulation.on_mode import OnRun
 from tests.simulation.picture import Panel, curve, draw
-from tests.simulation.replay import LABEL_LAG, AutoRun, Costs, Learning, Outcome, Prepared, hindsight, prepare
+from tests.simulation.replay import (
+    LABEL_LAG,
+    BatchedSums,
+    Costs,
+    InService,
+    Outcome,
+    Prepared,
+    Run,
+    Simplified,
+    hindsight,
+    prepare,
+)
 from tests.simulation.streams import (
     SOURCES,
     Float32Array,
@@ -47,23 +57,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with the evaluation data")
     parser.add_argument("--cost", action="store_true", help="only time the gateway's side of a look-up")
     parser.add_argument("--bundle", type=Path, default=Path(".dejavec/models/all-MiniLM-L6-v2"))
-    parser.add_argument("--probe", type=Path, help="a probe file; default: the bundle's")
-    parser.add_argument("--cache", type=Path, default=Path(".dejavec/simulation"), help="where true vectors are kept")
+    parser.add_argument("--static-embedding", type=Path, help="its file; default: the bundle's")
+    parser.add_argument("--cache", type=Path, default=Path(".dejavec/simulation"), help="for the engine's vectors")
     parser.add_argument("--streams", nargs="*", default=list(SOURCES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0, help="orders from 200 on are those nothing was chosen on")
     parser.add_argument("--neighbours", type=int, default=NEIGHBOURS)
     parser.add_argument("--skip-ceilings", action="store_true", help="only the runs of auto mode")
+    parser.add_argument("--in-service", action="store_true", help="without the simplifications of the tables")
     parser.add_argument("--picture", type=Path, help="write the curves behind the ceilings as SVG")
     parser.add_argument("--out", type=Path, default=Path(".dejavec/simulation/report.json"))
     options = parser.parse_args()
-    probe = Probe.from_bytes((options.probe or options.bundle / STATIC_EMBEDDING_FILE).read_bytes())
+    embedding = StaticEmbedding.from_bytes(
+        (options.static_embedding or options.bundle / STATIC_EMBEDDING_FILE).read_bytes()
+    )
     if options.cost:
-        print(cost(probe))
+        print(cost(embedding))
         return
     if options.data is None:
         parser.error("--data is needed: the folder with the evaluation data")
-    bench = Bench(Teacher(options.bundle), probe, options.data, options.cache, options.neighbours)
+    kind = InService if options.in_service else Simplified
+    bench = Bench(Teacher(options.bundle), embedding, options.data, options.cache, options.neighbours, kind)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     report = bench.run(options.streams, seeds, options.skip_ceilings)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,15 +89,24 @@ def main() -> None:
 class Bench:
     """Runs and prints the tables."""
 
-    def __init__(self, teacher: Teacher, probe: Probe, data: Path, cache: Path, neighbours: int) -> None:
-        self.teacher, self.probe, self.data, self.cache, self.neighbours = teacher, probe, data, cache, neighbours
-        self.predictor = Predictor.from_meta(probe.meta)
+    def __init__(
+        self,
+        teacher: Teacher,
+        embedding: StaticEmbedding,
+        data: Path,
+        cache: Path,
+        neighbours: int,
+        kind: type[Simplified],
+    ) -> None:
+        self.teacher, self.embedding, self.data, self.cache = teacher, embedding, data, cache
+        self.neighbours, self.kind = neighbours, kind
+        self.predictor = Predictor.from_meta(embedding.meta)
         self.runs: list[dict[str, object]] = []
         self.panels: list[Panel] = []
 
     def run(self, names: list[str], seeds: range, skip_ceilings: bool) -> dict[str, object]:
         """All tables."""
-        print("probe:", self.probe.meta)
+        print("static embedding:", self.embedding.meta)
         streams = {name: load(name, self.data, self.teacher, self.cache) for name in names}
         measured = [] if skip_ceilings else list(streams.values())
         ceilings = [row for stream in measured for row in self.ceilings(stream)]
@@ -98,37 +121,41 @@ class Bench:
         ]
         bad = [run for run in self.runs if run["significantly_above"]]
         print(f"\n{len(self.runs)} runs; violation share above alpha with 95 % confidence in {len(bad)}: {bad}")
-        return {"probe": self.probe.meta, "ceilings": ceilings, "runs": self.runs, "drift": drifts}
+        return {"static_embedding": self.embedding.meta, "ceilings": ceilings, "runs": self.runs, "drift": drifts}
 
     def ceilings(self, stream: Stream) -> Iterator[dict[str, object]]:
         """Oracle, hindsight and fixed-threshold figures: every text is looked up among all earlier ones."""
-        prepared = prepare(shuffled(stream, 0), self.probe)
+        prepared = prepare(shuffled(stream, 0), self.embedding)
         first = WARM.get(stream.name) or len(set(prepared.order[: prepared.measured_from].tolist())) or 1
         z, true, near, near_true, plain_z, plain_true = [], [], [], [], [], []
-        learning = Learning(prepared)
-        for row in range(len(prepared.probes)):
-            trend = learning.trend
-            learning.add(row)
+        sums = BatchedSums(self.embedding.dimensions)
+        alignment: Float32Array | None = None
+        for row in range(len(prepared.ids)):
+            known = alignment
+            sums.add(prepared.static_vectors[row : row + 1], prepared.projected[row : row + 1])
+            if sums.is_due:
+                alignment = sums.fit()[0].matrix
             candidates = prepared.near[row][: self.neighbours]
             candidates = candidates[candidates >= 0]
             if row < first or not len(candidates):
                 continue
-            probes, images = prepared.probes[candidates], prepared.images[candidates]
-            best = choose(self.predictor, prepared.probes[row], probes, images, trend)
+            text = prepared.static_vectors[row]
+            statics, projected = prepared.static_vectors[candidates], prepared.projected[candidates]
+            best = choose(self.predictor, text, statics, projected, known)
             assert best is not None
             z.append(best.z)
             true.append(float(prepared.vectors[row] @ prepared.vectors[candidates[best.index]]))
-            plain = choose(self.predictor, prepared.probes[row], probes, images)
+            plain = choose(self.predictor, text, statics, projected)
             assert plain is not None
             plain_z.append(plain.z)
             plain_true.append(float(prepared.vectors[row] @ prepared.vectors[candidates[plain.index]]))
-            near.append(float(prepared.probes[row] @ prepared.probes[candidates[0]]))
+            near.append(float(text @ prepared.static_vectors[candidates[0]]))
             near_true.append(float(prepared.vectors[row] @ prepared.vectors[candidates[0]]))
         zs, trues, nears, near_trues, plain_zs, plain_trues = (
             np.array(values, dtype=np.float32) for values in (z, true, near, near_true, plain_z, plain_true)
         )
         oracle = _oracle(prepared, first)
-        rank = spearman(prepared.probes, prepared.vectors)
+        rank = spearman(prepared.static_vectors, prepared.vectors)
         print(f"\n{stream.name}: {len(zs)} texts, Spearman {rank:.2f}")
         for fidelity in FIDELITIES:
             fixed = nears >= 0.92
@@ -139,16 +166,16 @@ class Bench:
                 "fidelity": fidelity,
                 "oracle": float((oracle >= fidelity).mean()),
                 "ceiling": {alpha: hindsight(zs, trues >= fidelity, alpha) for alpha in ALPHAS},
-                "probe_ceiling": {alpha: hindsight(nears, near_trues >= fidelity, alpha) for alpha in ALPHAS},
+                "static_ceiling": {alpha: hindsight(nears, near_trues >= fidelity, alpha) for alpha in ALPHAS},
                 "static_092": float(fixed.mean()),
                 "static_092_violations": float((near_trues[fixed] < fidelity).mean()) if fixed.any() else 0.0,
-                "ceiling_without_map": {a: hindsight(plain_zs, plain_trues >= fidelity, a) for a in ALPHAS},
+                "ceiling_without_alignment": {a: hindsight(plain_zs, plain_trues >= fidelity, a) for a in ALPHAS},
                 "levels": _levels(zs, trues >= fidelity, fidelity),
             }
             curves = (
-                curve("probe alone", "#999999", nears, near_trues >= fidelity),
+                curve("static embedding alone", "#999999", nears, near_trues >= fidelity),
                 curve("with kriging", "#4477aa", plain_zs, plain_trues >= fidelity),
-                curve("with kriging and the learned map", "#117733", zs, trues >= fidelity),
+                curve("with kriging and the alignment matrix", "#117733", zs, trues >= fidelity),
             )
             within = float((oracle >= fidelity).mean())
             self.panels.append(Panel(f"{stream.name}, fidelity {fidelity}", within, curves))
@@ -156,40 +183,47 @@ class Bench:
             yield row_out
 
     def auto(self, stream: Stream, seeds: range) -> None:
-        """`auto` runs in several orders: governor off, and on with this engine and one ten times dearer."""
+        """`auto` runs in several orders: cost gate off, and on with this engine and one ten times as expensive."""
         print(f"\n{stream.name}, auto")
         results: dict[tuple[object, ...], list[Outcome]] = {}
         engine_s = ENGINE_S.get(stream.name, SHORT_ENGINE_S)
         for seed in seeds:
-            prepared = prepare(shuffled(stream, seed), self.probe)
+            prepared = prepare(shuffled(stream, seed), self.embedding)
             for fidelity in FIDELITIES:
                 for alpha in ALPHAS:
                     plan: list[tuple[str, float, bool]] = [("off", engine_s, False)]
                     if alpha == 0.05:
                         plan += [("on", engine_s, True), ("on, 10x", 10 * engine_s, True)]
-                    for governor, price_s, governed in plan:
-                        out = self._run(prepared, fidelity, alpha, seed, price_s, governed)
-                        results.setdefault((fidelity, alpha, governor), []).append(out)
+                    for gate, price_s, is_gated in plan:
+                        out = self._run(prepared, fidelity, alpha, seed, price_s, is_gated)
+                        results.setdefault((fidelity, alpha, gate), []).append(out)
         for key, outs in results.items():
-            fidelity, alpha, governor = key
-            print(f"   phi {fidelity} alpha {alpha} governor {governor}: {_summary(outs)}", flush=True)
+            fidelity, alpha, gate = key
+            print(f"   phi {fidelity} alpha {alpha} cost gate {gate}: {_summary(outs)}", flush=True)
 
     def on_mode(self, stream: Stream, seeds: range) -> None:
         """`on` from the first request, tau moving: what a newcomer gets, and what it costs in violations."""
         for fidelity in FIDELITIES:
-            settings = ThresholdSettings(similarity_threshold=max(fidelity, 0.88), fidelity=fidelity)
+            policy = Policy.of("on", fidelity, 0.05, 0.05, max(fidelity, 0.88), 0.88, 0.98)
             outs = [
-                OnRun(prepare(shuffled(stream, s), self.probe), self.predictor, settings, s, self.neighbours)
-                for s in seeds
+                Run(
+                    prepare(shuffled(stream, seed), self.embedding),
+                    policy,
+                    Costs(SHORT_ENGINE_S),
+                    seed,
+                    neighbours=self.neighbours,
+                    kind=self.kind,
+                ).run()
+                for seed in seeds
             ]
-            similarities = [one for run in outs for one in run.run()]
-            early = [one for run in outs for one in run.served[:50]]
-            requests, below = sum(run.requests for run in outs), fidelity - 0.05
+            similarities = [one for out in outs for one in out.similarities]
+            early = [one for out in outs for one in out.similarities[:50]]
+            requests, below = sum(out.requests for out in outs), fidelity - 0.05
             print(
-                f"{stream.name}, on, phi {fidelity}: reused {len(similarities) / requests:.1%}, violations "
+                f"{stream.name}, on, phi {fidelity}: served {len(similarities) / requests:.1%}, violations "
                 f"{_share_below(similarities, fidelity):.1%} (first 50 hits {_share_below(early, fidelity):.1%}; "
                 f"by more than .05: {_share_below(similarities, below):.1%}), "
-                f"tau at the end {sorted({run.threshold.tau for run in outs})}",
+                f"tau at the end {sorted({out.tau or 1.0 for out in outs})}",
                 flush=True,
             )
 
@@ -201,7 +235,7 @@ class Bench:
                 outs = []
                 for seed in seeds:
                     joined = one_after_another(streams[before], streams[after], seed)
-                    prepared = prepare(joined, self.probe)
+                    prepared = prepare(joined, self.embedding)
                     outs += [
                         self._run(prepared, fidelity, 0.05, seed, SHORT_ENGINE_S, False) for fidelity in (0.92, 0.90)
                     ]
@@ -219,26 +253,26 @@ class Bench:
                 distinct = [np.frombuffer(key, dtype=np.int32) for key in seen]
                 name = f"attack {trick} {seed}"
                 vectors = embed_cached(name.replace(" ", "-"), distinct, self.teacher, self.cache)
-                prepared = prepare(Stream(name, order, distinct, vectors), self.probe)
+                prepared = prepare(Stream(name, order, distinct, vectors), self.embedding)
                 outs += [
-                    self._run(prepared, fidelity, 0.05, seed, SHORT_ENGINE_S, governed=False)
+                    self._run(prepared, fidelity, 0.05, seed, SHORT_ENGINE_S, is_gated=False)
                     for fidelity in (0.92, 0.90)
                 ]
             print(f"\nattack, {trick}: {_summary(outs)}", flush=True)
 
     def drift(self, stream: Stream, seeds: range) -> list[dict[str, object]]:
-        """From some hit on every served vector is a violation: how many are served before the trip."""
+        """From some hit on every served vector is a violation: how many are served before the breaker opens."""
         rows: list[dict[str, object]] = []
-        settings = BudgetSettings()
+        settings = ErrorBudgetSettings()
         for seed in seeds:
-            prepared = prepare(shuffled(stream, seed), self.probe)
+            prepared = prepare(shuffled(stream, seed), self.embedding)
             for after in (10, 50, 100):
                 run = self._prepare_run(prepared, 0.90, 0.05, seed, SHORT_ENGINE_S, False, after)
                 out = run.run()
-                if out.hits > after and out.trips:
-                    bound = violations_before_trip(settings, settings.limit(after)) + LABEL_LAG
-                    first_trip = out.violations_at_trips[0]
-                    rows.append({"after": after, "violations_at_trip": first_trip, "bound": bound})
+                if out.hits > after and out.openings:
+                    bound = violations_before_opening(settings, settings.limit(after)) + LABEL_LAG
+                    first_opening = out.violations_at_openings[0]
+                    rows.append({"after": after, "violations_at_opening": first_opening, "bound": bound})
         print(f"\nplanted drift, {stream.name}: {rows}")
         return rows
 
@@ -249,19 +283,16 @@ class Bench:
         alpha: float,
         seed: int,
         engine_s: float,
-        governed: bool,
+        is_gated: bool,
         drift_after: int | None = None,
-    ) -> AutoRun:
-        settings = ReuseSettings(fidelity=fidelity, alpha=alpha, budget=BudgetSettings(alpha=alpha))
-        governor = Governor(GovernorSettings()) if governed else None
-        return AutoRun(
-            prepared, self.predictor, settings, Costs(engine_s), seed, governor, self.neighbours, drift_after
-        )
+    ) -> Run:
+        policy = Policy.of("auto", fidelity, alpha, 0.05, 0.92, 0.88, 0.98)
+        return Run(prepared, policy, Costs(engine_s), seed, is_gated, self.neighbours, drift_after, self.kind)
 
     def _run(
-        self, prepared: Prepared, fidelity: float, alpha: float, seed: int, engine_s: float, governed: bool
+        self, prepared: Prepared, fidelity: float, alpha: float, seed: int, engine_s: float, is_gated: bool
     ) -> Outcome:
-        out = self._prepare_run(prepared, fidelity, alpha, seed, engine_s, governed).run()
+        out = self._prepare_run(prepared, fidelity, alpha, seed, engine_s, is_gated).run()
         above = out.hits > 0 and 1 - binomial_cdf(out.violations - 1, out.hits, alpha) < 0.05
         self.runs.append(
             {
@@ -270,16 +301,16 @@ class Bench:
                 "alpha": alpha,
                 "seed": seed,
                 "engine_ms": engine_s * 1e3,
-                "governed": governed,
+                "is_gated": is_gated,
                 "requests": out.requests,
                 "lookups": out.lookups,
                 "hits": out.hits,
                 "violations": out.violations,
-                "trips": out.trips,
+                "openings": out.openings,
                 "net_ms": out.net_ms,
                 "first_hit_labels": out.first_hit_labels,
                 "first_hit_request": out.first_hit_request,
-                "reuse_after_first_hit": out.reuse_after_first_hit,
+                "hit_share_after_first": out.hit_share_after_first,
                 "significantly_above": bool(above),
             }
         )
@@ -291,7 +322,7 @@ def _levels(z: Float32Array, good: np.ndarray[tuple[int], np.dtype[np.bool_]], f
 
     A test's capital grows by KL(violations, alpha) a label at best (Kelly's rate), and has to reach levels / beta.
     """
-    settings = ReuseSettings(fidelity=fidelity)
+    settings = CertifierSettings(fidelity=fidelity)
     wanted = math.log(len(settings.levels()) / (settings.beta * (1 - ROUND_SHARE)))
     rows: list[object] = []
     for level in settings.levels():
@@ -331,11 +362,12 @@ def _summary(outs: list[Outcome]) -> str:
     high = upper_bound(violations, hits, 0.025) if hits else 1.0
     low = 1 - upper_bound(hits - violations, hits, 0.025) if hits else 0.0
     labels = sorted(out.first_hit_labels for out in outs if out.first_hit_labels is not None)
-    reuse = float(np.mean([out.reuse_after_first_hit for out in served])) if served else 0.0
+    after_first = float(np.mean([out.hit_share_after_first for out in served])) if served else 0.0
     return (
-        f"runs that served {len(served)}/{len(outs)}, reused {hits / sum(out.requests for out in outs):.2%} "
-        f"(after the first hit {reuse:.1%}), violations {share:.2%} [{low:.2%}, {high:.2%}], "
-        f"labels to the first hit {labels[len(labels) // 2] if labels else '-'}, trips {sum(o.trips for o in outs)}, "
+        f"runs that served {len(served)}/{len(outs)}, served {hits / sum(out.requests for out in outs):.2%} "
+        f"(after the first hit {after_first:.1%}), violations {share:.2%} [{low:.2%}, {high:.2%}], "
+        f"labels to the first hit {labels[len(labels) // 2] if labels else '-'}, "
+        f"breaker openings {sum(o.openings for o in outs)}, "
         f"net {np.mean([out.net_ms for out in outs]):+.3f} ms (worst {min(out.net_ms for out in outs):+.3f}, "
         f"after the first hit {np.mean([o.net_ms_after_first_hit for o in served]) if served else 0:+.3f}), "
         f"looked up {sum(o.lookups for o in outs) / sum(o.requests for o in outs):.1%}"

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from cache.certificate import BettingTest, Certificate, binomial_cdf, clean_labels_needed, upper_bound
+from cache.semantic.certificate import BettingTest, Certificate, binomial_cdf, clean_labels_needed, upper_bound
 
 LEVELS = [0.98, 0.96, 0.94]
 
@@ -53,7 +53,7 @@ def test_violations_prevent_a_proof() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_false_proofs_are_as_rare_as_promised(weighted: bool) -> None:
+def test_false_proofs_are_as_rare_as_stated(weighted: bool) -> None:
     """At exactly alpha, looking after every label, fewer than beta of the tests ever prove the claim."""
     draw, wrong, tests = random.Random(1), 0, 300
     for _ in range(tests):

@@ -5,11 +5,11 @@ import io
 import numpy as np
 import pytest
 
-from cache.kriging import Kernel, predict
-from cache.probe import Probe, ProbeError
+from cache.semantic.predictor import Kernel, predict
+from cache.semantic.static_embedding import StaticEmbedding, StaticEmbeddingError
 from engine.build.static_embedding.fitted import FitSettings, edited, fit_static_embedding
+from engine.build.static_embedding.quick import StaticEmbedding as BuiltEmbedding
 from engine.build.static_embedding.quick import (
-    StaticEmbedding,
     look_up_vectors,
     principal_axes,
     quick_static_embedding,
@@ -51,7 +51,7 @@ def quick() -> StaticEmbedding:
 def test_the_gateway_computes_what_the_model_tool_computes() -> None:
     """A probe written by the one and read by the other gives the same vectors, to float16."""
     arrays = quick()
-    probe = Probe.from_bytes(arrays.to_bytes())
+    probe = StaticEmbedding.from_bytes(arrays.to_bytes())
     texts = corpus(20)
     ours = np.stack([probe.vector(ids) for ids in texts])
     assert np.allclose(ours, look_up_vectors(arrays.table, texts), atol=2e-3)
@@ -62,21 +62,21 @@ def test_the_gateway_computes_what_the_model_tool_computes() -> None:
 
 def test_special_tokens_do_not_count() -> None:
     """With and without the tokens around it, a text has one probe."""
-    probe = Probe.from_bytes(quick().to_bytes())
+    probe = StaticEmbedding.from_bytes(quick().to_bytes())
     ids = corpus(1)[0]
     assert np.array_equal(probe.vector(ids), probe.vector(ids[1:-1]))
 
 
 def test_unknown_ids_are_left_out() -> None:
     """A token beyond the table changes nothing and breaks nothing."""
-    probe = Probe.from_bytes(quick().to_bytes())
+    probe = StaticEmbedding.from_bytes(quick().to_bytes())
     assert np.array_equal(probe.vector(np.array([5, 6, 99_999])), probe.vector(np.array([5, 6])))
     assert not probe.vector(np.array([99_999])).any()
 
 
 def test_repeats_are_damped() -> None:
     """A rule of a hundred equal tokens does not drown the rest."""
-    probe = Probe.from_bytes(quick().to_bytes())
+    probe = StaticEmbedding.from_bytes(quick().to_bytes())
     text, other = np.arange(10, 20), np.arange(30, 40)
     rule = np.full(100, 7)
     damped = probe.vector(np.concatenate([text, rule])) @ probe.vector(np.concatenate([other, rule]))
@@ -86,24 +86,24 @@ def test_repeats_are_damped() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", quick().to_bytes()[:-200]], ids=["empty", "noise", "cut"])
 def test_damaged_files_are_refused(content: bytes) -> None:
-    """A file that is not whole raises ProbeError and nothing else."""
-    with pytest.raises(ProbeError):
-        Probe.from_bytes(content)
+    """A file that is not whole raises StaticEmbeddingError and nothing else."""
+    with pytest.raises(StaticEmbeddingError):
+        StaticEmbedding.from_bytes(content)
 
 
 def test_pickles_are_refused() -> None:
     """An object array, which only a pickle can hold, is refused without being read."""
     buffer = io.BytesIO()
     np.savez(buffer, table=np.array([object()], dtype=object))
-    with pytest.raises(ProbeError, match="not a probe file"):
-        Probe.from_bytes(buffer.getvalue())
+    with pytest.raises(StaticEmbeddingError, match="not a static embedding"):
+        StaticEmbedding.from_bytes(buffer.getvalue())
 
 
 def test_shapes_must_fit() -> None:
     """A table and a projection of different widths are refused."""
-    arrays = StaticEmbedding(np.ones((5, 4), np.float32), np.ones((6, 3), np.float32))
-    with pytest.raises(ProbeError, match="do not fit"):
-        Probe.from_bytes(arrays.to_bytes())
+    arrays = BuiltEmbedding(np.ones((5, 4), np.float32), np.ones((6, 3), np.float32))
+    with pytest.raises(StaticEmbeddingError, match="do not fit"):
+        StaticEmbedding.from_bytes(arrays.to_bytes())
 
 
 def test_principal_axes_are_orthonormal() -> None:
@@ -158,7 +158,7 @@ def test_kriging_carries_differences_over() -> None:
     vectors = unit(probes + 0.2 * shift)
     truth = vectors[1:] @ vectors[0]
     prediction = predict(Kernel(), probes[0], probes[1:], vectors[1:])
-    by_probe = np.abs(prediction.probe_similarity - truth).mean()
+    by_probe = np.abs(prediction.static_similarity - truth).mean()
     assert np.abs(prediction.similarity - truth).mean() < by_probe / 2
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from cache.kriging import Kernel
-from cache.threshold import DynamicThreshold, Predictor, ThresholdSettings, choose
+from cache.semantic.predictor import Kernel, Predictor, choose
+from cache.semantic.threshold import DynamicThreshold, ThresholdSettings
 
 
 def vectors(*angles: float) -> np.ndarray:
@@ -36,8 +36,8 @@ def test_the_margin_grows_with_the_distance_to_all_candidates() -> None:
     assert near.z == pytest.approx(near.similarity - near.margin)
 
 
-def test_prior_comes_from_the_probe_file() -> None:
-    """Reach, noise and margin are read from the probe's meta."""
+def test_prior_comes_from_the_static_embedding() -> None:
+    """Reach, noise and margin are read from the file's meta."""
     predictor = Predictor.from_meta({"reach": 1.5, "noise": 0.1, "margin": 0.3})
     assert (predictor.kernel, predictor.margin) == (Kernel(1.5, 0.1), 0.3)
 
@@ -70,7 +70,7 @@ def test_good_near_misses_lower_tau_to_the_floor() -> None:
     assert "near misses" in threshold.reason
 
 
-def test_far_misses_say_nothing() -> None:
+def test_far_misses_do_not_count() -> None:
     """Misses far under tau, however good, do not move it."""
     threshold = DynamicThreshold(ThresholdSettings())
     assert not any(threshold.add_label(0.8, 0.99, was_hit=False) for _ in range(500))
@@ -85,7 +85,7 @@ def test_violating_hits_raise_tau_to_the_ceiling() -> None:
 
 
 def test_clean_hits_do_not_raise_it() -> None:
-    """Hits within the promise leave tau alone."""
+    """Hits within the policy leave tau alone."""
     threshold = DynamicThreshold(ThresholdSettings())
     assert not any(threshold.add_label(0.95, 0.96, was_hit=True) for _ in range(200))
 

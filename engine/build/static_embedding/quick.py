@@ -2,8 +2,8 @@
 
 Every token is run through the model alone, between its special tokens; an uncentred PCA of the vectors gives the space
 of the static embedding, and log(1 + rank) weighs tokens, vocabularies being sorted by frequency. A text's look-up
-vector is the normalised sum of (1 + ln count) * token vector over its distinct tokens; `cache.probe` computes it while
-serving and reads the file.
+vector is the normalised sum of (1 + ln count) * token vector over its distinct tokens;
+`cache.semantic.static_embedding` reads the file and computes it while serving.
 
 File: one .npz without pickle: table float16[V, d], projection float32[dimensions, d], meta (JSON as uint8).
 """
@@ -89,7 +89,7 @@ def quick_static_embedding(
 
 
 def look_up_vectors(table: Float32Array, texts: Sequence[Int32Array]) -> Float32Array:
-    """Look-up vectors float32[n, d] of texts' ids, as `cache.probe.Probe.vector` computes them."""
+    """Look-up vectors float32[n, d] of texts' ids, as `cache.semantic.static_embedding.StaticEmbedding.vector` computes them."""
     out = np.empty((len(texts), table.shape[1]), dtype=np.float32)
     for index, ids in enumerate(texts):
         tokens, counts = np.unique(ids, return_counts=True)

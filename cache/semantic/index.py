@@ -1,0 +1,266 @@
+"""The semantic index: finds the neighbours of a static vector. One index per model.
+
+`Index` is what the tier needs; `RedisIndex` keeps it in RediSearch:
+
+    document   dv1:s:<index id>:<digest hex>   HASH  ns (tag, hex), v (static vector), e (engine's vector in the same
+                                               space), both float16[dimensions]; TTL
+    index      dv1:si:<index id>:flat | :hnsw  over those documents
+
+A document is named by the digest of its exact entry and expires with it, so a neighbour always names the stored
+vector it stands for. RediSearch's traps are handled here and nowhere else: COSINE is a distance in [0, 2]; a query
+or a field of the wrong length fails silently (the index id names the static embedding's size, and FT.INFO's failures
+are watched); expired documents come back as nil after the top k is chosen; a small index is FLAT (exact), and beyond
+`hnsw_from` documents an HNSW index is built beside it and takes over once it has caught up.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from cache.keys import PREFIX
+from cache.redis_link import RedisAway, RedisLink, command
+
+log = logging.getLogger("dejavec.cache")
+
+DOCUMENT_PREFIX: Final = PREFIX + b"s:"
+INDEX_PREFIX: Final = PREFIX + b"si:"
+EF_RUNTIME: Final = 64  # the default of 10 misses neighbours
+CHECK_INTERVAL_S: Final = 5.0
+MAX_TEXTS_AT_ONCE: Final = 32  # in one pipeline, which has the look-up's time limit
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Whose exact entry it is, and its two vectors, float32[dimensions], unit length."""
+
+    digest: bytes
+    static_vector: Float32Array
+    projected: Float32Array
+
+
+class Index(Protocol):
+    """Neighbours of static vectors, by the tag of their scope; see `RedisIndex`."""
+
+    documents: int
+
+    @property
+    def is_usable(self) -> bool: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    async def nearest(self, tag: str, static_vectors: Float32Array, k: int) -> list[list[Neighbour]]: ...
+
+    async def add(self, entries: Sequence[tuple[str, Neighbour]], ttl_s: int) -> None: ...
+
+    async def remove(self, digest: bytes) -> None: ...
+
+    async def run_checks(self) -> None: ...
+
+
+class RedisIndex:
+    """KNN over the static vectors of one model. `run_checks` must be running for the index to exist and stay sound."""
+
+    def __init__(
+        self, link: RedisLink, index_id: str, dimensions: int, hnsw_from: int = 20_000, timeout_s: float = 0.05
+    ) -> None:
+        self._link = link
+        self._dimensions = dimensions
+        self._documents = DOCUMENT_PREFIX + index_id.encode() + b":"
+        self._names = {kind: INDEX_PREFIX + index_id.encode() + b":" + kind.encode() for kind in ("flat", "hnsw")}
+        self._hnsw_from = hnsw_from
+        self._timeout_s = timeout_s
+        self._active: str | None = None
+        self.documents = 0
+        self.failures = 0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether look-ups are answered at all; a gateway without a usable index answers from the other tiers."""
+        return self._active is not None
+
+    @property
+    def kind(self) -> str:
+        """`flat`, `hnsw`, or `none`."""
+        return self._active or "none"
+
+    async def nearest(self, tag: str, static_vectors: Float32Array, k: int) -> list[list[Neighbour]]:
+        """Up to k neighbours of each of float32[n, dimensions] unit vectors, nearest first, pipelined.
+
+        n is at most `MAX_TEXTS_AT_ONCE`.
+        Whatever goes wrong (time-out, no index, a damaged reply) gives no neighbours, never an exception.
+        """
+        nothing: list[list[Neighbour]] = [[] for _ in range(len(static_vectors))]
+        if self._active is None or len(static_vectors) > MAX_TEXTS_AT_ONCE:
+            return nothing
+        blobs = [row.tobytes() for row in static_vectors.astype("<f2")]
+
+        async def search(redis: Redis) -> list[Any]:
+            async with redis.pipeline(transaction=False) as commands:
+                for blob in blobs:
+                    commands.execute_command(*self._query(tag, blob, k))
+                replies: list[Any] = await commands.execute(raise_on_error=False)
+                return replies
+
+        try:
+            replies = await self._link.call(search, timeout_s=self._timeout_s)
+        except RedisAway:
+            return nothing
+        if any(isinstance(reply, ResponseError) for reply in replies):
+            self._active = None  # checked and rebuilt in the background; misses until then
+        return [self._parse(reply) for reply in replies]
+
+    async def add(self, entries: Sequence[tuple[str, Neighbour]], ttl_s: int) -> None:
+        """Put (tag, neighbour) pairs into the index, with the life of their exact entries. Raises RedisAway."""
+
+        async def write(redis: Redis) -> None:
+            async with redis.pipeline(transaction=False) as commands:
+                for tag, one in entries:
+                    key = self._documents + one.digest.hex().encode()
+                    fields: dict[Any, Any] = {
+                        "ns": tag,
+                        "v": one.static_vector.astype("<f2").tobytes(),
+                        "e": one.projected.astype("<f2").tobytes(),
+                    }
+                    commands.hset(key, mapping=fields)
+                    commands.expire(key, ttl_s)
+                await commands.execute()
+
+        await self._link.call(write, timeout_s=self._link.write_timeout_s)
+
+    async def remove(self, digest: bytes) -> None:
+        """Take a neighbour out. Raises RedisAway."""
+        key = self._documents + digest.hex().encode()
+        await self._link.call(lambda redis: redis.unlink(key))
+
+    async def run_checks(self) -> None:
+        """Create, check and rebuild the index until cancelled."""
+        while True:
+            try:
+                await self.check()
+            except RedisAway:
+                self._active = None
+            await asyncio.sleep(CHECK_INTERVAL_S if self._active else 1.0)
+
+    async def check(self) -> None:
+        """Look at the index once: make it when missing, rebuild it when broken, grow it when large.
+
+        Raises RedisAway.
+        """
+        flat, hnsw = await self._info("flat"), await self._info("hnsw")
+        if flat is None and hnsw is None:
+            await self._create("flat")
+            flat = await self._info("flat")
+        active = "hnsw" if hnsw is not None and (flat is None or _is_complete(hnsw)) else "flat"
+        info = hnsw if active == "hnsw" else flat
+        if info is None:
+            self._active = None
+            return
+        self.documents = int(float(info.get("num_docs", 0)))
+        self.failures = int(float(info.get("hash_indexing_failures", 0)))
+        if not self._is_sound(info):
+            log.warning("the semantic index is broken (%d failures); it is rebuilt", self.failures)
+            self._active = None
+            await self._drop(active)
+            return
+        self._active = active
+        if active == "flat" and hnsw is None and self.documents >= self._hnsw_from:
+            log.info("the semantic index has %d documents; building HNSW beside it", self.documents)
+            await self._create("hnsw")
+        elif active == "hnsw" and flat is not None:
+            await self._drop("flat")
+
+    def _query(self, tag: str, blob: bytes, k: int) -> tuple[object, ...]:
+        assert self._active is not None
+        runtime = f" EF_RUNTIME {EF_RUNTIME}" if self._active == "hnsw" else ""
+        query = f"(@ns:{{$ns}})=>[KNN {k} @v $v{runtime} AS d]"
+        parameters = ("PARAMS", 4, "ns", tag, "v", blob)
+        limits = ("SORTBY", "d", "LIMIT", 0, k, "DIALECT", 2, "TIMEOUT", max(1, int(1000 * self._timeout_s)))
+        return "FT.SEARCH", self._names[self._active], query, *parameters, "RETURN", 2, "v", "e", *limits
+
+    def _parse(self, reply: Any) -> list[Neighbour]:
+        """Neighbours of one RESP2 reply: [total, key, [field, value, ...], key, nil, ...]."""
+        if not isinstance(reply, list):
+            return []
+        found = []
+        for key, fields in zip(reply[1::2], reply[2::2], strict=False):
+            if not isinstance(fields, list) or not key.startswith(self._documents):
+                continue
+            neighbour = self._neighbour(key, dict(zip(fields[::2], fields[1::2], strict=False)))
+            if neighbour is not None:
+                found.append(neighbour)
+        return found
+
+    def _neighbour(self, key: bytes, fields: dict[bytes, bytes]) -> Neighbour | None:
+        try:
+            digest = bytes.fromhex(key[len(self._documents) :].decode("ascii"))
+            static, projected = (np.frombuffer(fields[name], dtype="<f2").astype(np.float32) for name in (b"v", b"e"))
+        except (KeyError, ValueError):
+            return None
+        sizes = {len(static), len(projected)}
+        if sizes != {self._dimensions} or not (np.isfinite(static).all() and np.isfinite(projected).all()):
+            return None
+        return Neighbour(digest, static, projected)
+
+    def _is_sound(self, info: dict[str, Any]) -> bool:
+        """Schema as ours, and failures not the rule: documents of another size fail silently."""
+        attributes = [dict(_pairs(attribute)) for attribute in info.get("attributes", [])]
+        vector = next((a for a in attributes if a.get("type") == "VECTOR"), {})
+        if int(vector.get("dim", self._dimensions)) != self._dimensions:
+            return False
+        return self.failures <= max(10, self.documents // 10)
+
+    async def _info(self, kind: str) -> dict[str, Any] | None:
+        async def info(redis: Redis) -> dict[str, Any] | None:
+            try:
+                reply = await command(redis, "FT.INFO", self._names[kind])
+            except ResponseError as error:
+                if "unknown command" in str(error).lower():
+                    raise
+                return None
+            return dict(_pairs(reply))
+
+        return await self._link.call(info, timeout_s=1.0)
+
+    async def _create(self, kind: str) -> None:
+        vector = ["TYPE", "FLOAT16", "DIM", self._dimensions, "DISTANCE_METRIC", "COSINE"]
+        words = ["FT.CREATE", self._names[kind], "ON", "HASH", "PREFIX", 1, self._documents]
+        words += ["SCHEMA", "ns", "TAG", "CASESENSITIVE", "v", "VECTOR", kind.upper(), len(vector), *vector]
+
+        async def create(redis: Redis) -> None:
+            try:
+                await command(redis, *words)
+            except ResponseError as error:
+                if "already exists" not in str(error):
+                    raise
+
+        await self._link.call(create, timeout_s=2.0)
+
+    async def _drop(self, kind: str) -> None:
+        async def drop(redis: Redis) -> None:
+            try:
+                await command(redis, "FT.DROPINDEX", self._names[kind])
+            except ResponseError:
+                return  # another gateway was first
+
+        await self._link.call(drop, timeout_s=2.0)
+
+
+def _is_complete(info: dict[str, Any]) -> bool:
+    return float(info.get("percent_indexed", 1)) >= 1.0
+
+
+def _pairs(reply: Sequence[Any]) -> list[tuple[str, Any]]:
+    """A flat RESP2 map as pairs, names as text."""
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in reply[::2]]
+    values = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in reply[1::2]]
+    return list(zip(names, values, strict=False))

@@ -1,0 +1,275 @@
+"""The policy of each namespace, now: settings, and over them what an operator has changed while running.
+
+For each value the most specific source wins:
+
+    a namespace's live value > its configured one > the live value for all > the global setting
+
+Live values and the last changes are one document in Redis (`cache.shared_settings`), which every worker of every
+gateway reads once a second; requests only look up a dictionary. Until it has been read once there are no semantic
+hits, so a gateway that starts never serves under an older, looser policy. A document that cannot be read is logged,
+and one that is gone is put back: what was in force stays.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cache.errors import ChangeFailed
+from cache.keys import ALL_NAMESPACES
+from cache.redis_link import RedisAway
+from cache.semantic.policy import Policy, SemanticMode
+from cache.shared_settings import MAX_BYTES, SharedSettings
+from gateway.errors import BadRequest, ChangeUnconfirmed
+from gateway.settings import NAMESPACE_PATTERN, GatewaySettings, NamespaceSettings
+
+log = logging.getLogger("dejavec.gateway")
+
+REFRESH_S: Final = 1.0
+MAX_CHANGES: Final = 100
+ATTEMPTS: Final = 5
+ORDERED: Final = ("similarity_threshold", "threshold_floor", "threshold_ceiling")  # must go together
+FIELDS: Final = tuple(NamespaceSettings.model_fields)
+
+Values = dict[str, str | float]
+Live = Mapping[str, Values]  # by namespace, or ALL_NAMESPACES
+
+
+class Change(BaseModel):
+    """One value changed while running: the values in force before and after, `at` in UTC."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    at: str
+    namespace: str
+    field: str
+    old: str | float
+    new: str | float
+
+
+class _Document(BaseModel):
+    """What is kept in Redis."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    live: dict[Annotated[str, Field(pattern=rf"^\*$|{NAMESPACE_PATTERN}")], NamespaceSettings] = {}
+    changes: list[Change] = Field(default_factory=list, max_length=MAX_CHANGES)  # the latest first
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A namespace's policy, its values by name, and where each comes from: default, configuration or live.
+
+    `own`: the fields that are set for this very namespace, so that a value for all does not reach them.
+    """
+
+    policy: Policy
+    values: Values
+    sources: dict[str, str]
+    own: frozenset[str]
+
+    def shown(self) -> dict[str, dict[str, object]]:
+        """Value and source of each field."""
+        return {name: {"value": self.values[name], "source": self.sources[name]} for name in FIELDS}
+
+
+class Policies:
+    """What is in force for each namespace. Without Redis (`record` None) that is the configuration."""
+
+    def __init__(self, settings: GatewaySettings, namespaces: Iterable[str], record: SharedSettings | None) -> None:
+        self._settings = settings
+        self._record = record
+        self._stored: bytes | None = None  # as last read, whatever it was; None: never
+        self._kept: bytes | None = None  # the last that could be read; None: none was
+        self._exchange = asyncio.Lock()  # so that an answer never overtakes a later one
+        self._document = _Document()
+        self._off = Policy(SemanticMode.OFF)
+        self._followers: list[Callable[[], None]] = []
+        self.namespaces = sorted({*namespaces, *settings.namespaces})
+        self._go_by({})
+
+    def of(self, namespace: str) -> Policy:
+        """The policy in force; `off` until the live values are known. Costs a dictionary look-up."""
+        return self.in_force(namespace).policy if self._is_known else self._off
+
+    @property
+    def is_any_on(self) -> bool:
+        """Whether any namespace uses the semantic tier."""
+        return self._is_known and self._is_any_on
+
+    def on_change(self, follow: Callable[[], None]) -> None:
+        """Call `follow`, from now on, whenever other values are in force."""
+        self._followers.append(follow)
+
+    def in_force(self, namespace: str) -> InForce:
+        """What is in force for a namespace; for one that no key leads to, or ALL_NAMESPACES, what holds for all."""
+        return self._in_force.get(namespace) or self._in_force[ALL_NAMESPACES]
+
+    def changes(self) -> list[dict[str, Any]]:
+        """The last changes made while running, the latest first."""
+        return [change.model_dump() for change in self._document.changes]
+
+    async def refresh(self) -> None:
+        """Read the live values. Raises RedisAway."""
+        if self._record is not None:
+            async with self._exchange:
+                with suppress(ChangeFailed):  # put back the next time
+                    await self._read(self._record)
+
+    async def run_follow(self) -> None:
+        """Follow changes made on other gateways until cancelled."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            try:
+                await self.refresh()
+            except RedisAway:
+                continue
+
+    async def change(self, namespace: str, values: Mapping[str, str | float | None]) -> list[Change]:
+        """Change some of a namespace's live values, or with ALL_NAMESPACES those for all; None takes one back.
+
+        Returns what changed. Raises BadRequest for an unknown namespace or values that do not go together,
+        ChangeUnconfirmed when Redis did not confirm it: then all of it is in force, or nothing.
+        """
+        assert self._record is not None, "live values need Redis"
+        try:
+            async with self._exchange:
+                return await self._change(self._record, namespace, values)
+        except RedisAway as error:
+            raise ChangeUnconfirmed("Redis is away: nothing was changed", retry_after_s=1) from error
+        except ChangeFailed as error:
+            raise ChangeUnconfirmed(str(error), retry_after_s=1) from error
+
+    async def _change(
+        self, record: SharedSettings, namespace: str, values: Mapping[str, str | float | None]
+    ) -> list[Change]:
+        for _ in range(ATTEMPTS):
+            await self._read(record)
+            document, changes = self._changed(namespace, values)
+            if not changes:
+                return []
+            content = document.model_dump_json(exclude_unset=True).encode()
+            if len(content) > MAX_BYTES:
+                raise BadRequest(f"live values may take {MAX_BYTES} bytes in all; put some into the configuration")
+            if await record.replace(self._stored or b"", content):
+                self._adopt(content)
+                return changes
+        raise ChangeUnconfirmed("other gateways change values at this moment: try again", retry_after_s=1)
+
+    @property
+    def _is_known(self) -> bool:
+        return self._record is None or self._kept is not None
+
+    async def _read(self, record: SharedSettings) -> None:
+        """Go by what is stored. Where nothing is any more (an eviction, a Redis that lost its memory), put back what
+        was: the configuration may promise less than an operator has since. Raises RedisAway, ChangeFailed.
+        """
+        stored = await record.load()
+        if stored or not self._kept:
+            self._adopt(stored)
+            return
+        if await record.replace(b"", self._kept):
+            self._stored = self._kept
+            log.warning("the live values were gone from Redis; what was in force stays, and is put back")
+
+    def _adopt(self, stored: bytes) -> None:
+        """Go by what is stored, if it is new and can be read; every change that came with it is logged."""
+        if stored == self._stored:
+            return
+        self._stored = stored
+        try:
+            document = _Document.model_validate_json(stored) if stored else _Document()
+        except ValidationError as error:
+            stays = (
+                "what was in force stays" if self._is_known else "there are no semantic hits until they are set anew"
+            )
+            log.warning("the live values in Redis cannot be read, %s: %s", stays, _first(error))
+            return
+        is_first, self._kept = self._kept is None, stored
+        known, self._document = self._document, document
+        self._go_by(_values(document))
+        if is_first:
+            log.info("live values for: %s", ", ".join(document.live) or "none")
+            return
+        for one in (change for change in reversed(document.changes) if change not in known.changes):
+            facts = (one.namespace, one.field, one.old, one.new)
+            log.info("threshold changed: namespace=%s field=%s old=%s new=%s", *facts)
+
+    def _go_by(self, live: Live) -> None:
+        """Put values in force; live ones that contradict the configuration are left out, and logged."""
+        found = {}
+        for namespace in (ALL_NAMESPACES, *self.namespaces):
+            try:
+                found[namespace] = in_force(self._settings, namespace, live)
+            except ValueError as error:
+                log.warning("live values for namespace %s are ignored: %s", namespace, error)
+                found[namespace] = in_force(self._settings, namespace, {})
+        self._in_force = found
+        self._is_any_on = any(one.policy.mode is not SemanticMode.OFF for one in found.values())
+        for follow in self._followers:
+            follow()
+
+    def _changed(self, namespace: str, values: Mapping[str, str | float | None]) -> tuple[_Document, list[Change]]:
+        """The document after a change, and what changes. Raises BadRequest."""
+        live = _values(self._document)
+        if namespace not in (ALL_NAMESPACES, *self.namespaces, *live):
+            known = ", ".join(self.namespaces[:20])
+            raise BadRequest(f"no API key leads to namespace {namespace!r}; there are: {known}", param="namespace")
+        own = {**live.get(namespace, {}), **values}
+        after = {**live, namespace: {name: value for name, value in own.items() if value is not None}}
+        for name in (ALL_NAMESPACES, *self.namespaces):
+            try:
+                in_force(self._settings, name, after)
+            except ValueError as error:
+                where = "for all namespaces" if name == ALL_NAMESPACES else f"in namespace {name}"
+                raise BadRequest(f"{where}, {error}", param=next((n for n in ORDERED if n in values), None)) from None
+        changes = self._changes(namespace, values, live, after)
+        document = _Document(
+            live={name: NamespaceSettings.model_validate(own) for name, own in after.items() if own},
+            changes=[*changes, *self._document.changes][:MAX_CHANGES],
+        )
+        return document, changes
+
+    def _changes(self, namespace: str, fields: Iterable[str], before: Live, after: Live) -> list[Change]:
+        """What becomes of each field, with the values in force before and after."""
+        old, new = self.in_force(namespace).values, in_force(self._settings, namespace, after).values
+        stated = [name for name in fields if before.get(namespace, {}).get(name) != after[namespace].get(name)]
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        return [Change(at=at, namespace=namespace, field=name, old=old[name], new=new[name]) for name in stated]
+
+
+def in_force(settings: GatewaySettings, namespace: str, live: Live) -> InForce:
+    """A namespace's values from the settings and the live ones. Raises ValueError when they do not go together."""
+    values: Values = {name: getattr(settings, name) for name in FIELDS}
+    sources = {name: "configuration" if name in settings.model_fields_set else "default" for name in FIELDS}
+    chosen = settings.namespaces.get(namespace)
+    configured = chosen.stated() if chosen is not None else {}
+    own = live.get(namespace, {})
+    for source, layer in (("live", live.get(ALL_NAMESPACES, {})), ("configuration", configured), ("live", own)):
+        values |= layer
+        sources |= dict.fromkeys(layer, source)
+    return InForce(_policy(settings, values), values, sources, frozenset({*configured, *own}))
+
+
+def _policy(settings: GatewaySettings, values: Values) -> Policy:
+    fidelity, alpha = float(values["semantic_fidelity"]), float(values["certificate_alpha"])
+    threshold, floor, ceiling = (
+        float(values[name]) for name in ("similarity_threshold", "threshold_floor", "threshold_ceiling")
+    )
+    mode = str(values["semantic_mode"])
+    return Policy.of(mode, fidelity, alpha, settings.certificate_beta, threshold, floor, ceiling)
+
+
+def _values(document: _Document) -> dict[str, Values]:
+    return {namespace: own.stated() for namespace, own in document.live.items()}
+
+
+def _first(error: ValidationError) -> str:
+    """The first fault, without the values it was found in."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in fault['loc']) or 'the document'}: {fault['msg']}"

@@ -1,0 +1,101 @@
+"""The shared stream, lease and state of a partition, over a real Redis where their keys may hold something else."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from cache.keys import ALIGNMENT_PREFIX, LABELS_PREFIX, LEASE_PREFIX, PARTITION_PREFIX
+from cache.redis_link import RedisAway, RedisLink
+from cache.semantic.exchange import LEASE_MS, RedisExchange, Saved
+from deploy.embedded_redis import RunningRedis
+
+
+@pytest.fixture
+async def link(redis: RunningRedis) -> AsyncIterator[RedisLink]:
+    link = RedisLink(redis.url, timeout_s=2.0)
+    yield link
+    await link.aclose()
+
+
+@pytest.fixture
+def tag() -> str:
+    return secrets.token_hex(16)
+
+
+async def test_one_writer_at_a_time(link: RedisLink, tag: str) -> None:
+    """The lease is its holder's until it ends; nobody else may store the state."""
+    first, second = RedisExchange(link), RedisExchange(link)
+    assert await first.take_lease(tag) == (True, 1)
+    assert await second.take_lease(tag) == (False, 2)
+    assert await first.take_lease(tag) == (True, 2)
+    assert not await second.save(tag, Saved("1-0", {}))
+    assert await first.save(tag, Saved("1-0", {"a": 1}))
+    assert await second.load(tag) == Saved("1-0", {"a": 1})
+
+
+@pytest.mark.parametrize("damage", ["no end", "a far end", "another type"])
+async def test_what_is_no_lease_keeps_nobody_from_writing(link: RedisLink, tag: str, damage: str) -> None:
+    """A lease that never ends, or ends later than any lease does, would leave the labels unread for ever."""
+    key = LEASE_PREFIX + tag.encode()
+    if damage == "another type":
+        await link.redis.rpush(key, "x")  # type: ignore[misc]
+    else:
+        await link.redis.set(key, "x", px=None if damage == "no end" else 10 * LEASE_MS)
+    log = RedisExchange(link)
+    assert (await log.take_lease(tag))[0]
+    assert await log.save(tag, Saved("1-0", {}))
+
+
+@pytest.mark.parametrize("last_event", ["", "1", "x-0", "1-0 + COUNT", None, "9" * 30 + "-0"])
+async def test_a_state_without_a_last_event_is_none(link: RedisLink, tag: str, last_event: object) -> None:
+    """It could not be gone on from."""
+    log = RedisExchange(link)
+    await log.take_lease(tag)
+    await log.save(tag, Saved(last_event, {"a": 1}))  # type: ignore[arg-type]
+    assert await log.load(tag) is None
+
+
+async def test_a_state_that_is_none_is_none(link: RedisLink, tag: str) -> None:
+    """Whatever lies there."""
+    log = RedisExchange(link)
+    for content in (b"", b"[]", b"{", b'{"last_event": "1-0"}', b'{"last_event": "1-0", "state": 5}'):
+        await link.redis.set(PARTITION_PREFIX + tag.encode(), content)
+        assert await log.load(tag) is None
+
+
+async def test_what_is_of_another_type_is_gone_the_next_time(link: RedisLink, tag: str) -> None:
+    """Labels, state or matrix: whatever else lies under their keys stops a partition once, not for ever."""
+    log = RedisExchange(link)
+    asked: dict[bytes, Callable[[], Awaitable[object]]] = {
+        LABELS_PREFIX: lambda: log.append(tag, [{"k": "empty", "n": 1}]),
+        PARTITION_PREFIX: lambda: log.load(tag),
+        ALIGNMENT_PREFIX: lambda: log.load_alignment(tag),
+    }
+    for prefix, ask in asked.items():
+        await link.redis.delete(prefix + tag.encode())
+        await link.redis.hset(prefix + tag.encode(), "a", "b")  # type: ignore[misc]
+        with pytest.raises(RedisAway):
+            await ask()
+        await ask()
+    assert [event for _, event in await log.events_after(tag, "0-0")] == [{"k": "empty", "n": 1}]
+
+
+async def test_events_come_once_and_in_order(link: RedisLink, tag: str) -> None:
+    """From the last one seen on; what somebody else put there is an empty event."""
+    log = RedisExchange(link)
+    assert await log.events_after(tag, "0-0") == []
+    first = await log.append(tag, [{"n": 1}])
+    await link.redis.xadd(LABELS_PREFIX + tag.encode(), {"other": "thing"})
+    last = await log.append(tag, [{"n": 2}])
+    assert [event for _, event in await log.events_after(tag, "0-0")] == [{"n": 1}, {}, {"n": 2}]
+    assert [event for _, event in await log.events_after(tag, first)] == [{}, {"n": 2}]
+    assert await log.events_after(tag, last) == []
+
+
+async def test_a_stream_that_began_anew_under_a_clock_put_back_is_read(link: RedisLink, tag: str) -> None:
+    """Otherwise no violation would be counted until the clock has caught up."""
+    log = RedisExchange(link)
+    last = await log.append(tag, [{"n": 1}])
+    assert [event for _, event in await log.events_after(tag, "9999999999999-0")] == [{"n": 1}]
+    assert await log.events_after(tag, last) == []
