@@ -30,18 +30,18 @@ format: install-dev  ## format the code and apply safe lint fixes
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 bench: install  ## cached against a bare echo; uncached against the bare graph; what caching costs where nothing repeats
-	@test -e .dejavec/models/all-MiniLM-L6-v2/bundle.json || $(BIN)/dejavec model build
+	@$(BIN)/dejavec model build >/dev/null
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
 bench-semantic: install-dev  ## replay text streams through the semantic tier's decisions (ARGS="--data FOLDER")
-	@test -e .dejavec/models/all-MiniLM-L6-v2/bundle.json || $(BIN)/dejavec model build
+	@$(BIN)/dejavec model build >/dev/null
 	@$(BIN)/python -m tests.simulation $(ARGS)
 
 faults: install-dev  ## kill, freeze and flood real processes under load; a table of what was answered
 	@$(BIN)/python -m tests.e2e.faults $(ARGS)
 
 test-cpus: install-dev  ## the model's graphs on other kinds of CPU, emulated: exactness, differences (needs qemu-user)
-	@test -e .dejavec/models/all-MiniLM-L6-v2/bundle.json || $(BIN)/dejavec model build
+	@$(BIN)/dejavec model build >/dev/null
 	@$(BIN)/python -m tests.cpus $(ARGS)
 
 cpu-table: install-dev  ## ways to round the weights on this CPU: accuracy and speed beside FP32 (ARGS="--sts F --retrieval D")

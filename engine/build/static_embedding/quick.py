@@ -89,7 +89,7 @@ def quick_static_embedding(
 
 
 def look_up_vectors(table: Float32Array, texts: Sequence[Int32Array]) -> Float32Array:
-    """Look-up vectors float32[n, d] of texts' ids, as `cache.semantic.static_embedding.StaticEmbedding.vector` computes them."""
+    """Look-up vectors float32[n, d] of texts' ids, equal to those of `cache.semantic.static_embedding`."""
     out = np.empty((len(texts), table.shape[1]), dtype=np.float32)
     for index, ids in enumerate(texts):
         tokens, counts = np.unique(ids, return_counts=True)
