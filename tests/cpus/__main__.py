@@ -1,6 +1,6 @@
 """`make test-cpus`: the default model's graphs on every kind of CPU that can be emulated here, as tables.
 
-    python -m tests.cpus                            all kinds, about 15 minutes
+    python -m tests.cpus                            all kinds, about 20 minutes
     python -m tests.cpus --cpus Haswell max         some of them
     python -m tests.cpus --json cpus.json           write the figures as well
 
@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine.build import build_bundle, default_checkpoint
-from engine.bundle import GRAPH_FILE, read_bundle
+from engine.bundle import GRAPH_FILE, BundleError, read_bundle
 from engine.protocol import Float32Array
 from tests.cpus.arm64 import NotPrepared, prepare
 from tests.cpus.comparison import Difference, compare, compare_all
@@ -83,6 +83,11 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=CACHE, help="what is downloaded and built once")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
+    try:
+        if (precision := read_bundle(options.bundle).precision) != "int8":
+            parser.error(f"{options.bundle} is {precision}: build one with --precision int8 and name it with --bundle")
+    except BundleError as error:
+        parser.error(str(error))
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else REPORT_WIDTH)
     report = Report()
     cpus = [cpu for cpu in CPUS if cpu == NATIVE or cpu.name in options.cpus]
