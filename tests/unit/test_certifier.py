@@ -71,7 +71,7 @@ def open_breaker(certifier: Certifier, first_pair: int) -> int:
 
 
 def test_each_opening_leaves_less_to_serve() -> None:
-    """A comeback takes 300, 600, 1,200 clean labels; the error budget starts at 2, then 1, 2/3, 1/2; also after a restart."""
+    """A comeback takes 300, 600, 1,200 clean labels; the budget starts at 2, then 1, 2/3, 1/2; also after a restart."""
     certifier, taken, served = proven(), [], []
     for openings in range(4):
         labels = 0
