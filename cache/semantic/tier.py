@@ -30,7 +30,7 @@ from cache.semantic.lookup import Lookup, Observation, Text
 from cache.semantic.observation import Observations, VectorStore, cosine_similarity, is_indexed
 from cache.semantic.partition import Partition
 from cache.semantic.policy import Policy, SemanticMode
-from cache.semantic.predictor import Predictor, choose
+from cache.semantic.predictor import Choice, Predictor, choose
 from cache.semantic.static_embedding import Float32Array, Int32Array, StaticEmbedding, StaticEmbeddingError
 from cache.semantic.sync import Partitions
 
@@ -291,23 +291,32 @@ class SemanticTier:
         self, partition: Partition, policy: Policy, static_vector: Float32Array, near: list[Neighbour]
     ) -> Lookup:
         """The best neighbour and the tau it must clear; whether its hit will be checked is drawn here, before all."""
-        lookup = Lookup(
+        tau = partition.tau(policy)
+        probability = partition.verify_probability(self._settings.verify_share)
+        choice = self._choose(partition, policy, static_vector, near)
+        clears = choice is not None and tau is not None and choice.z >= tau
+        return Lookup(
             static_vector,
             policy,
-            tau=partition.tau(policy),
+            neighbour=None if choice is None else near[choice.index].digest,
+            choice=choice,
+            tau=tau,
             version=partition.version,
-            probability=partition.verify_probability(self._settings.verify_share),
+            probability=probability,
+            is_checked=clears and self._draw() < probability,
             ticket=next(self._tickets),
         )
+
+    def _choose(
+        self, partition: Partition, policy: Policy, static_vector: Float32Array, near: list[Neighbour]
+    ) -> Choice | None:
+        """The best neighbour by the partition's alignment matrix, with the policy's margin."""
         if not near:
-            return lookup
+            return None
         matrix = None if partition.alignment is None else partition.alignment.matrix
         predictor = self._predictor.in_mode_on(matrix is not None) if policy.is_cautious else self._predictor
         neighbours, projected = np.stack([one.static_vector for one in near]), np.stack([one.projected for one in near])
-        choice = choose(predictor, static_vector, neighbours, projected, matrix)
-        assert choice is not None
-        lookup = replace(lookup, neighbour=near[choice.index].digest, choice=choice)
-        return replace(lookup, is_checked=True) if lookup.clears and self._draw() < lookup.probability else lookup
+        return choose(predictor, static_vector, neighbours, projected, matrix)
 
     async def _fetch(self, partition: Partition, policy: Policy, lookups: list[Lookup]) -> list[Lookup]:
         """The stored vectors of those that clear tau; an entry that is gone makes the hit a miss, and so does a policy

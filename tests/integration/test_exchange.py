@@ -1,4 +1,4 @@
-"""The shared stream, lease and state of a partition, over a real Redis where their keys may hold something else."""
+"""A partition's stream, lease and state, over a real Redis, where something else may lie under their keys."""
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable

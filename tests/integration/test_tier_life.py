@@ -102,7 +102,7 @@ async def test_the_model_changes_in_mid_traffic(
 
         await until(sent)
         is_over.set()
-        assert sum(await asyncio.gather(*asking)) > 20
+        assert all(await asyncio.gather(*asking))
         (stream,) = set(await direct.keys("dv1:l:*")) - before
         kinds = {entry[b"e"].partition(b'"k":"')[2][:4] for _, entry in await direct.xrange(stream)}
         assert b"hits" in kinds

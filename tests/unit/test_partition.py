@@ -253,7 +253,7 @@ async def test_an_old_state_is_taken_anew_before_it_serves(monkeypatch: pytest.M
 
 
 async def test_labels_of_another_map_certify_nothing() -> None:
-    """A gateway without the state's matrix makes another z; its labels count in the table alone."""
+    """Without the matrix that the state was learned with z is another one; its labels count in the table alone."""
     log, writer, reader = Log(), state_of(), state_of()
     observe(writer)
     await sync(log, writer)
