@@ -10,7 +10,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from engine.gpu_memory import find_gpu_memory
+from engine.model.gpu_memory import find_gpu_memory
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

@@ -16,8 +16,8 @@ from engine.build.graph import step as graph_step
 from engine.build.quality import demand, lengths_to_check
 from engine.build.running import open_graph
 from engine.bundle import BundleError, check_files, parse_tokenizer, read_bundle
-from engine.check_vectors import CheckVectors, compare
 from engine.feeds import feeds
+from engine.model.check_vectors import CheckVectors, compare
 from tests.tiny_bert import ragged, write_checkpoint, write_json
 
 

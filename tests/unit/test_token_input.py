@@ -6,7 +6,7 @@ import pytest
 import tiktoken
 
 from gateway.errors import BadRequest
-from gateway.token_input import Decode, TokenInputError, decoder_for, texts_of
+from gateway.routes.token_input import Decode, TokenInputError, decoder_for, texts_of
 from tests.byte_encoding import NAME, byte_encoding
 
 

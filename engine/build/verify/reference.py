@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+from engine.batching.worker import Run
 from engine.build.checkpoint.files import (
     DEFAULT_SHA256,
     HUB_FILES,
@@ -23,7 +24,6 @@ from engine.build.running import open_graph
 from engine.bundle import Bundle
 from engine.feeds import feeds
 from engine.protocol import Float32Array, Int32Array
-from engine.worker import Run
 
 
 @dataclass(frozen=True, slots=True)

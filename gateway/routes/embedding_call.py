@@ -11,10 +11,10 @@ from gateway.engine_client import EngineClient
 from gateway.errors import BadRequest
 from gateway.http import Exchange
 from gateway.names import ModelNames
-from gateway.schemas import TokenIds, shorten
+from gateway.routes.schemas import TokenIds, shorten
+from gateway.routes.token_input import Decode, texts_of
 from gateway.service import CacheControl, EmbeddingService, EmbedRequest, EmbedResult
 from gateway.settings import GatewaySettings
-from gateway.token_input import Decode, texts_of
 
 MAX_TIER_RUNS: Final = 64
 FINGERPRINT_NAME: Final = FINGERPRINT_HEADER.encode()

@@ -2,7 +2,7 @@
 
 What the build measured stands in `bundle.json`. A verification on the machine that serves, with the kernels that
 serve, counts for more and wins: it is a file of the bundle's folder, one for each kernel class, and holds for one
-graph. Whatever those files hold, some texts are computed at every start (`engine.check_vectors`).
+graph. Whatever those files hold, some texts are computed at every start (`engine.model.check_vectors`).
 Light imports: the engine reads this at start.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.bundle import BUNDLE_FILE, CHECK_FILE, Bundle, BundleError
-from engine.check_vectors import ACROSS_MACHINES, Agreement
+from engine.model.check_vectors import ACROSS_MACHINES, Agreement
 
 logger = logging.getLogger(__name__)
 

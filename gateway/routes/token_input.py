@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 
 from gateway.errors import BadRequest
-from gateway.schemas import TEXT_ONLY_MESSAGE
+from gateway.routes.schemas import TEXT_ONLY_MESSAGE
 
 Decode = Callable[[Sequence[int]], str]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine.batcher import Batcher
+from engine.batching.batcher import Batcher
 from engine.errors import EngineError, EngineFailed
 from engine.protocol import Float32Array, Int32Array
 

@@ -14,9 +14,9 @@ from typing import cast
 import numpy as np
 import psutil
 
-from engine.session import Model, open_model
+from engine.model.session import Model, open_model
+from engine.model.topology import Topology
 from engine.settings import Device
-from engine.topology import Topology
 
 RUNS = 60
 BATCH_TOKENS = 1000  # what the engine fills a batch with on a CPU

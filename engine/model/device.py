@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import onnxruntime as ort
 
 from engine.bundle import Precision
-from engine.cpu_session import CPU_PROVIDER, require_exact_products
+from engine.model.cpu_session import CPU_PROVIDER, require_exact_products
 from engine.settings import Device
 
 logger = logging.getLogger(__name__)

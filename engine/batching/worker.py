@@ -15,8 +15,8 @@ from typing import Any, Generic
 import numpy as np
 import numpy.typing as npt
 
+from engine.batching.lane_queue import OwnerT, Row
 from engine.errors import EngineFailed
-from engine.lane_queue import OwnerT, Row
 from engine.protocol import Float32Array, Int32Array
 
 logger = logging.getLogger(__name__)

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Request
 
-from gateway.embedding_call import EmbeddingCalls, result_headers
 from gateway.errors import ModelNotFound
 from gateway.http import Exchange, Reply
-from gateway.schemas import EmbeddingsBody, embeddings_reply, parse
+from gateway.routes.embedding_call import EmbeddingCalls, result_headers
+from gateway.routes.schemas import EmbeddingsBody, embeddings_reply, parse
 
 router = APIRouter(tags=["OpenAI"])
 

@@ -1,7 +1,7 @@
 """The queue: who may join it, what runs next and where, and whom the vectors belong to.
 
 Everything here happens on the event loop's thread, which makes it the one owner of the queue's state; only
-`engine.worker` crosses threads.
+`engine.batching.worker` crosses threads.
 
 A request is a `Ticket`; its unit of work is one text. The future the caller holds is the whole interface to
 a ticket: it ends with the vectors, with an EngineError, or by being cancelled, and however it ends the rows
@@ -20,11 +20,11 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.batching.lane_queue import BatchShape, LaneQueue, Row
+from engine.batching.worker import Outcome, Run, Worker
 from engine.errors import DeadlineExceeded, Draining, EngineError, EngineFailed, QueueFull
-from engine.lane_queue import BatchShape, LaneQueue, Row
 from engine.protocol import Float32Array, Int32Array, Lane
 from engine.settings import BatchingPolicy
-from engine.worker import Outcome, Run, Worker
 
 INTERACTIVE_TURNS = 4  # interactive batches in a row while bulk rows wait
 MAX_RETRY_AFTER_S = 600

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from engine.batching.worker import Run
 from engine.bundle import (
     CHECK_FILE,
     GRAPH_FILE,
@@ -23,15 +24,14 @@ from engine.bundle import (
     check_files,
     read_bundle,
 )
-from engine.check_vectors import Agreement, CheckVectors, compare
-from engine.cpu_session import CPU_PROVIDER, session_options
-from engine.device import MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
 from engine.feeds import feeds
+from engine.model.check_vectors import Agreement, CheckVectors, compare
+from engine.model.cpu_session import CPU_PROVIDER, session_options
+from engine.model.device import MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
+from engine.model.quality_bar import admit
+from engine.model.topology import Topology
 from engine.protocol import Float32Array, Int32Array
-from engine.quality_bar import admit
 from engine.settings import Device
-from engine.topology import Topology
-from engine.worker import Run
 
 HEARTBEAT_IDS = (1, 8, 15, 22, 29, 36, 43, 50)  # any will do
 
