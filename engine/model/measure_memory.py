@@ -1,6 +1,6 @@
 """Measures how much memory a bundle needs to run, in a process of its own.
 
-    python -m engine.measure_memory BUNDLE THREADS DEVICE
+    python -m engine.model.measure_memory BUNDLE THREADS DEVICE
 
 Opens the bundle as the engine does, runs batches of mixed lengths and prints resident bytes as JSON. There is no
 server in it: what is measured is Python, ONNX Runtime, the weights and their working memory.

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import cpu_session
 from engine.build.graph.kernel_check import extreme_weights, write_kernel_check
 from engine.build.graph.onnx_writer import GraphWriter
 from engine.build.graph.rounding import exceeds_pair_limit
+from engine.model import cpu_session
 from engine.model.cpu_session import (
     KERNEL_CHECK,
     UNSIGNED_WEIGHTS,
