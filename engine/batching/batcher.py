@@ -21,8 +21,9 @@ from typing import Protocol
 import numpy as np
 
 from engine.batching.lane_queue import BatchShape, LaneQueue, Row
-from engine.batching.worker import Outcome, Run, Worker
+from engine.batching.worker import Outcome, Worker
 from engine.errors import DeadlineExceeded, Draining, EngineError, EngineFailed, QueueFull
+from engine.feeds import Run
 from engine.protocol import Float32Array, Int32Array, Lane
 from engine.settings import BatchingPolicy
 

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -17,12 +17,10 @@ import numpy.typing as npt
 
 from engine.batching.lane_queue import OwnerT, Row
 from engine.errors import EngineFailed
-from engine.protocol import Float32Array, Int32Array
+from engine.feeds import Run
+from engine.protocol import Float32Array
 
 logger = logging.getLogger(__name__)
-
-Run = Callable[[Sequence[Int32Array]], Float32Array]
-"""Token ids of B texts, int32[length] each -> float32[B, dimensions], row i for text i. May raise."""
 
 
 @dataclass(frozen=True, slots=True)

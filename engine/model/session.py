@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from engine.batching.worker import Run
 from engine.bundle import (
     CHECK_FILE,
     GRAPH_FILE,
@@ -24,7 +23,7 @@ from engine.bundle import (
     check_files,
     read_bundle,
 )
-from engine.feeds import feeds
+from engine.feeds import Run, feeds
 from engine.model.check_vectors import Agreement, CheckVectors, compare
 from engine.model.cpu_session import CPU_PROVIDER, session_options
 from engine.model.device import MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on

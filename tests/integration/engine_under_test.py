@@ -15,10 +15,9 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from engine.batching.worker import Run
 from engine.build.running import open_graph
 from engine.bundle import BUNDLE_FILE, CHECK_FILE, GRAPH_FILE, STATIC_EMBEDDING_FILE, TOKENIZER_FILE, Bundle, sha256_of
-from engine.feeds import feeds
+from engine.feeds import Run, feeds
 from engine.model.check_vectors import CheckVectors
 from engine.model.session import Model, open_model
 from engine.model.topology import Topology

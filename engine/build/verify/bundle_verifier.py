@@ -10,7 +10,6 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from engine.batching.worker import Run
 from engine.build.errors import CheckpointError
 from engine.build.verify.embedding import Progress, Runs, encode
 from engine.build.verify.quality import (
@@ -34,6 +33,7 @@ from engine.build.verify.speed import (
 )
 from engine.build.verify.tasks import TaskScore, measure_retrieval, measure_sts
 from engine.bundle import GRAPH_FILE, Bundle, parse_tokenizer
+from engine.feeds import Run
 from engine.model.quality_bar import Verification, loss_shortfall, shortfalls, verification_file
 from engine.model.session import Model, open_model
 from engine.model.topology import Topology

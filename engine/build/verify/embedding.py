@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from engine.batching.lane_queue import BatchShape, LaneQueue, Row
-from engine.batching.worker import Run
+from engine.feeds import Run
 from engine.protocol import Float32Array, Int32Array
 
 PIECE = 512  # texts in memory at a time

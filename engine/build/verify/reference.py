@@ -7,7 +7,6 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from engine.batching.worker import Run
 from engine.build.checkpoint.files import (
     DEFAULT_SHA256,
     HUB_FILES,
@@ -22,7 +21,7 @@ from engine.build.errors import CheckpointError
 from engine.build.graph.quantize import Head, write_fp32
 from engine.build.running import open_graph
 from engine.bundle import Bundle
-from engine.feeds import feeds
+from engine.feeds import Run, feeds
 from engine.protocol import Float32Array, Int32Array
 
 

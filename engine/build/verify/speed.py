@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import orjson
 
-from engine.batching.worker import Run
 from engine.build.graph.onnx_writer import GraphWriter
 from engine.build.running import open_graph
 from engine.build.verify.embedding import Runs, padding_share
 from engine.build.verify.tables import VerificationError
+from engine.feeds import Run
 from engine.protocol import Int32Array
 from engine.settings import Device
 
