@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from deploy.embedded_redis import RunningRedis, running_redis
 from tests.gateway_client import running_gateway, until_ready
+from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
 OPERATOR = {"authorization": "Bearer operator"}

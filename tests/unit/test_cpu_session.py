@@ -11,7 +11,6 @@ import pytest
 
 from engine.build.graph.kernel_check import extreme_weights, write_kernel_check
 from engine.build.graph.onnx_writer import GraphWriter
-from engine.build.graph.rounding import exceeds_pair_limit
 from engine.model import cpu_session
 from engine.model.cpu_session import (
     KERNEL_CHECK,
@@ -22,6 +21,7 @@ from engine.model.cpu_session import (
     require_exact_products,
     session_options,
 )
+from tests.pair_limit import exceeds_pair_limit
 
 
 @pytest.fixture(autouse=True)
