@@ -72,7 +72,7 @@ class EngineMetrics:
         queued_tokens: Callable[[], float],
         tokens_per_s: Callable[[], float],
     ) -> None:
-        """Read these whenever metrics are asked for."""
+        """Read these at each scrape."""
         self._queue_rows.set_function(queued_rows)
         self._queue_tokens.set_function(queued_tokens)
         self._rate.set_function(tokens_per_s)

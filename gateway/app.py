@@ -1,6 +1,6 @@
 """The gateway's application, assembled in one place: settings, lifespan, routes, errors.
 
-Resources open in the lifespan, in order, and close in reverse; background loops are owned here and end with it.
+Resources open in the lifespan, in order, and close in reverse; background loops start there and end with it.
 """
 
 import asyncio
@@ -52,10 +52,10 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     """The ASGI application of one gateway worker.
 
     The two embedding routes are answered before the framework's own middleware and routing, which cost as much as
-    a cached answer; the framework serves everything else, knows these routes for /docs and 405, and owns the lifespan.
+    a cached answer; the framework serves everything else, lists these routes for /docs and 405, and runs the lifespan.
     """
     app = FastAPI(title="dejavec", version=version("dejavec"), lifespan=partial(_lifespan, settings), redoc_url=None)
-    app.router.redirect_slashes = False  # a redirect would go wherever the Host header says
+    app.router.redirect_slashes = False  # a redirect would go to whatever the Host header names
     tenants = Tenants(settings.api_keys, settings.gateway_workers)
     app.state.tenants = tenants
     front = Front(settings, tenants)

@@ -27,7 +27,7 @@ log = logging.getLogger("dejavec.gateway")
 def gateway(host: str | None, port: int | None, workers: int | None, engine_url: str | None) -> None:
     """Run the gateway.
 
-    It answers POST /v1/embeddings and POST /embed from its caches, and asks the engine for the rest. Settings come
+    It answers POST /v1/embeddings and POST /embed from its caches, and sends the rest to the engine. Settings come
     from DEJAVEC_* variables and dejavec.toml (`dejavec config` lists them); the options here win over both.
     """
     overrides = {

@@ -80,7 +80,7 @@ class GatewaySettings(Configuration):
 
     secret_tables = frozenset({"api_keys"})
 
-    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on; loopback unless told otherwise")
+    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on; loopback by default")
     gateway_port: int = Field(8080, ge=1, le=65535, description="Port the gateway listens on")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway worker processes sharing the port")
     engine_url: Annotated[str, AfterValidator(_http_url)] = Field(

@@ -1,7 +1,7 @@
 """Concurrent requests for the same key wait for one computation.
 
 A computation runs as its own task, so a client that goes away does not take the others' answer with it; the task is
-cancelled when nobody waits for it any more. A waiter never fails for the sake of another's request: when
+cancelled when no caller waits for it any more. A waiter never fails because of another's request: when
 computations that others started fail (their deadline, their size) MAX_JOINS times, it computes for itself. Without that
 bound a thousand waiters for one text would fail one after another, each call waking all of them.
 """
@@ -37,7 +37,7 @@ class SingleFlight(Generic[K, V]):
         return len(self._flights)
 
     async def run(self, keys: Sequence[K], compute: Compute[K, V]) -> dict[K, V]:
-        """A value for each of the distinct `keys`; `compute` is called once with those nobody is computing yet.
+        """A value for each of the distinct `keys`; `compute` is called once with those that are not being computed yet.
 
         Raises whatever this request's own computation raises.
         """
@@ -93,7 +93,7 @@ class SingleFlight(Generic[K, V]):
             if self._flights.get(key) is flight:
                 del self._flights[key]
         if flight.task.done() and not flight.task.cancelled():
-            flight.task.exception()  # looked at, so that a failure nobody waited for is not reported as lost
+            flight.task.exception()  # looked at, so that a failure without a waiter is not reported as lost
 
 
 async def _call(compute: Compute[K, V], keys: list[K]) -> dict[K, V]:

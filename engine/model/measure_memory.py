@@ -2,8 +2,8 @@
 
     python -m engine.model.measure_memory BUNDLE THREADS DEVICE
 
-Opens the bundle as the engine does, runs batches of mixed lengths and prints resident bytes as JSON. There is no
-server in it: what is measured is Python, ONNX Runtime, the weights and their working memory.
+Opens the bundle as the engine does, runs batches of mixed lengths and prints resident bytes as JSON. No server
+runs: what is measured is Python, ONNX Runtime, the weights and their working memory.
 """
 
 import json

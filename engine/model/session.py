@@ -1,7 +1,7 @@
 """A bundle opened with ONNX Runtime: token ids in, vectors out.
 
 Nothing here may depend on the batch: the session's options are the same for every shape, because the bytes
-of a vector must be the same alone and in any company.
+of a vector must be the same alone and in any batch.
 """
 
 import time

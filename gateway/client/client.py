@@ -38,7 +38,7 @@ DEFAULT_BREAKER = BreakerPolicy()
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What one request asks, whichever URL it goes to."""
+    """One request, whichever URL it goes to."""
 
     texts: Sequence[str]
     model: str | None
@@ -54,7 +54,7 @@ class AsyncClient:
             result = await client.embed(["What is a semantic cache?"])
 
     `url` and `fallback_url` may end in `/v1`, as OpenAI clients write them; the API key goes to both.
-    `fingerprint` is the model's, when vectors made earlier must match; without it the first answer decides.
+    `fingerprint` is the model's, when vectors made earlier must match; without it the first answer's is taken.
     `on_retry` is called with every failure that is retried and the seconds waited before. Calls may run
     concurrently, on one event loop.
     """
@@ -137,7 +137,7 @@ class AsyncClient:
 
         More than 2,048 texts become several requests, a few at a time, each with its own deadline; the first
         that fails cancels the rest. cache_control: "no-store", "no-cache" or "exact-only"; min_fidelity: the
-        least cosine similarity to the true vector at which a semantic hit is welcome. Raises ClientError;
+        least cosine similarity to the true vector at which a semantic hit is accepted. Raises ClientError;
         ValueError for no texts.
         """
         if isinstance(texts, str) or not texts:
@@ -173,12 +173,12 @@ class AsyncClient:
 
     async def _embed_part(self, question: _Question) -> EmbedResult:
         async def attempt(deadline: Deadline) -> EmbedResult:
-            ask = partial(self._ask, question, deadline)
-            return await self._failover.embed(ask, partial(self._info, deadline))
+            embed_at = partial(self._embed_at, question, deadline)
+            return await self._failover.embed(embed_at, partial(self._info, deadline))
 
         return await with_retries(self._policy, attempt, clock=self._clock, sleep=self._sleep, on_retry=self._on_retry)
 
-    async def _ask(self, question: _Question, deadline: Deadline, endpoint: Endpoint) -> EmbedResult:
+    async def _embed_at(self, question: _Question, deadline: Deadline, endpoint: Endpoint) -> EmbedResult:
         """One request to one URL, naming the model as that URL does when the caller named none."""
         model = question.model or endpoint.model or await self._learn_model(deadline, endpoint)
         return await endpoint.call(

@@ -109,7 +109,7 @@ def min_fidelity(value: bytes | None) -> float:
 
 
 def result_headers(result: EmbedResult) -> Headers:
-    """`x-cache`, `x-cache-items`, the fingerprint, the predicted similarity of semantic hits, where the time went."""
+    """`x-cache`, `x-cache-items`, the fingerprint, the predicted similarity of semantic hits, each stage's time."""
     runs = [(tier, len(list(group))) for tier, group in groupby(result.tiers)]
     overall = runs[0][0] if len({tier for tier, _ in runs}) == 1 else "mixed"
     headers = [(b"x-cache", overall.encode()), (FINGERPRINT_NAME, result.model.fingerprint.encode())]

@@ -1,4 +1,4 @@
-"""OpenAI's embedding routes. Knows shapes and headers; what answers them is behind `EmbeddingCalls`."""
+"""OpenAI's routes: `POST /v1/embeddings`, through `EmbeddingCalls`, and the model list."""
 
 from fastapi import APIRouter, Request
 

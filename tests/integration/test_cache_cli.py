@@ -78,7 +78,7 @@ async def test_thresholds_are_shown_and_changed(tmp_path: Path) -> None:
             assert out.splitlines()[3].split()[2] == "0.9!"
 
             for words, message in (
-                (("--set", "fidelity=0.95"), "name a --namespace to change, or say --all"),
+                (("--set", "fidelity=0.95"), "name a --namespace to change, or give --all"),
                 (("--all", "--set", "fidelity"), "say FIELD=VALUE"),
                 (("--all", "--set", "speed=1"), "say FIELD=VALUE"),
                 (("--all", "--set", "fidelity=much"), "'much' is no number"),

@@ -93,7 +93,7 @@ class Report:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that the engine's bar asks for was measured."""
+        """Whether all that the engine's bar needs was measured."""
         return self.cosine is not None or self.bundle.precision == "fp32"
 
     @property

@@ -1,4 +1,4 @@
-"""A verification as a person reads it, and as JSON."""
+"""A verification as tables on a terminal, and as JSON."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
