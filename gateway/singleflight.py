@@ -63,7 +63,7 @@ class SingleFlight(Generic[K, V]):
                 flight.waiters -= 1
                 if flight.waiters == 0 and not flight.task.done():
                     flight.task.cancel()
-                    self._forget(flight)
+                    self._drop(flight)
         return {key: found[key] for key in keys if key in found}
 
     def _start(self, keys: list[K], compute: Compute[K, V]) -> "_Flight[K, V] | None":
@@ -72,7 +72,7 @@ class SingleFlight(Generic[K, V]):
         flight: _Flight[K, V] = _Flight(keys, asyncio.ensure_future(_call(compute, keys)))
         for key in keys:
             self._flights[key] = flight
-        flight.task.add_done_callback(lambda _: self._forget(flight))
+        flight.task.add_done_callback(lambda _: self._drop(flight))
         return flight
 
     async def _join(self, flight: "_Flight[K, V]", is_own: bool) -> dict[K, V]:
@@ -88,7 +88,7 @@ class SingleFlight(Generic[K, V]):
                 raise
             return {}
 
-    def _forget(self, flight: "_Flight[K, V]") -> None:
+    def _drop(self, flight: "_Flight[K, V]") -> None:
         for key in flight.keys:
             if self._flights.get(key) is flight:
                 del self._flights[key]

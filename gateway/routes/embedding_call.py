@@ -96,7 +96,7 @@ def cache_control(value: bytes | None) -> CacheControl:
 
 
 def min_fidelity(value: bytes | None) -> float:
-    """The value of `x-min-fidelity`: the least cosine similarity to the true vector. Raises BadRequest."""
+    """The value of `x-min-fidelity`: the least cosine similarity to the recomputed vector. Raises BadRequest."""
     if value is None:
         return 0.0
     try:

@@ -33,7 +33,7 @@ INTEGER_PRODUCTS = ("MatMulInteger", "MatMulIntegerToFloat")
 ZERO_POINT = 128
 PADDING_TEXTS = 1000
 PADDING_LENGTHS = (8, 256)
-CHILD_S = 300.0
+MEMORY_TIMEOUT_S = 300.0
 
 Clock = Callable[[], float]
 
@@ -151,7 +151,7 @@ def measure_memory(folder: Path, threads: int, device: Device) -> Memory:
     """Run the bundle in a fresh process. Raises VerificationError."""
     command = [sys.executable, "-m", "engine.model.measure_memory", str(folder), str(threads), device]
     try:
-        child = subprocess.run(command, capture_output=True, check=True, timeout=CHILD_S)  # noqa: S603  # a list
+        child = subprocess.run(command, capture_output=True, check=True, timeout=MEMORY_TIMEOUT_S)  # noqa: S603  # a list
         return Memory(**orjson.loads(child.stdout))
     except subprocess.CalledProcessError as error:
         raise VerificationError(f"the memory measurement failed: {error.stderr.decode()[-500:]}") from None
