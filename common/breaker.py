@@ -5,7 +5,7 @@
     half-open  at most `trial_calls` calls pass at a time; as many successes close it, one failure opens it again,
                for twice as long as before up to `max_open_s`
 
-A caller asks `allow()`, and after a call reports `succeeded()`, `failed()` or, when it proved nothing, `abandoned()`.
+A caller checks `allow()`, and after a call reports `succeeded()`, `failed()` or, when it proved nothing, `abandoned()`.
 For one event loop; no locks.
 """
 

@@ -1,7 +1,7 @@
 """The log of every process: one bounded line a record on standard error, and not the same line without end.
 
-`configure(level)` once at a process's start. What is logged, and that it is never a text or a token id, is up to the
-callers.
+`configure(level)` once at a process's start. What is logged, and that it is never a text or a token id, is the
+callers' part.
 """
 
 import logging

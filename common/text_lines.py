@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """A line's text; empty where the line is blank, or where `fault` says why it holds none."""
+    """A line's text; empty where the line is blank, or where `fault` is the reason that it has none."""
 
     number: int
     text: str

@@ -22,16 +22,16 @@ MAX_LINE_BYTES = 64 * 1024
 START_CHECK_S = 0.1
 EXIT_CHECK_S = 0.1
 FINAL_OUTPUT_S = 2.0  # for the rest of an ended child's output
-LINES_KEPT = 40  # of the end of its output, where its reason for not starting stands
+LINES_KEPT = 40  # of the end of its output, which has the reason when it cannot start
 
 LogLine = Callable[[str, str], None]  # (name of the process, line)
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to run and how to tell whether it is well.
+    """What to run and how to check it.
 
-    ready: it serves, asked while it starts; alive: it has not hung, asked every watch_interval_s afterwards.
+    ready: it serves, checked while it starts; alive: it has not hung, checked every watch_interval_s afterwards.
     environment is laid over the supervisor's own; prepare runs before every start. on_refused gets the reason
     when it cannot be started again while the others serve; None: they cannot serve without it.
     """
@@ -58,7 +58,7 @@ class WatchPolicy:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a child's life ended. `code` is the exit status, negative for a signal; `reason` what it gave itself."""
+    """How a child ended. `code` is the exit status, negative for a signal; `reason` what it gave itself."""
 
     code: int
     uptime_s: float
@@ -137,11 +137,11 @@ class Child:
         self.kill()
         self._guard.release(self.process.pid)
         with suppress(TimeoutError):
-            async with asyncio.timeout(FINAL_OUTPUT_S):  # whoever else holds its output open is not waited for
+            async with asyncio.timeout(FINAL_OUTPUT_S):  # not for other processes that hold its output open
                 await self._pump
 
     async def _exited(self) -> int:
-        """Wait for the process alone; its own `wait` also waits for whoever inherited its output."""
+        """Wait for the process alone; its own `wait` also waits for processes that inherited its output."""
         while self.process.returncode is None:  # noqa: ASYNC110  asyncio has no event for this
             await asyncio.sleep(EXIT_CHECK_S)
         return self.process.returncode

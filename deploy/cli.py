@@ -1,4 +1,4 @@
-"""The `dejavec` command: finds the subcommand that is asked for and imports nothing of the others.
+"""The `dejavec` command: imports the subcommand that is called, and none of the others.
 
 Names of settings are checked here, against those of all processes. An expected error becomes one message without a
 trace: a fault of configuration or model folder, or an extra of pyproject.toml that is not installed.
@@ -76,7 +76,7 @@ class Refused(click.ClickException):
 
 
 class LazyGroup(click.Group):
-    """A group that imports a subcommand when it is asked for, and lists them without importing any."""
+    """A group that imports a subcommand when it is called, and lists them without importing any."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the help text."""

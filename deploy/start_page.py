@@ -14,7 +14,7 @@ from deploy.local import Plan
 from deploy.probes import get
 from engine.protocol import INFO_PATH, EngineInfo, ProtocolError
 
-ASK_TIMEOUT_S = 2.0
+TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Found:
     redis: str
 
 
-async def ask(plan: Plan, redis_url: str | None, without_redis: str) -> Found:
-    """Ask engine and Redis who they are; `without_redis` says why there is none."""
+async def find(plan: Plan, redis_url: str | None, without_redis: str) -> Found:
+    """Read engine and Redis for what they are; `without_redis` is the reason where there is no Redis."""
     info = await _engine_info(plan.engine_url)
     if redis_url is None:
         return Found(info, f"none, in-process cache alone: {without_redis}")
@@ -37,7 +37,7 @@ def describe_redis(url: str) -> str:
     """Version, RediSearch and address (without its password), or why it does not answer."""
     address = without_password(url)
     try:
-        with redis.Redis.from_url(url, socket_timeout=ASK_TIMEOUT_S, protocol=2) as client:
+        with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, protocol=2) as client:
             version = client.info("server")["redis_version"]
             modules = {module["name"] for module in client.info("modules").get("modules", ())}
     except (redis.RedisError, OSError) as error:
@@ -100,7 +100,7 @@ def _examples(plan: Plan, found: Found) -> list[Text]:
         "print(len(reply.data[0].embedding))"
     )
     return [
-        Text("\nAsk twice; the second answer comes from the cache and says so (x-cache):", style="bold"),
+        Text("\nSend it twice; the second answer comes from the cache (see its header x-cache):", style="bold"),
         Text(f"\n{curl}\n"),
         Text("With the OpenAI client for Python:", style="bold"),
         Text(f"\n{python}\n"),
@@ -112,7 +112,7 @@ async def _engine_info(url: str) -> EngineInfo | None:
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         return None
-    answer = await get(parts.hostname, parts.port or 80, parts.path + INFO_PATH, ASK_TIMEOUT_S)
+    answer = await get(parts.hostname, parts.port or 80, parts.path + INFO_PATH, TIMEOUT_S)
     if answer is None or answer.status != 200:
         return None
     try:

@@ -17,7 +17,7 @@ from deploy.child import Child, ChildSpec, End, LogLine, WatchPolicy
 from deploy.orphan_guard import OrphanGuard
 from engine.exit_status import CANNOT_START
 
-ME = "dejavec"
+OWN_NAME = "dejavec"  # before the supervisor's own lines
 
 
 class SupervisorError(Exception):
@@ -47,7 +47,7 @@ class Policy:
     new_backoff: Callable[[], Backoff]
 
 
-class Kept:
+class SupervisedChild:
     """A child that is kept running, through as many processes as that takes; `refuse` is called when none can start."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Kept:
     async def run(self) -> None:
         """Start the child, wait for its end, start it again after a delay; until `stop`, or until it cannot start."""
         while not self._stopping.is_set():
-            end = await self._live_once()
+            end = await self._run_once()
             if self._stopping.is_set():
                 return
             if end.code == CANNOT_START:
@@ -83,7 +83,7 @@ class Kept:
             if not self.first_end.done():
                 self.first_end.set_result(end)
             delay = self._backoff.next_delay_s(end.uptime_s)
-            self._log(ME, f"{self.spec.name} {end}; starting it again in {delay:.1f} s")
+            self._log(OWN_NAME, f"{self.spec.name} {end}; starting it again in {delay:.1f} s")
             await _wait_at_most(self._stopping, delay)
 
     async def stop(self) -> None:
@@ -98,7 +98,7 @@ class Kept:
         if self.child:
             self.child.kill()
 
-    async def _live_once(self) -> End:
+    async def _run_once(self) -> End:
         try:
             self.child = await Child.start(self.spec, self._guard, self._log, self._inherit)
         except OSError as error:
@@ -113,7 +113,7 @@ class Kept:
 
     def _announce(self) -> None:
         self.ready.set()
-        self._log(ME, f"{self.spec.name} is up")
+        self._log(OWN_NAME, f"{self.spec.name} is up")
 
 
 class Supervisor:
@@ -124,7 +124,7 @@ class Supervisor:
         self._guard = guard
         self._log = log
         self._inherit = inherit
-        self._kept: list[tuple[Kept, asyncio.Task[None]]] = []
+        self._children: list[tuple[SupervisedChild, asyncio.Task[None]]] = []
         self._refusals: asyncio.Queue[Refusal] = asyncio.Queue()
 
     async def start(self, specs: Sequence[ChildSpec]) -> None:
@@ -148,33 +148,33 @@ class Supervisor:
             if refusal.spec.on_refused is None:
                 raise StartRefused(str(refusal))
             text = f"{refusal}. It is not started again: mend this, then restart `dejavec up`"
-            self._log(ME, text)
+            self._log(OWN_NAME, text)
             try:
                 refusal.spec.on_refused(text)
             except OSError as error:
-                self._log(ME, f"that could not be handed on to the others: {error}")
+                self._log(OWN_NAME, f"the other processes could not be informed: {error}")
 
     async def stop(self) -> None:
         """Stop the children, the last one started first, each gone before the next is stopped."""
-        for kept, task in reversed(self._kept):
+        for child, task in reversed(self._children):
             if not task.done():  # it is when the child was refused
-                self._log(ME, f"stopping {kept.spec.name}")
-                await kept.stop()
+                self._log(OWN_NAME, f"stopping {child.spec.name}")
+                await child.stop()
             await task
-        self._kept.clear()
+        self._children.clear()
 
     def kill(self) -> None:
         """End all children at once; `stop`, if it is under way, then returns soon."""
-        for kept, _ in self._kept:
-            kept.kill()
+        for child, _ in self._children:
+            child.kill()
 
     async def _start(self, specs: Sequence[ChildSpec]) -> None:
         for spec in specs:
-            self._log(ME, f"starting {spec.name}")
+            self._log(OWN_NAME, f"starting {spec.name}")
             refuse = self._refusals.put_nowait
-            kept = Kept(spec, self._policy, self._guard, self._log, self._inherit, refuse)
-            self._kept.append((kept, asyncio.create_task(kept.run())))
-            await first_of(kept.ready.wait(), asyncio.shield(kept.first_end))
+            child = SupervisedChild(spec, self._policy, self._guard, self._log, self._inherit, refuse)
+            self._children.append((child, asyncio.create_task(child.run())))
+            await first_of(child.ready.wait(), asyncio.shield(child.first_end))
 
     async def _raise_refusal(self) -> None:
         raise StartRefused(str(await self._refusals.get()))

@@ -21,7 +21,7 @@ from deploy.orphan_guard import OrphanGuard
 from deploy.output import Output
 from deploy.probes import get
 from deploy.settings import SupervisorSettings
-from deploy.supervisor import ME, Policy, StartRefused, Supervisor, first_of
+from deploy.supervisor import OWN_NAME, Policy, StartRefused, Supervisor, first_of
 from engine.bundle import BundleError, read_bundle
 from engine.configuration import ConfigurationError, load
 from engine.exit_status import CANNOT_START
@@ -90,11 +90,11 @@ def provide_bundle(plan: Plan) -> None:
     click.echo(f"Building the default model bundle in {plan.model_bundle} (once, about a minute)")
     command = [*DEJAVEC, "model", "build", "--output", str(plan.model_bundle)]
     if subprocess.run(command, check=False).returncode != 0:
-        raise click.ClickException("the model bundle could not be built; the lines above say why")
+        raise click.ClickException("the model bundle could not be built; the reason is in the lines above")
 
 
 async def serve(plan: Plan, lock_descriptor: int) -> int:
-    """Run everything until a signal asks to stop; returns the exit status.
+    """Run everything until a signal to stop; returns the exit status.
 
     When a child that the others need cannot start, everything ends, and the last line is its reason.
     """
@@ -111,9 +111,9 @@ async def serve(plan: Plan, lock_descriptor: int) -> int:
         finally:
             await supervisor.stop()
             guard.close()
-            log(ME, "stopped")
+            log(OWN_NAME, "stopped")
         if refusal:
-            log(ME, refusal)
+            log(OWN_NAME, refusal)
     return CANNOT_START if refusal else 0
 
 
@@ -123,7 +123,7 @@ async def _bring_up(plan: Plan, supervisor: Supervisor, log: Output) -> None:
     engine = [engine_child(plan)] if plan.has_own_engine else []
     await supervisor.start([*embedded, *engine, gateway_child(plan, redis_url)])
     await supervisor.unless_refused(_until_serving(plan, log))
-    start_page.show(plan, await start_page.ask(plan, redis_url, without_redis))
+    start_page.show(plan, await start_page.find(plan, redis_url, without_redis))
 
 
 async def _until_serving(plan: Plan, log: Output) -> None:
@@ -134,7 +134,9 @@ async def _until_serving(plan: Plan, log: Output) -> None:
         if answer and answer.status == 200:
             return
         if attempt % SERVING_CHECKS_BETWEEN_LINES == 0:
-            log(ME, f"the gateway is not ready: {answer.body.decode(errors='replace') if answer else 'no answer'}")
+            log(
+                OWN_NAME, f"the gateway is not ready: {answer.body.decode(errors='replace') if answer else 'no answer'}"
+            )
         await asyncio.sleep(SERVING_CHECK_S)
 
 
@@ -145,7 +147,7 @@ def _choose_redis(plan: Plan, log: Output) -> tuple[list[ChildSpec], str | None,
     try:
         binaries = locate()
     except NotAvailable as reason:
-        log(ME, f"running with the in-process cache alone: {reason}")
+        log(OWN_NAME, f"running with the in-process cache alone: {reason}")
         return [], None, str(reason)
     memory_mb = plan.supervisor.redis_maxmemory_mb
     try:
@@ -169,10 +171,10 @@ def _stop_signals(supervisor: Supervisor, log: Output) -> Iterator[asyncio.Event
 
     def on_signal(name: str) -> None:
         if not stop.is_set():
-            log(ME, f"{name}: stopping (once more to kill)")
+            log(OWN_NAME, f"{name}: stopping (once more to kill)")
             stop.set()
         elif name != "SIGHUP":  # a closed terminal may send two
-            log(ME, f"{name} again: killing everything")
+            log(OWN_NAME, f"{name} again: killing everything")
             supervisor.kill()
 
     loop = asyncio.get_running_loop()

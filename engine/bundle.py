@@ -5,7 +5,7 @@
       model.onnx            the arrays of `engine.feeds` (packed tokens) -> embeddings float32[B, dimensions]
       tokenizer.json        no padding; truncation at max_tokens
       static_embedding.npz  token vectors distilled from the graph, for the semantic tier's look-ups
-      check_vectors.npz     some texts' vectors, compared at every start: see `engine.check_vectors`
+      check_vectors.npz     some texts' vectors, compared at every start: see `engine.model.check_vectors`
 
 The fingerprint covers everything that decides a vector's bytes. The graph's hash covers the weights, the
 quantisation recipe with its calibrated scales, pooling and normalisation; tokenizer, maximum length and the

@@ -2,7 +2,7 @@
 
 One flat set of names serves both sources: `max_batch_size` in `dejavec.toml` is `DEJAVEC_MAX_BATCH_SIZE` in the
 environment. A process's settings class lists the names it uses; names of other processes are ignored here, and
-`check_names` (called by the command line, which knows all classes) refuses a name that belongs to none.
+`check_names` (called by the command line with the names of all classes) refuses a name that belongs to none.
 """
 
 import difflib

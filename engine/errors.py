@@ -9,7 +9,7 @@ EngineError
 |   +-- UnsupportedMediaType   a content type other than the two of the protocol
 |   +-- FingerprintMismatch    the caller expects vectors of another model
 +-- EngineBusy                 the same request may succeed later
-|   +-- QueueFull              admission refused; `retry_after_s` says when to come back
+|   +-- QueueFull              admission refused; `retry_after_s`: when to come back
 |   +-- Draining               the process is shutting down
 +-- DeadlineExceeded           the caller's time was over before the vectors were there
 +-- EngineFailed               the run raised, hung or gave something that is no vector

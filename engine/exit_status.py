@@ -2,7 +2,7 @@
 
 It exits with CANNOT_START, which is also click's status for a wrong option, and what it prints ends with
 `Error: <reason and remedy>`, the form in which click prints an error. Any other status: starting again may help.
-Light imports, since the `dejavec` command reads this before it knows which subcommand is asked for.
+Light imports, since the `dejavec` command reads this before it imports a subcommand.
 """
 
 from collections.abc import Sequence

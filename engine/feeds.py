@@ -1,4 +1,4 @@
-"""Ragged token ids of a batch -> the arrays a bundle's graph takes. Pure numpy; nothing of ONNX Runtime.
+"""Ragged token ids of a batch -> the arrays a bundle's graph takes. Pure numpy.
 
 The graph computes on packed tokens: the T tokens of B texts one after the other, without padding. Attention and
 pooling alone see the padded form [B, S], S the longest text's length rounded up to a multiple of four; two index arrays
@@ -11,18 +11,22 @@ one by one: a row of another length would be summed in another order, and its te
     slots           int32[T]      the padded place b * S + s of each packed token
     attention_mask  int32[B, S]   1 for a token, 0 for padding
 
-Only this module and `engine.build` know these names: whoever runs a graph passes on what `feeds` returns.
+These names stand here and in `engine.build` alone: code that runs a graph passes on what `feeds` returns, and to the
+queue a graph is a `Run`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.protocol import Int32Array
+from engine.protocol import Float32Array, Int32Array
 
 PADDED_TO = 4
+
+Run = Callable[[Sequence[Int32Array]], Float32Array]
+"""Token ids of B texts, int32[length] each -> float32[B, dimensions], row i for text i. May raise."""
 
 
 def feeds(texts: Sequence[Int32Array]) -> dict[str, npt.NDArray[Any]]:

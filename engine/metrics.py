@@ -10,7 +10,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from engine.gpu_memory import find_gpu_memory
+from engine.model.gpu_memory import find_gpu_memory
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -72,7 +72,7 @@ class EngineMetrics:
         queued_tokens: Callable[[], float],
         tokens_per_s: Callable[[], float],
     ) -> None:
-        """Read these whenever metrics are asked for."""
+        """Read these at each scrape."""
         self._queue_rows.set_function(queued_rows)
         self._queue_tokens.set_function(queued_tokens)
         self._rate.set_function(tokens_per_s)

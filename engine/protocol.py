@@ -1,4 +1,4 @@
-"""The engine's wire, whole: what the gateway sends, what the engine answers.
+"""The engine's wire protocol: what the gateway sends, what the engine answers.
 
 `POST /vectors`, content type `application/x-dejavec`, little-endian:
 

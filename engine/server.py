@@ -38,7 +38,7 @@ from engine.vectors import VectorsEndpoint
 logger = logging.getLogger(__name__)
 
 JSON_TYPE = "application/json"
-KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that it is they who close them
+KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that clients close them first
 
 
 class EngineApp:
@@ -68,7 +68,7 @@ def run(settings: EngineSettings) -> None:
     app = create_app(settings)
     logger.info("address=http://%s:%d", settings.engine_host, settings.engine_port)
     signal.signal(signal.SIGTERM, _exit_cleanly)
-    gc.freeze()  # what the start left lives as long as the process; no need to walk it again and again
+    gc.freeze()  # what the start left lives as long as the process; no need to scan it again and again
     with contextlib.suppress(KeyboardInterrupt):
         DrainingServer(app, server_config(app, settings)).run()
 
@@ -79,7 +79,7 @@ def _exit_cleanly(_: int, __: object) -> None:
 
 
 def server_config(app: EngineApp, settings: EngineSettings) -> uvicorn.Config:
-    """uvicorn as the engine wants it: fast loop and parser, no access log, time to drain."""
+    """uvicorn as the engine runs it: fast loop and parser, no access log, time to drain."""
     return uvicorn.Config(
         app,
         host=settings.engine_host,
@@ -89,7 +89,7 @@ def server_config(app: EngineApp, settings: EngineSettings) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         access_log=False,
-        proxy_headers=False,  # nothing here asks who the caller is
+        proxy_headers=False,  # nothing here depends on the caller's address
         log_config=None,
         server_header=False,
         date_header=False,

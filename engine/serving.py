@@ -13,16 +13,16 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
-from engine.batcher import Batcher, BatcherSettings
+from engine.batching.batcher import Batcher, BatcherSettings
+from engine.batching.heartbeat import Heartbeat
+from engine.batching.lane_queue import BatchShape
 from engine.bundle import parse_tokenizer
 from engine.configuration import ConfigurationError
-from engine.heartbeat import Heartbeat
-from engine.lane_queue import BatchShape
 from engine.metrics import EngineMetrics
+from engine.model.session import Model, RunCost, heartbeat_text, measure_run_cost, open_model
+from engine.model.topology import Topology, choose, usable_cores
 from engine.protocol import MAX_REQUEST_ITEMS, EngineInfo, Int32Array
-from engine.session import Model, RunCost, heartbeat_text, measure_run_cost, open_model
 from engine.settings import EngineSettings
-from engine.topology import Topology, choose, usable_cores
 
 logger = logging.getLogger(__name__)
 

@@ -85,6 +85,6 @@ class EngineSettings(Configuration):
         5.0,
         gt=0,
         le=300,
-        description="Time between test inferences; `/ready` wants one that passed within three intervals.",
+        description="Time between test inferences; `/ready` requires one that passed within three intervals.",
     )
     log_level: LogLevel = Field("info", description="Least severe log records to write.")

@@ -1,4 +1,4 @@
-"""`POST /vectors`, as a bare ASGI callable: the only hot path. A message in, through the batcher, vectors out."""
+"""`POST /vectors`: a message in, through the batcher, vectors out. A bare ASGI callable, as it is the only hot path."""
 
 import itertools
 import logging

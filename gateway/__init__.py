@@ -1,1 +1,14 @@
-"""The gateway process: HTTP in front, the cache tiers in between, the engine behind."""
+"""The gateway process: HTTP in front, the cache tiers in between, the engine behind.
+
+app.py             the application: settings, lifespan, routes        cli.py       `dejavec gateway`
+routes/            HTTP shapes in and out                             settings.py  every setting of the process
+http.py            admission, bodies, deadlines and replies of the embedding routes
+errors.py          what can go wrong, with its HTTP status            metrics.py   Prometheus metrics
+service.py         the request story: look up, compute, merge, write back
+engine_client.py   the engine's identity, readiness and vectors       singleflight.py  one computation for equal keys
+semantic_tiers.py  the semantic tier of the model in service          verifier.py      recomputes sampled hits
+policies.py        each namespace's policy now                        tenants.py       API keys, namespaces, limits
+names.py           which model and prompt a request means             background.py    loops that are kept running
+state.py           all that a running gateway holds
+client/            the library and commands that call a gateway
+"""

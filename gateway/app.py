@@ -1,6 +1,6 @@
 """The gateway's application, assembled in one place: settings, lifespan, routes, errors.
 
-Resources open in the lifespan, in order, and close in reverse; background loops are owned here and end with it.
+Resources open in the lifespan, in order, and close in reverse; background loops start there and end with it.
 """
 
 import asyncio
@@ -26,23 +26,23 @@ from cache.redis_link import RedisAway, RedisLink
 from cache.shared_settings import SharedSettings
 from common import logs
 from engine.configuration import load
-from gateway import routes_admin, routes_embed, routes_openai, routes_state, routes_thresholds
 from gateway.background import keep_running, stop
-from gateway.embedding_call import REPLY_HEADERS, EmbeddingCalls
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
 from gateway.errors import BY_STATUS, BadRequest, GatewayError, InternalError, Unprocessable
 from gateway.http import Exchange, Front, HotPath, Reply, RequestIds
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.names import ModelNames
-from gateway.openapi import describe
 from gateway.policies import Policies
-from gateway.routes_admin import check_admin
+from gateway.routes import admin, embed, openai, status, thresholds
+from gateway.routes.admin import check_admin
+from gateway.routes.embedding_call import REPLY_HEADERS, EmbeddingCalls
+from gateway.routes.openapi_document import describe
+from gateway.routes.token_input import decoder_for
 from gateway.semantic_tiers import SemanticTiers, semantic_settings
 from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
 from gateway.state import Gateway
 from gateway.tenants import Tenants
-from gateway.token_input import decoder_for
 from gateway.verifier import Verifier
 
 FLUSH_TIMEOUT_S = 5.0
@@ -52,23 +52,23 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     """The ASGI application of one gateway worker.
 
     The two embedding routes are answered before the framework's own middleware and routing, which cost as much as
-    a cached answer; the framework serves everything else, knows these routes for /docs and 405, and owns the lifespan.
+    a cached answer; the framework serves everything else, lists these routes for /docs and 405, and runs the lifespan.
     """
     app = FastAPI(title="dejavec", version=version("dejavec"), lifespan=partial(_lifespan, settings), redoc_url=None)
-    app.router.redirect_slashes = False  # a redirect would go wherever the Host header says
+    app.router.redirect_slashes = False  # a redirect would go to whatever the Host header names
     tenants = Tenants(settings.api_keys, settings.gateway_workers)
     app.state.tenants = tenants
     front = Front(settings, tenants)
 
-    async def embeddings(exchange: Exchange) -> Reply:
-        return await routes_openai.embeddings(app.state.calls, exchange)
+    async def answer_openai(exchange: Exchange) -> Reply:
+        return await openai.embeddings(app.state.calls, exchange)
 
-    async def embed(exchange: Exchange) -> Reply:
-        return await routes_embed.embed(app.state.calls, exchange)
+    async def answer_embed(exchange: Exchange) -> Reply:
+        return await embed.embed(app.state.calls, exchange)
 
-    hot = {"/v1/embeddings": front.route(embeddings), "/embed": front.route(embed)}
+    hot = {"/v1/embeddings": front.route(answer_openai), "/embed": front.route(answer_embed)}
     app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in hot.items())
-    for part in (routes_openai, routes_state, routes_admin, routes_thresholds):
+    for part in (openai, status, admin, thresholds):
         app.include_router(part.router)
     describe(app)
 

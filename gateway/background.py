@@ -1,4 +1,4 @@
-"""Background loops: kept running, owned by who started them, stopped with them."""
+"""Background loops: kept running until their owner stops them."""
 
 import asyncio
 import logging

@@ -10,8 +10,8 @@ import uvicorn
 from cache.keys import SecretError, load_or_make_secret
 from common import logs
 from engine.configuration import ENV_PREFIX, ConfigurationError, check_port, load
+from gateway.routes.token_input import TokenInputError, decoder_for
 from gateway.settings import GatewaySettings
-from gateway.token_input import TokenInputError, decoder_for
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close first and no request meets a reset
@@ -27,7 +27,7 @@ log = logging.getLogger("dejavec.gateway")
 def gateway(host: str | None, port: int | None, workers: int | None, engine_url: str | None) -> None:
     """Run the gateway.
 
-    It answers POST /v1/embeddings and POST /embed from its caches, and asks the engine for the rest. Settings come
+    It answers POST /v1/embeddings and POST /embed from its caches, and sends the rest to the engine. Settings come
     from DEJAVEC_* variables and dejavec.toml (`dejavec config` lists them); the options here win over both.
     """
     overrides = {

@@ -1,7 +1,7 @@
-"""Talking to the engine: who it is, whether it is ready, and vectors for token ids.
+"""The client of the engine: its identity, whether it is ready, and vectors for token ids.
 
-One background loop (`run_watch`) asks the engine every second whether a real inference passed lately and who it is.
-While it is away, requests fail at once with EngineAway instead of each waiting for its own time-out.
+One background loop (`run_watch`) reads every second which model the engine serves, and whether a real inference passed
+lately. While the engine is away, requests fail at once with EngineAway instead of each waiting for its own time-out.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ INLINE_CHARS: Final = 16_384  # tokenising so much takes about 2 ms; more goes t
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
-    """One text as the model sees it: `input_ids` are little-endian int32 bytes."""
+    """One text as the model's input: `input_ids` are little-endian int32 bytes."""
 
     input_ids: bytes
     tokens: int
@@ -44,7 +44,7 @@ class EncodedText:
 
 
 class Model:
-    """The engine's model as this gateway knows it: its identity, its tokenizer and its static embedding."""
+    """The engine's model as this gateway read it: its identity, its tokenizer and its static embedding."""
 
     def __init__(self, info: protocol.EngineInfo, tokenizer: Tokenizer, static_embedding: bytes | None) -> None:
         self.info = info
@@ -122,7 +122,7 @@ class EngineClient:
             raise EngineAway(f"the engine is not ready: {self._away_reason}", retry_after_s=1)
         remaining_s = deadline - asyncio.get_running_loop().time()
         if remaining_s <= 0:
-            raise DeadlineExceeded("the request's deadline passed before the engine was asked")
+            raise DeadlineExceeded("the request's deadline passed before the engine was called")
         body = protocol.encode_request([np.frombuffer(t.input_ids, dtype=np.int32) for t in texts], lane)
         headers = {
             "content-type": protocol.CONTENT_TYPE,
@@ -147,7 +147,7 @@ class EngineClient:
         return content
 
     async def refresh(self) -> None:
-        """Ask the engine who it is, and fetch its tokenizer when it is another. Raises EngineAway."""
+        """Read the engine's identity, and its tokenizer when the model is another. Raises EngineAway."""
         async with self._refreshing:
             try:
                 info = protocol.EngineInfo.from_json(await self._get(protocol.INFO_PATH))
@@ -160,7 +160,7 @@ class EngineClient:
                         follow()
             except (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError) as error:
                 reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                raise EngineAway(f"the engine at {self._url} cannot be asked: {reason}", retry_after_s=1) from error
+                raise EngineAway(f"the engine at {self._url} cannot be reached: {reason}", retry_after_s=1) from error
 
     async def run_watch(self) -> None:
         """Keep identity and readiness true until cancelled."""
@@ -256,7 +256,7 @@ class EngineClient:
 
 
 def _sound_vectors(answer: bytes, shape: tuple[int, int]) -> protocol.Float32Array:
-    """The vectors, or EngineFailed when they are not what was asked for: a wrong vector is worse than an error."""
+    """The vectors, or EngineFailed when shape or values are wrong: a wrong vector is worse than an error."""
     try:
         vectors = protocol.decode_response(answer)
     except protocol.ProtocolError as error:

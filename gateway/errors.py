@@ -13,7 +13,7 @@
     ├── RateLimited          429 this key's own limit
     ├── Overloaded           429 gateway or engine full; nothing of the request was started
     ├── EngineAway           503 the engine cannot be reached; cached items are still served
-    ├── EngineFailed         503 the engine answered something that cannot be vouched for
+    ├── EngineFailed         503 the engine's answer cannot be used
     ├── DeadlineExceeded     503 no answer within the request's deadline
     ├── PurgeUnconfirmed     503 Redis did not confirm a purge
     ├── ChangeUnconfirmed    503 Redis did not confirm values changed while running
@@ -33,7 +33,7 @@ import orjson
 
 
 class GatewayError(Exception):
-    """Base of every error a client may see. `message` says what to do; it never holds a trace or a text."""
+    """Base of every error a client may see. `message` has the remedy; it never holds a trace or a text."""
 
     status = 500
     type = "server_error"
@@ -75,7 +75,7 @@ class Unauthorized(GatewayError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Names the scheme, as HTTP asks."""
+        """Names the scheme, as HTTP requires."""
         return [(b"www-authenticate", b"Bearer")]
 
 
@@ -176,7 +176,7 @@ class InternalError(GatewayError):
 
 
 class ModelChanged(Exception):
-    """The engine answers with another fingerprint than the one asked for."""
+    """The engine answers with another fingerprint than the one sent."""
 
 
 BY_STATUS: Final[dict[int, type[GatewayError]]] = {

@@ -45,7 +45,7 @@ SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 @dataclass(slots=True)
 class Exchange:
-    """One request as a route sees it."""
+    """One request, as it is passed to a route."""
 
     headers: dict[bytes, bytes]
     body: bytes
@@ -140,7 +140,7 @@ class _Route:
 
 
 class _Guarded:
-    """The framework's routes under a prefix: who asks is known before the body is read, and the body is small."""
+    """The framework's routes under a prefix: authorized before the body is read, and with small bodies only."""
 
     def __init__(self, front: Front, app: ASGIApp, prefix: str, check: Callable[[bytes | None], None]) -> None:
         self._front = front

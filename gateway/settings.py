@@ -64,7 +64,7 @@ class NamespaceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     semantic_mode: Mode | None = Field(None, description="off, observe, auto or on")
-    semantic_fidelity: Fidelity | None = Field(None, description="Least cosine similarity to the true vector")
+    semantic_fidelity: Fidelity | None = Field(None, description="Least cosine similarity to the recomputed vector")
     certificate_alpha: Alpha | None = Field(None, description="Largest share of violations in `auto`")
     similarity_threshold: Similarity | None = Field(None, description="Mode `on`: where tau starts")
     threshold_floor: Similarity | None = Field(None, description="Mode `on`: lowest tau")
@@ -80,7 +80,7 @@ class GatewaySettings(Configuration):
 
     secret_tables = frozenset({"api_keys"})
 
-    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on; loopback unless told otherwise")
+    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on; loopback by default")
     gateway_port: int = Field(8080, ge=1, le=65535, description="Port the gateway listens on")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway worker processes sharing the port")
     engine_url: Annotated[str, AfterValidator(_http_url)] = Field(
@@ -110,11 +110,11 @@ class GatewaySettings(Configuration):
     )
     semantic_mode: Mode = Field(
         "auto",
-        description="Reuse by meaning: off; observe: learn only; auto: when certified and worth it; on: by threshold",
+        description="Semantic hits: off; observe: learn only; auto: when certified and worth it; on: by threshold",
     )
     semantic_fidelity: Fidelity = Field(
         0.92,
-        description="Least cosine similarity of a reused vector to the true one",
+        description="Least cosine similarity of a reused vector to the recomputed one",
     )
     certificate_alpha: Alpha = Field(
         0.05, description="Largest share of violations among reused vectors that `auto` may have"
@@ -130,7 +130,7 @@ class GatewaySettings(Configuration):
         default_factory=dict,
         description="Of the six settings above, those that a namespace has otherwise: `[namespaces.team-a]`",
     )
-    min_text_length: int = Field(10, ge=1, description="Characters a text needs to be looked up by meaning")
+    min_text_length: int = Field(10, ge=1, description="Characters a text needs for a semantic look-up")
     verify_share: float = Field(
         0.1, gt=0, le=1, description="Mode `on`: least share of reused vectors that are checked"
     )
@@ -161,7 +161,7 @@ class GatewaySettings(Configuration):
         default_factory=dict, description="Other names the model answers to, e.g. `text-embedding-3-small`"
     )
     truncate_inputs: bool = Field(
-        True, description="Cut over-long inputs at the model's limit (said in x-truncated), else refuse"
+        True, description="Cut over-long inputs at the model's limit (counted in x-truncated), else refuse"
     )
     token_input_encoding: str | None = Field(
         None,

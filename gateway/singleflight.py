@@ -1,7 +1,7 @@
 """Concurrent requests for the same key wait for one computation.
 
 A computation runs as its own task, so a client that goes away does not take the others' answer with it; the task is
-cancelled when nobody waits for it any more. A waiter never fails for the sake of another's request: when
+cancelled when no caller waits for it any more. A waiter never fails because of another's request: when
 computations that others started fail (their deadline, their size) MAX_JOINS times, it computes for itself. Without that
 bound a thousand waiters for one text would fail one after another, each call waking all of them.
 """
@@ -37,7 +37,7 @@ class SingleFlight(Generic[K, V]):
         return len(self._flights)
 
     async def run(self, keys: Sequence[K], compute: Compute[K, V]) -> dict[K, V]:
-        """A value for each of the distinct `keys`; `compute` is called once with those nobody is computing yet.
+        """A value for each of the distinct `keys`; `compute` is called once with those that are not being computed yet.
 
         Raises whatever this request's own computation raises.
         """
@@ -63,7 +63,7 @@ class SingleFlight(Generic[K, V]):
                 flight.waiters -= 1
                 if flight.waiters == 0 and not flight.task.done():
                     flight.task.cancel()
-                    self._forget(flight)
+                    self._drop(flight)
         return {key: found[key] for key in keys if key in found}
 
     def _start(self, keys: list[K], compute: Compute[K, V]) -> "_Flight[K, V] | None":
@@ -72,7 +72,7 @@ class SingleFlight(Generic[K, V]):
         flight: _Flight[K, V] = _Flight(keys, asyncio.ensure_future(_call(compute, keys)))
         for key in keys:
             self._flights[key] = flight
-        flight.task.add_done_callback(lambda _: self._forget(flight))
+        flight.task.add_done_callback(lambda _: self._drop(flight))
         return flight
 
     async def _join(self, flight: "_Flight[K, V]", is_own: bool) -> dict[K, V]:
@@ -88,12 +88,12 @@ class SingleFlight(Generic[K, V]):
                 raise
             return {}
 
-    def _forget(self, flight: "_Flight[K, V]") -> None:
+    def _drop(self, flight: "_Flight[K, V]") -> None:
         for key in flight.keys:
             if self._flights.get(key) is flight:
                 del self._flights[key]
         if flight.task.done() and not flight.task.cancelled():
-            flight.task.exception()  # looked at, so that a failure nobody waited for is not reported as lost
+            flight.task.exception()  # looked at, so that a failure without a waiter is not reported as lost
 
 
 async def _call(compute: Compute[K, V], keys: list[K]) -> dict[K, V]:

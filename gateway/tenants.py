@@ -40,7 +40,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who asks: a namespace and the limits of its key."""
+    """The caller: a namespace and the limits of its key."""
 
     namespace: str
     requests: Bucket | None = field(default=None, compare=False)

@@ -1,1 +1,1 @@
-"""Load tests and benchmarks. They speak HTTP only."""
+"""Load tests and benchmarks of a gateway or engine, over HTTP."""

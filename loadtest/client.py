@@ -31,7 +31,7 @@ class Answer:
 
 
 class EmbeddingsClient:
-    """Speaks OpenAI's embeddings contract to one server."""
+    """Sends OpenAI embeddings requests to one server."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, model: str) -> None:
         self._session = session

@@ -28,10 +28,10 @@ def show(report: Report, console: Console) -> None:
         f"{settings.distinct_texts:,} distinct texts of {escape(settings.texts)}, {settings.batch} a request"
     )
     console.print(
-        f"asked {settings.rate:,.1f} requests/s ({settings.pace}) for {settings.seconds:g} s "
+        f"requested {settings.rate:,.1f} requests/s ({settings.pace}) for {settings.seconds:g} s "
         f"after {settings.warmup:g} s of warm-up; [bold]answered {report.answered_per_s:,.1f} requests/s[/], "
         f"{report.texts_per_s:,.1f} texts/s, {report.tokens_per_s:,.0f} tokens/s; "
-        f"each text was asked {sum(report.items.values()) / settings.distinct_texts:.1f} times on average"
+        f"each text was requested {sum(report.items.values()) / settings.distinct_texts:.1f} times on average"
     )
     if report.items:
         rate = "unknown" if report.hit_rate is None else f"{report.hit_rate:.1%}"
@@ -113,7 +113,7 @@ def _generator(report: Report) -> Iterable[str]:
     if generator.dropped:
         yield (
             f"[bold red]dropped by the generator: {generator.dropped:,} requests[/], because "
-            f"{report.settings.max_in_flight:,} were in flight: the server does not keep up with the asked "
+            f"{report.settings.max_in_flight:,} were in flight: the server does not keep up with the requested "
             "rate, and the latencies above leave the dropped ones out"
         )
     if generator.fell_behind:

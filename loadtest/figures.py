@@ -26,7 +26,7 @@ class Latencies:
 def percentile(ordered: Sequence[float], percent: float) -> float:
     """The smallest observed value that at least `percent` % of the values do not exceed (nearest rank).
 
-    `ordered` rises and is not empty. Interpolation would report a latency that nobody saw.
+    `ordered` rises and is not empty. Interpolation would report a latency that was never measured.
     """
     rank = math.ceil(percent / 100 * len(ordered))
     return ordered[max(rank, 1) - 1]

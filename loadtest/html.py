@@ -52,7 +52,7 @@ def render(report: Report, points: Sequence[Point]) -> str:
 def _summary(report: Report) -> str:
     s = report.settings
     return (
-        f"{s.workload} over {s.distinct_texts:,} distinct texts of {s.texts}, {s.batch} a request; asked "
+        f"{s.workload} over {s.distinct_texts:,} distinct texts of {s.texts}, {s.batch} a request; requested "
         f"{s.rate:,.1f} requests/s ({s.pace}) for {s.seconds:g} s, answered "
         f"{report.answered_per_s:,.1f} requests/s, {report.texts_per_s:,.1f} texts/s, "
         f"{report.tokens_per_s:,.0f} tokens/s; seed {s.seed}."

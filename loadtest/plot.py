@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from html import escape
 
 GRID = "#ddd"
-GREY = "#777"
 Point = tuple[float, float]
 
 

@@ -18,7 +18,7 @@ FELL_BEHIND_S = 0.010  # a generator later than this at its 99th percentile did 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was asked for; printed with the figures, since they mean nothing without it."""
+    """The load that was requested; printed with the figures, since they mean nothing without it."""
 
     url: str
     model: str
@@ -86,7 +86,7 @@ class Generator:
 
     @property
     def fell_behind(self) -> bool:
-        """Whether requests were sent late, so that the load was not the one asked for."""
+        """Whether requests were sent late, so that the load was not the requested one."""
         return self.lag is not None and self.lag.p99_ms > 1000 * FELL_BEHIND_S
 
 

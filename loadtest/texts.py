@@ -1,4 +1,4 @@
-"""The texts a load test asks for: one a line, JSON Lines or TSV, from a file of the user's or the package's own."""
+"""The texts a load test sends: one a line, JSON Lines or TSV, from a file of the user's or the package's own."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Was what the cache served right? Samples served vectors and asks for each text again, computed afresh.
+"""Was what the cache served right? Samples served vectors and requests each text again, computed afresh.
 
-A *false reuse* is a served vector whose cosine similarity to the freshly computed one is below the fidelity
-asked for. Vectors from the exact tiers must be equal to the byte; where they are not, that is counted too.
+A *false reuse* is a served vector whose cosine similarity to the freshly computed one is below the requested
+fidelity. Vectors from the exact tiers must be equal to the byte; where they are not, that is counted too.
 """
 
 import asyncio
@@ -77,8 +77,8 @@ class Verification:
 
 
 async def verify(client: EmbeddingsClient, kept: Sequence[Served], fidelity: float) -> Verification:
-    """Ask once for each distinct text, alone and uncached, and compare every kept vector with the answer."""
-    fresh = await _ask_afresh(client, sorted({served.text for served in kept}))
+    """Request each distinct text once, alone and uncached, and compare every kept vector with the answer."""
+    fresh = await _compute_afresh(client, sorted({served.text for served in kept}))
     tiers = {}
     for tier in HITS:
         pairs = [(s.vector, fresh[s.text]) for s in kept if s.tier == tier and s.text in fresh]
@@ -98,11 +98,11 @@ def judge(pairs: Sequence[tuple[str, str]], fidelity: float) -> TierVerdict:
     return TierVerdict(len(pairs), same, sum(c < fidelity for c in cosines), min(cosines))
 
 
-async def _ask_afresh(client: EmbeddingsClient, texts: Sequence[str]) -> dict[str, str]:
+async def _compute_afresh(client: EmbeddingsClient, texts: Sequence[str]) -> dict[str, str]:
     slots = asyncio.Semaphore(CONCURRENCY)
     fresh: dict[str, str] = {}
 
-    async def ask(text: str) -> None:
+    async def request(text: str) -> None:
         async with slots:
             try:
                 answer = await client.embed([text], cache_control=FRESH)
@@ -113,5 +113,5 @@ async def _ask_afresh(client: EmbeddingsClient, texts: Sequence[str]) -> dict[st
 
     async with asyncio.TaskGroup() as group:
         for text in texts:
-            group.create_task(ask(text))
+            group.create_task(request(text))
     return fresh

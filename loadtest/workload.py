@@ -1,6 +1,6 @@
-"""When requests are sent and which texts they ask for: pure, seeded, the same with the same seed.
+"""When requests are sent, and with which texts: pure, seeded, the same with the same seed.
 
-Arrivals do not know of answers (an open loop); texts are drawn by one of three laws:
+Arrivals do not depend on answers (an open loop); texts are drawn by one of three laws:
 
     replay    the file in its order, from the start again at its end
     zipf      the text of rank r in proportion to 1 / r ** exponent; ranks are shuffled once

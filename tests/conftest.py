@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from deploy.embedded_redis import RunningRedis, running_redis
+from tests.running_redis import RunningRedis, running_redis
 
 
 def pytest_configure() -> None:

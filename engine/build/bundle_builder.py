@@ -44,8 +44,8 @@ from engine.bundle import (
     read_bundle,
     sha256_of,
 )
+from engine.model.quality_bar import shortfalls
 from engine.protocol import Int32Array
-from engine.quality_bar import shortfalls
 
 BUILDER_VERSION = 3  # raise it whenever the same inputs give another graph or tokenizer
 BUILDING_SUFFIX = ".building"

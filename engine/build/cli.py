@@ -1,4 +1,4 @@
-"""`dejavec model build`, `show` and `verify`: the builder and the bundle as a person sees them."""
+"""`dejavec model build`, `show` and `verify`: options in, the builder's steps and the bundle's figures out."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from engine.bundle import Bundle, BundleError, Pooling, Precision, check_files, 
 from engine.settings import Device
 
 DEFAULT_FOLDER = Path(".dejavec") / "models"
-REPORT_WIDTH = 120  # where there is no terminal to ask
+REPORT_WIDTH = 120  # where there is no terminal to measure
 
 
 class Refused(click.ClickException):
@@ -136,14 +136,14 @@ def show(bundle: Path) -> None:
     type=click.Path(path_type=Path),
     help="Folder with corpus.jsonl, queries.tsv, qrels.tsv; may be given more than once.",
 )
-@click.option("--products", is_flag=True, help="Time the INT8 products alone and say what share of the graph they are.")
+@click.option("--products", is_flag=True, help="Time the INT8 products alone and report their share of the graph.")
 @click.option("--speed/--no-speed", default=True, help="Measure memory and tokens per second.  [default: speed]")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of each run.")
 @click.option("--device", type=click.Choice(get_args(Device)), default="auto", show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here as well.")
 @click.option("--keep/--no-keep", default=True, help="Keep the verdict beside BUNDLE for the engine.  [default: keep]")
 def verify(bundle: Path, json_file: Path | None, keep: bool, **options: Any) -> None:
-    """Measure BUNDLE on this machine against FP32 and give a verdict, which the engine goes by.
+    """Measure BUNDLE on this machine against FP32 and give a verdict, by which the engine admits it.
 
     Exit status 1 when BUNDLE is under the bar.
     """

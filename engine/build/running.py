@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from engine.cpu_session import open_cpu_session
 from engine.feeds import feeds
+from engine.model.cpu_session import open_cpu_session
 from engine.protocol import Float32Array, Int32Array
 
 BATCH_SIZE = 16

@@ -1,4 +1,4 @@
-"""Talking to a gateway from outside: `AsyncClient`, `Client`, ingestion.
+"""The client library of a gateway: `AsyncClient`, `Client`, ingestion.
 
 The package needs aiohttp, numpy, orjson and tenacity; only its command line (`cli`, `settings`, `progress`)
 needs more.

@@ -1,6 +1,6 @@
 """The circuit breaker in front of one URL: `with breaker.call():` surrounds each use of it.
 
-Some exceptions are failures; any other is an answer, so a success (a 429 proves that somebody is there); a cancelled
+Some exceptions are failures; any other is an answer, so a success (a 429 proves that a gateway answers); a cancelled
 call is neither.
 """
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from common.breaker import BreakerPolicy, CircuitBreaker, CircuitState
 from gateway.client.errors import CircuitOpen
 
-TRIAL_WAIT_S = 0.5  # what a caller is asked to wait while all trial calls are out
+TRIAL_WAIT_S = 0.5  # what a caller has to wait while all trial calls are out
 
 
 class UrlBreaker:

@@ -1,4 +1,4 @@
-"""`dejavec cache`: what an operator asks of a running gateway. Speaks to `/admin` and to the embedding route only."""
+"""`dejavec cache`: the operator's commands for a running gateway, over `/admin` and the embedding route."""
 
 import asyncio
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def cache() -> None:
 @cache.command()
 @click.option("--url", help="The gateway (setting client_url).")
 def stats(url: str | None) -> None:
-    """Print what the gateway worker that answers holds and sees."""
+    """Print the statistics of the gateway worker that answers."""
     _print(_admin("GET", "/admin/stats", url))
 
 
@@ -57,7 +57,7 @@ def stats(url: str | None) -> None:
 )
 @click.option("--url", help="The gateway (setting client_url).")
 def explain(text: str, namespace: str, truth: bool, url: str | None) -> None:
-    """Say how TEXT would be answered by meaning, and why."""
+    """Explain whether TEXT would be a semantic hit, and why."""
     _print(_admin("POST", "/admin/explain", url, {"text": text, "namespace": namespace, "truth": truth}))
 
 
@@ -68,7 +68,7 @@ def explain(text: str, namespace: str, truth: bool, url: str | None) -> None:
 def purge(namespace: str | None, everything: bool, url: str | None) -> None:
     """Make entries unreachable, at once here and within two seconds on other gateways."""
     if everything == (namespace is not None):
-        raise click.UsageError("name a --namespace, or say --all")
+        raise click.UsageError("name a --namespace, or give --all")
     _print(_admin("POST", "/admin/purge", url, {"all": True} if everything else {"namespace": namespace}))
 
 
@@ -98,10 +98,10 @@ def warm(source: Path, url: str | None) -> None:
 )
 @click.option("--url", help="The gateway (setting client_url).")
 def thresholds(namespace: str | None, everything: bool, changes: tuple[str, ...], url: str | None) -> None:
-    """Show what reuse promises in each namespace and where each value comes from; with --set, change it."""
+    """Show the policy of each namespace and where each value comes from; with --set, change it."""
     if changes:
         if everything == (namespace is not None):
-            raise click.UsageError("name a --namespace to change, or say --all")
+            raise click.UsageError("name a --namespace to change, or give --all")
         body: dict[str, Any] = {"all": True} if everything else {"namespace": namespace}
         answer = _admin("PUT", "/admin/thresholds", url, body | dict(map(_assignment, changes)))
         click.echo(answer["note"])
@@ -122,7 +122,7 @@ def thresholds(namespace: str | None, everything: bool, changes: tuple[str, ...]
 @click.option("--namespace", default="default", show_default=True, help="Whose labels.")
 @click.option("--url", help="The gateway (setting client_url).")
 def calibration(namespace: str, url: str | None) -> None:
-    """Show what the labels say: for each threshold, how much would be reused, and how much of that too far off."""
+    """Show, from the labels, what each threshold would reuse, and how much of that would be too far off."""
     reply = _admin("GET", f"/admin/calibration?{urlencode({'namespace': namespace})}", url)
     click.echo(f"{reply['labels']:,} labels for {reply['lookups']:,.0f} look-ups; fidelity {reply['fidelity']:g}")
     click.echo(reply["reading"])
@@ -196,7 +196,7 @@ def _assignment(text: str) -> tuple[str, str | float | None]:
     name, equals, value = text.partition("=")
     full = SHORT_NAMES.get(name, name)
     if not equals or full not in FIELDS:
-        raise click.UsageError(f"--set {text}: say FIELD=VALUE, FIELD one of {', '.join(FIELDS)}")
+        raise click.UsageError(f"--set {text}: give FIELD=VALUE, FIELD one of {', '.join(FIELDS)}")
     if value == "configured":
         return full, None
     if full == "semantic_mode":

@@ -56,12 +56,12 @@ time; 5 the gateway refused; 130 Ctrl-C; 143 SIGTERM. After 1, 4, 5, 130, 143 an
 @click.option(
     "--id-field", default="id", show_default=True, help="Field that holds the id; without it, the line number."
 )
-@click.option("--model", help="Model to ask for; by default the one the gateway serves.")
+@click.option("--model", help="Model to use; by default the one the gateway serves.")
 @click.option("--dimensions", type=click.IntRange(min=1), help="Leading dimensions to keep.")
 @click.option("--prompt-name", help="The checkpoint's prompt to put in front, such as document.")
 @click.option("--cache-control", type=click.Choice(["no-store", "no-cache", "exact-only"]), help="Caches to leave out.")
 @click.option(
-    "--min-fidelity", type=click.FloatRange(0, 1), help="Least similarity of a semantic hit to the true vector."
+    "--min-fidelity", type=click.FloatRange(0, 1), help="Least similarity of a semantic hit to the recomputed vector."
 )
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1, 2048), help="Texts in one request.")
 @click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 256), help="Most requests at once.")
@@ -72,7 +72,7 @@ time; 5 the gateway refused; 130 Ctrl-C; 143 SIGTERM. After 1, 4, 5, 130, 143 an
     default=300.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds to go on asking for one request.",
+    help="Seconds to go on trying for one request.",
 )
 @click.option("--start-over", is_flag=True, help="Replace what an earlier run has written.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -121,10 +121,10 @@ def _plan(
 
 
 def _run(plan: Plan, progress: IngestProgress) -> tuple[int, str]:
-    """Ingest; the exit status, and what to say at the end."""
+    """Ingest; the exit status, and the last line to print."""
     resume = "Run the same command again to continue."
     try:
-        journal = asyncio.run(_until_told(plan, progress))
+        journal = asyncio.run(_until_terminated(plan, progress))
     except KeyboardInterrupt:
         return INTERRUPTED, f"Interrupted with {progress.rows:,} vectors written. {resume}"
     except asyncio.CancelledError:
@@ -140,7 +140,7 @@ def _run(plan: Plan, progress: IngestProgress) -> tuple[int, str]:
     return 0, _summary(plan, journal)
 
 
-async def _until_told(plan: Plan, progress: IngestProgress) -> Journal:
+async def _until_terminated(plan: Plan, progress: IngestProgress) -> Journal:
     """Ingest until done, or until SIGTERM cancels it; asyncio does the same for Ctrl-C."""
     task = asyncio.current_task()
     assert task is not None

@@ -37,8 +37,8 @@ DEFAULT_BREAKER = BreakerPolicy()
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """What one request asks, whichever URL it goes to."""
+class _Request:
+    """One request, whichever URL it goes to."""
 
     texts: Sequence[str]
     model: str | None
@@ -54,7 +54,7 @@ class AsyncClient:
             result = await client.embed(["What is a semantic cache?"])
 
     `url` and `fallback_url` may end in `/v1`, as OpenAI clients write them; the API key goes to both.
-    `fingerprint` is the model's, when vectors made earlier must match; without it the first answer decides.
+    `fingerprint` is the model's, when vectors made earlier must match; without it the first answer's is taken.
     `on_retry` is called with every failure that is retried and the seconds waited before. Calls may run
     concurrently, on one event loop.
     """
@@ -137,7 +137,7 @@ class AsyncClient:
 
         More than 2,048 texts become several requests, a few at a time, each with its own deadline; the first
         that fails cancels the rest. cache_control: "no-store", "no-cache" or "exact-only"; min_fidelity: the
-        least cosine similarity to the true vector at which a semantic hit is welcome. Raises ClientError;
+        least cosine similarity to the recomputed vector at which a semantic hit is accepted. Raises ClientError;
         ValueError for no texts.
         """
         if isinstance(texts, str) or not texts:
@@ -147,7 +147,7 @@ class AsyncClient:
 
         async def embed_part(part: Sequence[str]) -> EmbedResult:
             async with slots:
-                return await self._embed_part(_Question(part, model, dimensions, prompt_name, headers))
+                return await self._embed_part(_Request(part, model, dimensions, prompt_name, headers))
 
         return joined(await _all_or_first_failure([embed_part(part) for part in split(texts)]))
 
@@ -171,27 +171,27 @@ class AsyncClient:
         deadline = Deadline(self._clock, self._policy.deadline_s)
         await self._failover.verify_fallback(fallback, partial(self._info, deadline))
 
-    async def _embed_part(self, question: _Question) -> EmbedResult:
+    async def _embed_part(self, request: _Request) -> EmbedResult:
         async def attempt(deadline: Deadline) -> EmbedResult:
-            ask = partial(self._ask, question, deadline)
-            return await self._failover.embed(ask, partial(self._info, deadline))
+            embed_at = partial(self._embed_at, request, deadline)
+            return await self._failover.embed(embed_at, partial(self._info, deadline))
 
         return await with_retries(self._policy, attempt, clock=self._clock, sleep=self._sleep, on_retry=self._on_retry)
 
-    async def _ask(self, question: _Question, deadline: Deadline, endpoint: Endpoint) -> EmbedResult:
+    async def _embed_at(self, request: _Request, deadline: Deadline, endpoint: Endpoint) -> EmbedResult:
         """One request to one URL, naming the model as that URL does when the caller named none."""
-        model = question.model or endpoint.model or await self._learn_model(deadline, endpoint)
+        model = request.model or endpoint.model or await self._model_of(deadline, endpoint)
         return await endpoint.call(
             self._open_session(),
             EMBEDDINGS_PATH,
-            partial(decode_embeddings, count=len(question.texts), dimensions=question.dimensions),
+            partial(decode_embeddings, count=len(request.texts), dimensions=request.dimensions),
             policy=self._policy,
             deadline=deadline,
-            body=embeddings_body(question.texts, model, question.dimensions, question.prompt_name),
-            headers=question.headers,
+            body=embeddings_body(request.texts, model, request.dimensions, request.prompt_name),
+            headers=request.headers,
         )
 
-    async def _learn_model(self, deadline: Deadline, endpoint: Endpoint) -> str:
+    async def _model_of(self, deadline: Deadline, endpoint: Endpoint) -> str:
         info = await self._info(deadline, endpoint)
         if endpoint is self._failover.primary:  # so that the fallback can be compared before the first answer
             self._failover.require_same_model(endpoint, info.fingerprint)

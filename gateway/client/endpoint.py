@@ -1,4 +1,4 @@
-"""One URL a client may ask: its breaker, its fault switch, and the decoding of what it answers.
+"""One URL of a client: its breaker, its fault switch, and the decoding of what it answers.
 
 A reply that cannot be decoded is a failure of the URL like any other, so decoding happens inside the breaker.
 """
@@ -19,11 +19,11 @@ from gateway.client.transport import Reply, raise_for_status, send
 T = TypeVar("T")
 
 # Failures that count against a URL. A 429 or a 4xx does not: it has answered.
-UNWELL: tuple[type[Exception], ...] = (TransportError, Unavailable, GatewayFault, InvalidReply)
+URL_FAILURES: tuple[type[Exception], ...] = (TransportError, Unavailable, GatewayFault, InvalidReply)
 
 
 def base_url(url: str) -> str:
-    """The URL without a trailing slash or the `/v1` that OpenAI clients want. Raises ValueError."""
+    """The URL without a trailing slash or the `/v1` that OpenAI clients need. Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"{url!r} is not an http:// or https:// URL")
@@ -35,9 +35,9 @@ class Endpoint:
 
     def __init__(self, url: str, api_key: str | None, breaker: BreakerPolicy, clock: Clock) -> None:
         self.url = base_url(url)
-        self.breaker = UrlBreaker(self.url, breaker, UNWELL, clock)
+        self.breaker = UrlBreaker(self.url, breaker, URL_FAILURES, clock)
         self.faults = FaultSwitch()
-        self.model: str | None = None  # the model's name as this URL gives it, once asked
+        self.model: str | None = None  # the model's name as this URL gives it, once read
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def call(

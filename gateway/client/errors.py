@@ -8,8 +8,8 @@
     ├── Refused                 the gateway answered with an error (status, type, param, code, request_id)
     │   ├── RequestRefused      400, 404, 413, 422, any other 3xx or 4xx: this request will not pass as it is
     │   ├── Unauthorized        401, 403
-    │   ├── RateLimited         429: slow down, retry_after_s says how long
-    │   ├── Unavailable         502, 503, 504: nobody to answer right now
+    │   ├── RateLimited         429: slow down; retry_after_s: for how long
+    │   ├── Unavailable         502, 503, 504: no answer possible right now
     │   └── GatewayFault        500 and any other 5xx
     ├── InvalidReply            an answer that breaks the contract: not HTTP, not JSON, wrong count
     ├── FingerprintMismatch     another model answers, or would: its vectors must not be mixed in
@@ -23,7 +23,7 @@
 class ClientError(Exception):
     """Base of everything this package raises on its own account."""
 
-    retry_after_s: float | None = None  # what the other side asked for, if it did
+    retry_after_s: float | None = None  # what the other side gave, if it did
 
 
 class TransportError(ClientError):
@@ -76,11 +76,11 @@ class Unauthorized(Refused):
 
 
 class RateLimited(Refused):
-    """The gateway is at its limit, or this key is at its own; `retry_after_s` says how long to wait."""
+    """The gateway is at its limit, or this key is at its own; `retry_after_s`: how long to wait."""
 
 
 class Unavailable(Refused):
-    """The gateway, or what stands behind it, cannot answer right now."""
+    """The gateway, or what is behind it, cannot answer right now."""
 
 
 class GatewayFault(Refused):
@@ -111,7 +111,7 @@ class FingerprintMismatch(ClientError):
 
 
 class CircuitOpen(ClientError):
-    """Not sent: the URL failed too often in a row; `retry_after_s` says when it may be tried again."""
+    """Not sent: the URL failed too often in a row; `retry_after_s`: when it may be tried again."""
 
     def __init__(self, name: str, last_failure: str, retry_after_s: float) -> None:
         super().__init__(f"{name} failed repeatedly and is left alone for {retry_after_s:.1f} s; last: {last_failure}")

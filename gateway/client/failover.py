@@ -1,22 +1,22 @@
 """Which of two URLs answers, and the rule that both must serve one model: vectors of two models never mix.
 
-The first URL is always asked first (while its breaker is open that costs nothing). The fallback is asked when
-the first is unwell, after its `GET /info` has declared the fingerprint this client's vectors have; and every
+The first URL is always tried first (while its breaker is open that costs nothing). The fallback is used when
+the first fails, after its `GET /info` has declared the fingerprint this client's vectors have; and every
 answer, from either URL, is checked again.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
 
-from gateway.client.endpoint import UNWELL, Endpoint
+from gateway.client.endpoint import URL_FAILURES, Endpoint
 from gateway.client.errors import CircuitOpen, ClientError, FingerprintMismatch
 from gateway.client.wire import EmbedResult, GatewayInfo
 
-# Failures after which the fallback is asked. Not RateLimited: a standby is no way around a limit.
-FALLS_BACK: tuple[type[Exception], ...] = (*UNWELL, CircuitOpen)
+# Failures after which the fallback is used. Not RateLimited: a standby is no way around a limit.
+FALLS_BACK: tuple[type[Exception], ...] = (*URL_FAILURES, CircuitOpen)
 
-AskEmbed = Callable[[Endpoint], Awaitable[EmbedResult]]
-AskInfo = Callable[[Endpoint], Awaitable[GatewayInfo]]
+EmbedCall = Callable[[Endpoint], Awaitable[EmbedResult]]
+InfoCall = Callable[[Endpoint], Awaitable[GatewayInfo]]
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +30,24 @@ class Failover:
         self.fingerprint = fingerprint
         self._fallback_verified = False
 
-    async def embed(self, ask: AskEmbed, ask_info: AskInfo) -> EmbedResult:
+    async def embed(self, embed_at: EmbedCall, get_info: InfoCall) -> EmbedResult:
         """One answer from the first URL, else from the fallback. Raises ClientError.
 
         A FingerprintMismatch of the fallback has the first URL's failure as its cause.
         """
         try:
-            result = await ask(self.primary)
-        except FALLS_BACK as unwell:
+            result = await embed_at(self.primary)
+        except FALLS_BACK as failure:
             if self.fallback is None:
                 raise
-            return await self._embed_by_fallback(self.fallback, ask, ask_info, unwell)
+            return await self._embed_by_fallback(self.fallback, embed_at, get_info, failure)
         self.require_same_model(self.primary, result.fingerprint)
         return result
 
-    async def verify_fallback(self, fallback: Endpoint, ask_info: AskInfo) -> None:
-        """Ask the fallback for its fingerprint. Raises FingerprintMismatch, or another ClientError."""
+    async def verify_fallback(self, fallback: Endpoint, get_info: InfoCall) -> None:
+        """Check the fallback's fingerprint. Raises FingerprintMismatch, or another ClientError."""
         self._fallback_verified = False
-        info = await ask_info(fallback)
+        info = await get_info(fallback)
         self.require_same_model(fallback, info.fingerprint)
         self._fallback_verified = True
 
@@ -59,26 +59,26 @@ class Failover:
             raise FingerprintMismatch(endpoint.url, self.fingerprint, found)
 
     async def _embed_by_fallback(
-        self, fallback: Endpoint, ask: AskEmbed, ask_info: AskInfo, unwell: Exception
+        self, fallback: Endpoint, embed_at: EmbedCall, get_info: InfoCall, failure: Exception
     ) -> EmbedResult:
         if self.fingerprint is None:
-            unwell.add_note(
-                f"The fallback {fallback.url} was not asked: no answer has shown a fingerprint yet. "
+            failure.add_note(
+                f"The fallback {fallback.url} was not used: no answer has shown a fingerprint yet. "
                 "Pass fingerprint= to use the fallback from the first call on."
             )
-            raise unwell
+            raise failure
         try:
             if not self._fallback_verified:
-                await self.verify_fallback(fallback, ask_info)
-                logger.warning("%s is unwell (%s); using the fallback %s", self.primary.url, unwell, fallback.url)
-            result = await ask(fallback)
+                await self.verify_fallback(fallback, get_info)
+                logger.warning("%s fails (%s); using the fallback %s", self.primary.url, failure, fallback.url)
+            result = await embed_at(fallback)
             self.require_same_model(fallback, result.fingerprint)
         except CircuitOpen:
-            raise unwell from unwell.__cause__  # the first URL's failure says more
+            raise failure from failure.__cause__  # the first URL's failure is the more useful one
         except FingerprintMismatch as mismatch:
             self._fallback_verified = False
-            raise mismatch from unwell
+            raise mismatch from failure
         except ClientError as error:
             self._fallback_verified = False  # it may come back as something else
-            raise error from unwell
+            raise error from failure
         return result

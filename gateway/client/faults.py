@@ -1,6 +1,6 @@
 """A switch that makes calls fail on purpose, so that a failure can be rehearsed before it happens.
 
-A fault strikes where the network would: it passes through the same translation, retries, breaker and fallback
+A fault is raised where the network's would be: it passes through the same translation, retries, breaker and fallback
 as the real one.
 """
 
@@ -32,7 +32,7 @@ class FaultSwitch:
         """Let calls through again."""
         self._fault, self._calls_left = None, None
 
-    def strike(self) -> int | None:
+    def apply(self) -> int | None:
         """Raise the fault in force as the network would, or return the status to pretend, or None."""
         fault = self._fault
         if fault is None:

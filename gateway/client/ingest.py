@@ -3,8 +3,8 @@
     read_chunks ──▶ one task a chunk, as many at once as the pacer allows ──▶ in the order of the file ──▶ Output
 
 Requests finish in any order and are written in the order of their lines, so a resumed run continues exactly where the
-last commit ended. Retries, time-outs and the circuit breaker are the client's; the pacer hears of them through
-`on_retry`.
+last commit ended. Retries, time-outs and the circuit breaker are the client's; `on_retry` reports
+them to the pacer.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ WINDOW = 4  # chunks read ahead of the one being written, for each request allow
 
 
 class Observer(Protocol):
-    """Who wants to know how it goes."""
+    """Is called with the progress of an ingestion."""
 
     def began(self, journal: Journal) -> None:
-        """The output is open; `journal` says what an earlier run has done."""
+        """The output is open; `journal` has what an earlier run has done."""
 
     def wrote(self, journal: Journal, limit: int) -> None:
         """More is written; `limit` requests are allowed at once now."""
@@ -48,7 +48,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EmbedOptions:
-    """What every request asks for; the same for the whole file, so part of what a resumed run must repeat."""
+    """The options of every request; the same for the whole file, so part of what a resumed run must repeat."""
 
     model: str | None = None
     dimensions: int | None = None
@@ -202,7 +202,7 @@ class _Pipeline:
             right, right_refused = await self._embed(records[middle:])
             return left + right, left_refused + right_refused
         if result.vectors.shape[1] != self._output.journal.origin.dimensions:
-            raise InvalidReply(f"{self._plan.url}: vectors of {result.vectors.shape[1]} dimensions, not as /info says")
+            raise InvalidReply(f"{self._plan.url}: vectors of {result.vectors.shape[1]} dimensions, not those of /info")
         self._pacer.went_well()
         return [result], []
 

@@ -17,16 +17,16 @@ import orjson
 from gateway.client.lines import Position
 
 FORMAT = 1
-ENDS_BYTES = 1 << 20  # of the input's head and of its tail, hashed to tell inputs apart
+ENDS_BYTES = 1 << 20  # of the input's head and of its tail, hashed to distinguish inputs
 
 
 class CannotResume(Exception):
-    """What is there was made from another input, by another model or with other options; the message says which."""
+    """What is there was made from another input, by another model or with other options; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputMark:
-    """What tells one input from another: its size, and a hash of its first and last MiB."""
+    """What distinguishes one input from another: its size, and a hash of its first and last MiB."""
 
     size: int
     sha256_ends: str
@@ -91,7 +91,7 @@ class Journal:
             raise CannotResume(f"the journal cannot be read ({error!r}); start over") from None
 
     def require(self, origin: Origin) -> None:
-        """Raise CannotResume, saying what differs, unless this journal is of `origin`."""
+        """Raise CannotResume, naming what differs, unless this journal is of `origin`."""
         was = self.origin
         if was.input != origin.input:
             raise CannotResume(

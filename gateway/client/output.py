@@ -6,7 +6,7 @@
     NAME.ingest.json    the journal
 
 Data is appended, made durable, and only then named in the journal, which is replaced whole. So after a crash the files
-hold at least what the journal says, and what they hold beyond it is cut off on resuming: nothing is lost or doubled.
+hold at least what the journal lists, and what they hold beyond it is cut off on resuming: nothing is lost or doubled.
 """
 
 import fcntl
@@ -73,7 +73,7 @@ class Output:
         self._start_over = start_over
         self._stack = ExitStack()
         self._last_commit = Journal(origin, Position(), Counts(), ids_bytes=0, bad_bytes=0)
-        self.journal = self._last_commit  # what the next commit will say
+        self.journal = self._last_commit  # as the next commit will write it
 
     def __enter__(self) -> Self:
         """Start, resume, or find it complete. Raises CannotResume, OSError."""
@@ -115,7 +115,7 @@ class Output:
         )
 
     def commit(self) -> None:
-        """Make everything appended durable, then say so in the journal. Blocks for a few fsyncs."""
+        """Make everything appended durable, then record it in the journal. Blocks for a few fsyncs."""
         if self.journal == self._last_commit:
             return
         self._write_header()
@@ -140,7 +140,7 @@ class Output:
         if not paths.journal.exists():
             for path in (paths.vectors, paths.partial, paths.ids, paths.bad):
                 if path.exists() and (path != paths.partial or path.stat().st_size):
-                    raise CannotResume(f"{path} exists and no journal says how it was made")
+                    raise CannotResume(f"{path} exists and no journal records how it was made")
             return None
         journal = Journal.from_json(paths.journal.read_bytes())
         journal.require(self._origin)
@@ -175,7 +175,7 @@ class Output:
     def _cut(self, file: BinaryIO, size: int) -> None:
         held = file.seek(0, os.SEEK_END)
         if held < size:
-            raise CannotResume(f"{file.name} has {held} bytes where the journal says {size}")
+            raise CannotResume(f"{file.name} has {held} bytes where the journal has {size}")
         file.truncate(size)
         file.seek(size)
 

@@ -90,7 +90,7 @@ class IngestProgress:
             self._console.print(f"{counts.rows:,} vectors, {share:.0%} read, {rate:,.0f}/s, {tiers}", highlight=False)
 
     def waits(self, error: ClientError, wait_s: float) -> None:
-        """Say why nothing moves."""
+        """Show why nothing moves."""
         if self._task is not None:
             self._progress.update(self._task, note=f"waiting {wait_s:.1f} s: {error}"[:100])
 

@@ -3,7 +3,7 @@
 The wait before attempt k+1 is uniform in [0, min(cap, base * 2^(k-1))], which spreads callers that failed
 together better than any fixed schedule
 (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), on top of what a Retry-After
-header asks for. The loop itself is tenacity's.
+header gives. The loop itself is tenacity's.
 """
 
 from collections import deque
@@ -100,14 +100,14 @@ async def with_retries(
     backoff = tenacity.wait_random_exponential(multiplier=policy.backoff_base_s, max=policy.backoff_cap_s)
 
     def wait_s(state: tenacity.RetryCallState) -> float:
-        return (_asked_s(_failure(state)) or 0.0) + backoff(state)
+        return (_retry_after_s(_failure(state)) or 0.0) + backoff(state)
 
     def used_up(state: tenacity.RetryCallState) -> bool:
-        asked_s = _asked_s(_failure(state)) or 0.0
+        required_s = _retry_after_s(_failure(state)) or 0.0
         too_many = policy.attempts is not None and state.attempt_number >= policy.attempts
-        return too_many or asked_s > policy.max_retry_after_s or state.upcoming_sleep >= deadline.left_s()
+        return too_many or required_s > policy.max_retry_after_s or state.upcoming_sleep >= deadline.left_s()
 
-    def tell(state: tenacity.RetryCallState) -> None:
+    def report(state: tenacity.RetryCallState) -> None:
         failure = _failure(state)
         assert isinstance(failure, ClientError)
         if not isinstance(failure, CircuitOpen):
@@ -120,7 +120,7 @@ async def with_retries(
         retry=tenacity.retry_if_exception(policy.retries),
         wait=wait_s,
         stop=used_up,
-        before_sleep=tell,
+        before_sleep=report,
         reraise=True,
     )
     try:
@@ -135,8 +135,8 @@ def _failure(state: tenacity.RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
 
 
-def _asked_s(error: BaseException | None) -> float | None:
-    """What the other side asked to wait; of a mismatch, what the failure before it asked."""
+def _retry_after_s(error: BaseException | None) -> float | None:
+    """The wait that the other side gave; of a mismatch, that of the failure before it."""
     if isinstance(error, FingerprintMismatch):
-        return _asked_s(error.__cause__)
+        return _retry_after_s(error.__cause__)
     return error.retry_after_s if isinstance(error, ClientError) else None

@@ -72,9 +72,9 @@ async def send(
 ) -> Reply:
     """Send one request and read its answer to the end. Raises TransportError or InvalidReply."""
     with translated(url):
-        pretended = faults.strike()
-        if pretended is not None:
-            return Reply(url, pretended, {}, b"injected fault")
+        status = faults.apply()
+        if status is not None:
+            return Reply(url, status, {}, b"injected fault")
         async with session.request(
             method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
         ) as response:

@@ -39,7 +39,7 @@ class EmbedResult:
     """The vectors of n texts, in their order, and where they came from.
 
     vectors: float32[n, dimensions]. tiers: n of "local", "exact", "semantic", "miss", or "unknown" where the
-    gateway did not say. request_id: as the gateway logs it; several, joined by commas, when the texts took
+    gateway gave none. request_id: as the gateway logs it; several, joined by commas, when the texts took
     several requests.
     """
 
@@ -92,7 +92,7 @@ def embeddings_body(texts: Sequence[str], model: str, dimensions: int | None, pr
 
 
 def control_headers(cache_control: str | None, min_fidelity: float | None) -> dict[str, str]:
-    """The request headers that say which caches may answer."""
+    """The request headers that select which caches may answer."""
     headers = {}
     if cache_control is not None:
         headers[CACHE_CONTROL_HEADER] = cache_control
@@ -110,7 +110,7 @@ def decode_embeddings(reply: Reply, count: int, dimensions: int | None) -> Embed
     except (orjson.JSONDecodeError, binascii.Error, KeyError, TypeError, ValueError) as error:
         raise InvalidReply(f"{reply.url}: not an embeddings answer: {error!r}") from None
     if dimensions is not None and vectors.shape[1] != dimensions:
-        raise InvalidReply(f"{reply.url}: vectors of {vectors.shape[1]} dimensions, not the {dimensions} asked for")
+        raise InvalidReply(f"{reply.url}: vectors of {vectors.shape[1]} dimensions, not the requested {dimensions}")
     return EmbedResult(
         vectors=vectors,
         tiers=item_tiers(reply.headers.get(CACHE_HEADER), reply.headers.get(CACHE_ITEMS_HEADER), count),
@@ -154,7 +154,7 @@ def joined(results: Sequence[EmbedResult]) -> EmbedResult:
 
 
 def item_tiers(summary: str | None, runs: str | None, count: int) -> list[str]:
-    """The tier that served each of `count` texts; `unknown` for all of them when the headers do not say.
+    """The tier that served each of `count` texts; `unknown` for all of them when the headers name none.
 
     The headers are a diagnosis: when they are missing or do not add up, the vectors are as good as ever.
     """

@@ -1,6 +1,6 @@
 """Uncached texts: engine and gateway against the engine's own graph called in a loop, on the same texts and core.
 
-The engine is asked by its binary protocol with token ids, the gateway by JSON with texts and
+The engine gets token ids by its binary protocol, the gateway JSON with texts and
 `x-cache-control: no-cache`, so that it computes each text and writes it to Redis, but looks nothing up.
 """
 
@@ -64,13 +64,13 @@ NOTHING_RUN = RunCounts(0, 0, 0, 0)
 
 @dataclass
 class RunMeter:
-    """Reads the engine's counters around rounds, so that each contender is told how its own runs were filled."""
+    """Reads the engine's counters around rounds, for how full the runs of each contender were."""
 
     engine_url: str
     counted: dict[str, RunCounts] = field(default_factory=dict)
 
     def around(self, name: str, measure: Callable[[], Measurement]) -> Callable[[], Measurement]:
-        """The same round, with what the engine computed meanwhile put on `name`'s account."""
+        """The same round, with what the engine computed meanwhile added to `name`'s counts."""
 
         def metered() -> Measurement:
             before = run_counts(self.engine_url)
@@ -94,7 +94,7 @@ class RunMeter:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where engine and gateway answer, and what they are asked."""
+    """Where engine and gateway answer, and what is sent to them."""
 
     bench: Bench
     engine_url: str
@@ -195,7 +195,7 @@ def gateway_load(sources: Sources, size: int, connections: int) -> Callable[[], 
 
 
 def run_counts(engine_url: str) -> RunCounts:
-    """What the engine has run so far, from its metrics; zeros where it does not say. Raises BenchmarkError."""
+    """What the engine has run so far, from its metrics; zeros where a metric is missing. Raises BenchmarkError."""
     content, _ = exchange(engine_url, "/metrics")
     values = dict(line.rsplit(" ", 1) for line in content.decode().splitlines() if not line.startswith("#"))
     return RunCounts(*(float(values.get(f"dejavec_engine_{name}", 0)) for name in COUNTERS))

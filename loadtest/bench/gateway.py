@@ -1,6 +1,6 @@
 """Cached single texts: the gateway's L0 and Redis hits against bare apps on the same server software.
 
-One worker each, all servers on one core, the same generator for all. L0's entries are given a day to live, so
+One worker each, all servers on one core, the same generator for all. L0's entries have a TTL of a day, so
 that none runs out in mid-measurement; everything else is at its default.
 """
 
@@ -110,7 +110,7 @@ def load_of(bench: Bench, url: str, texts: Sequence[str], model: str) -> Callabl
 
 
 def fill(url: str, texts: Sequence[str], tier: str) -> None:
-    """Ask for all texts until a whole pass is answered by `tier`. Raises BenchmarkError when that never comes."""
+    """Request all texts until a whole pass is answered by `tier`. Raises BenchmarkError when that never comes."""
     model = model_of(url)
     deadline = time.monotonic() + FILL_TIMEOUT_S
     while (served := _tiers_of_a_pass(url, model, texts)) != {tier}:

@@ -29,7 +29,7 @@ SATURATED = 0.9  # share of its core at which the generator itself limits what i
 
 
 class GeneratorError(Exception):
-    """The server's answers cannot be measured; the message says why."""
+    """The server's answers cannot be measured; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Measurement:
     p50_ms: float
     p99_ms: float
     failed: dict[str, int] = field(default_factory=dict)  # by status, or "closed"
-    tiers: dict[str, int] = field(default_factory=dict)  # by x-cache; empty when the generator cannot tell
+    tiers: dict[str, int] = field(default_factory=dict)  # by x-cache; empty when the generator does not read headers
     busy: float = 0.0  # the generator's share of a core
 
     @property
@@ -186,7 +186,7 @@ def drive(task: Task) -> Measurement:
 
 
 def _serve(selector: selectors.BaseSelector, requests: Iterator[bytes], tally: Tally, until: float) -> float:
-    """Answer every answer with the next request until the clock says `until`; the seconds it took."""
+    """Answer every answer with the next request until the clock is at `until`; the seconds it took."""
     start = now = time.perf_counter()
     while now < until:
         for key, _ in selector.select(until - now):

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import orjson
 from tokenizers import Tokenizer
 
-from engine.cpu_session import open_cpu_session
 from engine.feeds import feeds
+from engine.model.cpu_session import open_cpu_session
 from loadtest.bench.generator import Measurement
 from loadtest.bench.processes import run_pinned
 from loadtest.bench.wire import batches

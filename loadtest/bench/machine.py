@@ -21,7 +21,7 @@ class Machine:
     server_core: int | None
     generator_core: int | None
     generator: str
-    load_before: float  # processes that wanted a core in the minute before: noise in every figure
+    load_before: float  # processes that were runnable in the minute before: noise in every figure
     python: str
     packages: dict[str, str]
 

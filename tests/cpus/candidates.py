@@ -24,8 +24,8 @@ from engine.build.verify.embedding import embed, encode
 from engine.build.verify.speed import best_times, random_texts
 from engine.build.verify.tasks import measure_retrieval, measure_sts
 from engine.bundle import TOKENIZER_FILE, parse_tokenizer
-from engine.cpu_session import CPU_PROVIDER, integer_products, session_options
 from engine.feeds import feeds
+from engine.model.cpu_session import CPU_PROVIDER, integer_products, session_options
 from engine.protocol import Float32Array, Int32Array
 from loadtest.bench.machine import describe
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from engine.cpu_session import Products, integer_products, open_cpu_session
 from engine.feeds import feeds
+from engine.model.cpu_session import Products, integer_products, open_cpu_session
 from engine.protocol import Float32Array
 
 PRODUCTS_GRAPH = "products.onnx"

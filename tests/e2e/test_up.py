@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from deploy import lock
-from deploy.embedded_redis import NotAvailable, RunningRedis, locate
+from deploy.embedded_redis import NotAvailable, locate
 from deploy.ports import refusal
 from engine.exit_status import CANNOT_START
 from tests.e2e.stack import Run, answers, is_gone, running, until
+from tests.running_redis import RunningRedis
 
 try:
     locate()

@@ -80,7 +80,7 @@ def test_every_file_is_installed(environment: Path) -> None:
     """Modules of all rooms, calibration texts, the kernel check, the load test's texts; and nothing else."""
     installed = files_of_packages(site_packages(environment))
     assert installed == files_of_packages(ROOT)
-    assert {"engine/kernel_check.onnx", "engine/build/calibration.txt", "loadtest/texts.txt"} <= installed
+    assert {"engine/model/kernel_check.onnx", "engine/build/calibration.txt", "loadtest/texts.txt"} <= installed
     assert not (site_packages(environment) / "deploy" / "requirements").exists()
 
 

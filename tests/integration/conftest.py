@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from deploy.embedded_redis import RunningRedis
 from tests.gateway_client import running_gateway
+from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine
 
 

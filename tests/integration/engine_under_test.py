@@ -17,14 +17,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from engine.build.running import open_graph
 from engine.bundle import BUNDLE_FILE, CHECK_FILE, GRAPH_FILE, STATIC_EMBEDDING_FILE, TOKENIZER_FILE, Bundle, sha256_of
-from engine.check_vectors import CheckVectors
-from engine.feeds import feeds
+from engine.feeds import Run, feeds
+from engine.model.check_vectors import CheckVectors
+from engine.model.session import Model, open_model
+from engine.model.topology import Topology
 from engine.server import DrainingServer, EngineApp, server_config
 from engine.serving import Engine
-from engine.session import Model, open_model
 from engine.settings import EngineSettings
-from engine.topology import Topology
-from engine.worker import Run
 
 VOCABULARY = ["[PAD]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"]
 DIMENSIONS = 8

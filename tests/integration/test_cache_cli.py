@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from deploy.embedded_redis import RunningRedis, running_redis
 from tests.gateway_client import running_gateway, until_ready
+from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
 OPERATOR = {"authorization": "Bearer operator"}
@@ -78,7 +78,7 @@ async def test_thresholds_are_shown_and_changed(tmp_path: Path) -> None:
             assert out.splitlines()[3].split()[2] == "0.9!"
 
             for words, message in (
-                (("--set", "fidelity=0.95"), "name a --namespace to change, or say --all"),
+                (("--set", "fidelity=0.95"), "name a --namespace to change, or give --all"),
                 (("--all", "--set", "fidelity"), "say FIELD=VALUE"),
                 (("--all", "--set", "speed=1"), "say FIELD=VALUE"),
                 (("--all", "--set", "fidelity=much"), "'much' is no number"),

@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 import redis
 
-from deploy.embedded_redis import (
-    Binaries,
-    DidNotStart,
-    NotAvailable,
-    RunningRedis,
-    configure,
-    locate,
-    running_redis,
-)
+from deploy.embedded_redis import Binaries, NotAvailable, configure, locate
+from tests.running_redis import DidNotStart, RunningRedis, running_redis
 
 try:
     locate()

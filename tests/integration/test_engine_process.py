@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from engine.batching.heartbeat import EXIT_HUNG
 from engine.exit_status import CANNOT_START
-from engine.heartbeat import EXIT_HUNG
 from engine.protocol import CONTENT_TYPE, decode_response, encode_request
 
 PATIENCE_S = 30.0

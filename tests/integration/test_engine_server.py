@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from engine.configuration import ConfigurationError
+from engine.model.session import HEARTBEAT_IDS
 from engine.protocol import (
     CONTENT_TYPE,
     DEADLINE_HEADER,
@@ -28,7 +29,6 @@ from engine.protocol import (
     encode_request,
 )
 from engine.serving import Engine
-from engine.session import HEARTBEAT_IDS
 from tests.integration.engine_under_test import DIMENSIONS, MAX_TOKENS, engine_of, served, tiny_model
 
 PATIENCE_S = 30.0

@@ -8,7 +8,7 @@ import pytest
 from cache.keys import ALIGNMENT_PREFIX, LABELS_PREFIX, LEASE_PREFIX, PARTITION_PREFIX
 from cache.redis_link import RedisAway, RedisLink
 from cache.semantic.exchange import LEASE_MS, RedisExchange, Saved
-from deploy.embedded_redis import RunningRedis
+from tests.running_redis import RunningRedis
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import pytest
 from cache.semantic.lookup import Lookup
 from cache.semantic.policy import Policy, SemanticMode
 from cache.semantic.predictor import Choice
-from deploy.embedded_redis import RunningRedis
 from engine.protocol import Lane
-from gateway.embedding_call import result_headers
+from gateway.routes.embedding_call import result_headers
 from gateway.service import EmbedResult
 from tests.gateway_client import running_gateway, until_ready
+from tests.running_redis import RunningRedis
 from tests.stand_in_engine import DIMENSIONS, MAX_TOKENS, StandInEngine, tiny_tokenizer, vector_of
 
 KEYS = ["message", "type", "param", "code"]

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from deploy.embedded_redis import RunningRedis, running_redis
 from tests.gateway_client import running_gateway, until_ready
+from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
 BEARER = {"authorization": "Bearer operator"}

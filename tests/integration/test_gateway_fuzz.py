@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from common.asgi import SEND_BYTES, Reply
-from deploy.embedded_redis import RunningRedis
 from gateway.http import Front
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenants
 from tests.background import in_background
 from tests.gateway_client import running_gateway, until_ready
+from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine
 
 FEW = settings(

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploy.embedded_redis import RunningRedis
 from tests.background import in_background
 from tests.gateway_client import running_gateway, until_ready
+from tests.running_redis import RunningRedis
 from tests.stand_in_engine import DIMENSIONS, StandInEngine
 
 WORDS = "a b c d e f g h one two three query : x".split()

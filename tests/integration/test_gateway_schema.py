@@ -20,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from deploy.embedded_redis import RunningRedis, running_redis
 from tests.background import in_background
 from tests.gateway_client import running_gateway, until_ready
+from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

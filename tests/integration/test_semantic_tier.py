@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from redis.asyncio import Redis
 
-from deploy.embedded_redis import RunningRedis
 from tests.gateway_client import running_gateway, until_ready
+from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine, meaning_of, tiny_tokenizer
 
 OPERATOR = {"authorization": "Bearer operator"}

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from deploy.embedded_redis import RunningRedis, running_redis
 from tests.gateway_client import until_ready
 from tests.integration.test_semantic_tier import (
     BASE,
@@ -26,6 +25,7 @@ from tests.integration.test_semantic_tier import (
     until,
     until_indexed,
 )
+from tests.running_redis import RunningRedis, running_redis
 
 KEYS = {"key-a": {"namespace": "a"}, "key-b": {"namespace": "b"}}
 LIVE_KEY = "dv1:live"

@@ -14,9 +14,9 @@ from cache.exact import ExactTier
 from cache.redis_link import RedisLink
 from cache.semantic.policy import Policy
 from cache.semantic.tier import SemanticSettings
-from deploy.embedded_redis import RunningRedis
 from gateway.semantic_tiers import SemanticTiers
 from tests.integration.test_semantic_tier import BASE, near, ready_with, tier, true, until, vector
+from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine, static_embedding_bytes
 
 

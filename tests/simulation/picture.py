@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.plot import GREY, Box, Plot, Scale, svg
+from loadtest.plot import Box, Plot, Scale, svg
 from tests.simulation.streams import Float32Array
 
 WIDTH, HEIGHT, LEFT, TOP, GAP = 380, 250, 46, 44, 64
 MOST_VIOLATIONS = 0.15
+GREY = "#777"
 RED = "#b33"
 SVG_ATTRIBUTES = 'xmlns="http://www.w3.org/2000/svg" font-family="system-ui, sans-serif" font-size="12" fill="#333"'
 POINTS = 120

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from common.text_lines import read_cells, read_texts
 from engine.bundle import GRAPH_FILE, TOKENIZER_FILE, parse_tokenizer, read_bundle
-from engine.cpu_session import open_cpu_session
 from engine.feeds import feeds
+from engine.model.cpu_session import open_cpu_session
 
 Float32Array = npt.NDArray[np.float32]
 Int32Array = npt.NDArray[np.int32]

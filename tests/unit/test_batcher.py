@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.batcher import INTERACTIVE_TURNS, Batcher, BatcherSettings
+from engine.batching.batcher import INTERACTIVE_TURNS, Batcher, BatcherSettings
+from engine.batching.lane_queue import BatchShape
 from engine.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
-from engine.lane_queue import BatchShape
 from engine.protocol import Float32Array, Int32Array, Lane
 
 DIMENSIONS = 2

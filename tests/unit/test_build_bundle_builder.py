@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from engine import cpu_session
 from engine.build import BuildError, build_bundle, bundle_builder
 from engine.build.cli import model as model_command
 from engine.build.errors import CheckpointError, QualityError, UnsupportedModel
@@ -16,8 +15,9 @@ from engine.build.graph import step as graph_step
 from engine.build.quality import demand, lengths_to_check
 from engine.build.running import open_graph
 from engine.bundle import BundleError, check_files, parse_tokenizer, read_bundle
-from engine.check_vectors import CheckVectors, compare
 from engine.feeds import feeds
+from engine.model import cpu_session
+from engine.model.check_vectors import CheckVectors, compare
 from tests.tiny_bert import ragged, write_checkpoint, write_json
 
 

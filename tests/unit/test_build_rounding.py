@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.build.graph.rounding import PAIR_LIMIT, Rounding, choose_scale, exceeds_pair_limit, round_weight
+from engine.build.graph.rounding import PAIR_LIMIT, Rounding, choose_scale, round_weight
+from tests.pair_limit import exceeds_pair_limit
 
 NEAREST = Rounding(gptq=False)
 UNBOUNDED = Rounding(pair_limit=None)

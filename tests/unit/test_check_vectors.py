@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.bundle import BundleError
-from engine.check_vectors import (
+from engine.model.check_vectors import (
     ACROSS_MACHINES,
     MAX_TEXTS,
     MAX_TOKENS,

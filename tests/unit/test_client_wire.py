@@ -147,7 +147,7 @@ def test_broken_answers_are_refused_whole(name):
 
 def test_other_dimensions_than_asked_for_are_refused():
     """A gateway that ignores `dimensions` is noticed."""
-    with pytest.raises(InvalidReply, match="not the 2 asked for"):
+    with pytest.raises(InvalidReply, match="not the requested 2"):
         decode_embeddings(answer([[1.0, 2.0, 3.0]]), 1, 2)
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import cpu_session
 from engine.build.graph.kernel_check import extreme_weights, write_kernel_check
 from engine.build.graph.onnx_writer import GraphWriter
-from engine.build.graph.rounding import exceeds_pair_limit
-from engine.cpu_session import (
+from engine.model import cpu_session
+from engine.model.cpu_session import (
     KERNEL_CHECK,
     UNSIGNED_WEIGHTS,
     InexactProducts,
@@ -22,6 +21,7 @@ from engine.cpu_session import (
     require_exact_products,
     session_options,
 )
+from tests.pair_limit import exceeds_pair_limit
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_bounded_products_are_exact_in_every_shape(rows: int, inputs: int) -> No
 
 def test_nothing_is_written_or_sent_about_its_use(tmp_path: Path) -> None:
     """ONNX Runtime would keep usage events under the home directory and upload them."""
-    code = "from engine.cpu_session import integer_products; print(integer_products())"
+    code = "from engine.model.cpu_session import integer_products; print(integer_products())"
     hidden = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_DATA_HOME"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     own = {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -125,7 +125,7 @@ def test_drain_limits_leave_room_before_the_kill(tmp_path: Path) -> None:
 
 def test_redis_command_carries_no_password(tmp_path: Path) -> None:
     """Only the path of a private configuration file is seen in the process list."""
-    instance = Instance(tmp_path, ("redis-server", "redis.conf"), 7000, "secret", has_search=True)
+    instance = Instance(tmp_path, ("redis-server", "redis.conf"), 7000, "secret")
     child: ChildSpec = redis_child(instance, SupervisorSettings())
     assert child.command == ("redis-server", "redis.conf")
     assert "secret" in instance.url
@@ -142,8 +142,7 @@ def test_a_server_without_the_search_module_is_configured(tmp_path: Path) -> Non
     """Where only the server exists (Linux on arm64) the exact tier still gets its Redis."""
     server = tmp_path / "redis-server"
     server.touch(mode=0o755)
-    instance = configure(tmp_path / "redis", Binaries(server, None))
-    assert not instance.has_search
+    configure(tmp_path / "redis", Binaries(server, None))
     assert "loadmodule" not in (tmp_path / "redis" / "redis.conf").read_text()
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from engine import session as session_module
 from engine.build import build_bundle
-from engine.device import CPU_PROVIDER, CUDA_PROVIDER, MAX_CUDA_RUNS, Provider, name_kernel_class, open_on
 from engine.metrics import EngineMetrics
-from engine.session import open_model
+from engine.model import session as session_module
+from engine.model.device import CPU_PROVIDER, CUDA_PROVIDER, MAX_CUDA_RUNS, Provider, name_kernel_class, open_on
+from engine.model.session import open_model
+from engine.model.topology import Topology
 from engine.settings import Device
-from engine.topology import Topology
 from tests.tiny_bert import ragged, write_checkpoint
 
 

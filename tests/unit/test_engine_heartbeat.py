@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.batcher import Batcher
+from engine.batching.batcher import Batcher
+from engine.batching.heartbeat import EXIT_HUNG, Heartbeat
 from engine.errors import EngineFailed
-from engine.heartbeat import EXIT_HUNG, Heartbeat
 from engine.protocol import Float32Array, Int32Array
 from tests.unit.test_batcher import DIMENSIONS, PATIENCE_S, NoObserver, bounds
 

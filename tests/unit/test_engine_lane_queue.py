@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.lane_queue import BatchShape, LaneQueue, Row
+from engine.batching.lane_queue import BatchShape, LaneQueue, Row
 
 SHAPE = BatchShape(max_rows=8, max_tokens=64, run_cost_tokens=6)
 lengths_st = st.lists(st.integers(1, 100), min_size=1, max_size=60)

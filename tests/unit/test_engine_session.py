@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from deploy.cli import main as dejavec
 from engine import server
 from engine.cli import engine
-from engine.session import choose_device
+from engine.model.session import choose_device
 from engine.settings import Device, EngineSettings
 
 BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]

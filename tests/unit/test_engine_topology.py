@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.topology import choose, usable_cores
+from engine.model.topology import choose, usable_cores
 
 
 def cores(root: Path, membership: str, files: dict[str, str]) -> float:

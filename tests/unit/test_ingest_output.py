@@ -129,7 +129,7 @@ def test_another_origin_is_refused_and_nothing_is_touched(tmp_path):
 def test_files_of_unknown_origin_are_not_overwritten(tmp_path, name):
     """Somebody's file of that name stays, unless told to start over."""
     (tmp_path / name).write_bytes(b"precious")
-    with pytest.raises(CannotResume, match="no journal says how"), Output(Paths(tmp_path / "v.npy"), ORIGIN):
+    with pytest.raises(CannotResume, match="no journal records how"), Output(Paths(tmp_path / "v.npy"), ORIGIN):
         pytest.fail("it was opened")
     assert contents(tmp_path) == {name: b"precious"}
 
@@ -164,7 +164,7 @@ def test_files_shorter_than_the_journal_says_are_refused(tmp_path, name):
         output.append(answer(0))
         output.commit()
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(CannotResume, match="where the journal says"), Output(Paths(tmp_path / "v.npy"), ORIGIN):
+    with pytest.raises(CannotResume, match="where the journal has"), Output(Paths(tmp_path / "v.npy"), ORIGIN):
         pytest.fail("it was opened")
 
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from gateway.errors import BadRequest, GatewayError, Unprocessable
-from gateway.schemas import (
+from gateway.routes.schemas import (
     LARGE_BODY_BYTES,
     MAX_INPUTS,
     MAX_TOKEN_IDS,

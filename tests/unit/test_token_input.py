@@ -6,7 +6,7 @@ import pytest
 import tiktoken
 
 from gateway.errors import BadRequest
-from gateway.token_input import Decode, TokenInputError, decoder_for, texts_of
+from gateway.routes.token_input import Decode, TokenInputError, decoder_for, texts_of
 from tests.byte_encoding import NAME, byte_encoding
 
 
@@ -45,7 +45,7 @@ def test_ids_become_their_text(decode: Decode, text: str) -> None:
 @pytest.mark.parametrize("bad", [300, 257, 100_257, 2**31 - 1, 2**31, 2**64, -1])
 def test_unknown_ids_are_refused(decode: Decode, bad: int) -> None:
     """An id the encoding does not know is the client's error, and says so without a trace."""
-    with pytest.raises(BadRequest, match="does not know") as refusal:
+    with pytest.raises(BadRequest, match="does not have") as refusal:
         texts_of([[104], [104, bad]], decode)
     assert refusal.value.param == "input"
 

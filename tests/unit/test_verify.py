@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from engine import quality_bar
 from engine.build import build_bundle
 from engine.build.cli import model as model_command
 from engine.build.verify import speed as verify_speed
 from engine.build.verify.quality import check_batches, choose_texts, compare_with
 from engine.bundle import read_bundle
+from engine.model import quality_bar
+from engine.model.quality_bar import read_verification
 from engine.protocol import Float32Array, Int32Array
-from engine.quality_bar import read_verification
 from tests.tiny_bert import ragged, write_checkpoint
 
 WORDS = "w1 w2 w3 w4 w5 w6 w7 w8 w9".split()

@@ -1,6 +1,6 @@
-"""Pooling, normalisation, length and prompts: read from the checkpoint, else known by its id, else a default.
+"""Pooling, normalisation, length and prompts: read from the checkpoint, else a table by its id, else a default.
 
-Every choice carries its provenance, the words that are printed and kept in the bundle. Nothing is ever asked.
+Every choice carries its provenance, which is printed and kept in the bundle. The user is never prompted.
 """
 
 import re
@@ -113,7 +113,7 @@ def _modules(checkpoint: Checkpoint) -> dict[str, str] | None:
         raise CheckpointError(f"modules.json is not a list of modules: {error!r}") from None
     if unknown := sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"}):
         raise UnsupportedModel(
-            f"modules.json asks for {', '.join(unknown)}; supported are Transformer, Pooling and Normalize"
+            f"modules.json names {', '.join(unknown)}; supported are Transformer, Pooling and Normalize"
         )
     return modules
 
@@ -134,7 +134,7 @@ def _pooling_mode(config: Mapping[str, Any], file: str) -> Pooling:
     modes = [mode for mode in modes if mode.startswith("pooling_mode_") or mode == named]
     known = [POOLING_MODES.get(mode, mode.replace("lasttoken", "last")) for mode in modes]
     if len(known) != 1 or known[0] not in get_args(Pooling):
-        raise UnsupportedModel(f"{file} asks for pooling {modes}; supported is one of {', '.join(get_args(Pooling))}")
+        raise UnsupportedModel(f"{file} names pooling {modes}; supported is one of {', '.join(get_args(Pooling))}")
     return cast(Pooling, known[0])
 
 

@@ -1,7 +1,7 @@
 """Finding a checkpoint's files: a folder, a hub id, or the package with the default model.
 
 Weights are read from `model.safetensors` only. A pickle (`pytorch_model.bin`) can run code when it is read and is
-refused, whoever made it.
+refused, whatever its source.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""Writes `engine/kernel_check.onnx`: products whose weights are at the bounds that the builder keeps.
+"""Writes `engine/model/kernel_check.onnx`: products whose weights are at the bounds that the builder keeps.
 
 The file is part of the package, so that an engine needs no `onnx` to check its kernels; a test compares it with what
 this module writes. To write it again: `python -m engine.build.graph.kernel_check`.
@@ -9,7 +9,7 @@ import onnx
 
 from engine.build.graph.onnx_writer import CONTRIB, GraphWriter, Int8Array
 from engine.build.graph.rounding import PAIR_LIMIT
-from engine.cpu_session import KERNEL_CHECK
+from engine.model.cpu_session import KERNEL_CHECK
 
 INPUTS = 72
 OUTPUTS = 40
@@ -17,7 +17,7 @@ EXTREMES = ((127, 1), (1, 127), (64, 64), (100, 28), (127, -127), (0, 127), (127
 
 
 def write_kernel_check() -> onnx.ModelProto:
-    """The model described in `engine.cpu_session`."""
+    """The model described in `engine.model.cpu_session`."""
     graph = GraphWriter("kernel_check")
     a = graph.input("a", np.uint8, ["rows", INPUTS])
     # One copy for each use: ONNX Runtime cannot turn a weight of two products into uint8 twice.

@@ -80,13 +80,6 @@ def choose_scale(weight: Float32Array, importance: Float32Array, rounding: Round
     return np.asarray(best, np.float32)
 
 
-def exceeds_pair_limit(weight: Int8Array, limit: int = PAIR_LIMIT) -> bool:
-    """Whether some pair of inputs, rows 2i and 2i + 1 of int8[K, N], could saturate a 16-bit sum."""
-    even = weight[: len(weight) // 2 * 2].astype(np.int16)
-    positive, negative = np.maximum(even, 0), np.maximum(-even, 0)
-    return any(bool((part[0::2] + part[1::2] > limit).any()) for part in (positive, negative))
-
-
 def _nearest(scaled: npt.NDArray[np.floating], rounding: Rounding) -> npt.NDArray[np.floating]:
     """Each weight rounded by itself; the larger pairs are shrunk by equal parts."""
     rounded = np.clip(np.rint(scaled), -rounding.largest, rounding.largest)

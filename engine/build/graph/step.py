@@ -17,9 +17,9 @@ from engine.build.graph.rounding import Rounding
 from engine.build.running import Run, open_graph
 from engine.build.verify.speed import best_times, random_texts
 from engine.bundle import Precision
-from engine.check_vectors import CheckVectors, choose_check_texts
-from engine.cpu_session import InexactProducts, require_exact_products
 from engine.feeds import feeds
+from engine.model.check_vectors import CheckVectors, choose_check_texts
+from engine.model.cpu_session import InexactProducts, require_exact_products
 from engine.protocol import Int32Array
 
 SPEED_SHAPE = (32, 16)  # texts, tokens each: what a batch looks like under load

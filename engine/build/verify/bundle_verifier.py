@@ -1,6 +1,6 @@
 """`dejavec model verify`: everything measured about one bundle, and the verdict.
 
-The bundle runs as the engine runs it: through `engine.session`, with the kernels of this machine.
+The bundle runs as the engine runs it: through `engine.model.session`, with the kernels of this machine.
 """
 
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ from engine.build.verify.speed import (
 )
 from engine.build.verify.tasks import TaskScore, measure_retrieval, measure_sts
 from engine.bundle import GRAPH_FILE, Bundle, parse_tokenizer
-from engine.quality_bar import Verification, loss_shortfall, shortfalls, verification_file
-from engine.session import Model, open_model
+from engine.feeds import Run
+from engine.model.quality_bar import Verification, loss_shortfall, shortfalls, verification_file
+from engine.model.session import Model, open_model
+from engine.model.topology import Topology
 from engine.settings import Device
-from engine.topology import Topology
-from engine.worker import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Report:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that the engine's bar asks for was measured."""
+        """Whether all that the engine's bar needs was measured."""
         return self.cosine is not None or self.bundle.precision == "fp32"
 
     @property

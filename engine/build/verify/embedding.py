@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from engine.lane_queue import BatchShape, LaneQueue, Row
+from engine.batching.lane_queue import BatchShape, LaneQueue, Row
+from engine.feeds import Run
 from engine.protocol import Float32Array, Int32Array
-from engine.worker import Run
 
 PIECE = 512  # texts in memory at a time
 SHAPE = BatchShape(max_rows=128, max_tokens=1000, run_cost_tokens=20.0)  # what the engine arrives at on a CPU

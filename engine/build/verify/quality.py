@@ -11,8 +11,8 @@ from engine.build.calibration import DEFAULT_FILE, CalibrationTexts, read_texts
 from engine.build.quality import lengths_to_check
 from engine.build.verify.embedding import embed, unit_length
 from engine.bundle import Bundle, sha256_of
+from engine.feeds import Run
 from engine.protocol import Int32Array
-from engine.worker import Run
 
 MAX_TEXTS = 2_000  # a sample of a longer file
 MAX_BATCHED_TEXTS = 256

@@ -21,9 +21,8 @@ from engine.build.errors import CheckpointError
 from engine.build.graph.quantize import Head, write_fp32
 from engine.build.running import open_graph
 from engine.bundle import Bundle
-from engine.feeds import feeds
+from engine.feeds import Run, feeds
 from engine.protocol import Float32Array, Int32Array
-from engine.worker import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A verification as a person reads it, and as JSON."""
+"""A verification as tables on a terminal, and as JSON."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from rich.table import Table
 from engine.build.verify.bundle_verifier import Report
 from engine.build.verify.quality import SHORT_TOKENS
 from engine.build.verify.speed import PADDING_LENGTHS
-from engine.quality_bar import LARGEST_LOSS_POINTS, LOWEST_COSINE, LOWEST_MEAN_COSINE
+from engine.model.quality_bar import LARGEST_LOSS_POINTS, LOWEST_COSINE, LOWEST_MEAN_COSINE
 
 MB = 1e6
 KERNELS = {

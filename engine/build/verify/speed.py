@@ -20,9 +20,9 @@ from engine.build.graph.onnx_writer import GraphWriter
 from engine.build.running import open_graph
 from engine.build.verify.embedding import Runs, padding_share
 from engine.build.verify.tables import VerificationError
+from engine.feeds import Run
 from engine.protocol import Int32Array
 from engine.settings import Device
-from engine.worker import Run
 
 SHAPES = ((1, 16), (8, 16), (32, 16), (1, 64), (8, 64), (1, 256), (2, 256), (4, 256))  # batch, tokens a text
 PRODUCT_SHAPES = ((32, 16), (8, 64), (2, 256), (4, 256))
@@ -33,7 +33,7 @@ INTEGER_PRODUCTS = ("MatMulInteger", "MatMulIntegerToFloat")
 ZERO_POINT = 128
 PADDING_TEXTS = 1000
 PADDING_LENGTHS = (8, 256)
-CHILD_S = 300.0
+MEMORY_TIMEOUT_S = 300.0
 
 Clock = Callable[[], float]
 
@@ -149,9 +149,9 @@ def random_texts(lengths: Sequence[int], vocab: int) -> list[Int32Array]:
 
 def measure_memory(folder: Path, threads: int, device: Device) -> Memory:
     """Run the bundle in a fresh process. Raises VerificationError."""
-    command = [sys.executable, "-m", "engine.measure_memory", str(folder), str(threads), device]
+    command = [sys.executable, "-m", "engine.model.measure_memory", str(folder), str(threads), device]
     try:
-        child = subprocess.run(command, capture_output=True, check=True, timeout=CHILD_S)  # noqa: S603  # a list
+        child = subprocess.run(command, capture_output=True, check=True, timeout=MEMORY_TIMEOUT_S)  # noqa: S603  # a list
         return Memory(**orjson.loads(child.stdout))
     except subprocess.CalledProcessError as error:
         raise VerificationError(f"the memory measurement failed: {error.stderr.decode()[-500:]}") from None

@@ -1,11 +1,11 @@
-"""OpenAI's embedding routes. Knows shapes and headers; what answers them is behind `EmbeddingCalls`."""
+"""OpenAI's routes: `POST /v1/embeddings`, through `EmbeddingCalls`, and the model list."""
 
 from fastapi import APIRouter, Request
 
-from gateway.embedding_call import EmbeddingCalls, result_headers
 from gateway.errors import ModelNotFound
 from gateway.http import Exchange, Reply
-from gateway.schemas import EmbeddingsBody, embeddings_reply, parse
+from gateway.routes.embedding_call import EmbeddingCalls, result_headers
+from gateway.routes.schemas import EmbeddingsBody, embeddings_reply, parse
 
 router = APIRouter(tags=["OpenAI"])
 

@@ -2,10 +2,10 @@
 
 import time
 
-from gateway.embedding_call import EmbeddingCalls, result_headers
 from gateway.errors import BadRequest, Unprocessable
 from gateway.http import Exchange, Reply
-from gateway.schemas import EmbedInputsBody, EmbedTextsBody, array_reply, is_texts_shape, parse, texts_reply
+from gateway.routes.embedding_call import EmbeddingCalls, result_headers
+from gateway.routes.schemas import EmbedInputsBody, EmbedTextsBody, array_reply, is_texts_shape, parse, texts_reply
 
 
 async def embed(calls: EmbeddingCalls, exchange: Exchange) -> Reply:

@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.schemas import (
+from gateway.routes.schemas import (
     EmbeddingsBody,
     EmbeddingsReply,
     EmbedInputsBody,
@@ -42,7 +42,7 @@ CACHE_HEADERS: Final[list[dict[str, Any]]] = [
         "name": "x-min-fidelity",
         "in": "header",
         "schema": {"type": "number", "minimum": 0, "maximum": 1},
-        "description": "Least cosine similarity to the true vector; L0 and the exact tier always have 1",
+        "description": "Least cosine similarity to the recomputed vector; L0 and the exact tier always have 1",
     },
 ]
 

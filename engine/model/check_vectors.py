@@ -5,7 +5,7 @@ rounded the other way, so a bundle's vectors differ a little from one kind to an
 at every start and refuses a bundle whose vectors are not, on this machine,
 
 - within ACROSS_MACHINES of those of the machine that built it, so that all machines of a fleet may share a cache;
-- over the bar that compares with FP32 (`engine.quality_bar`).
+- over the bar that compares with FP32 (`engine.model.quality_bar`).
 
     check_vectors.npz   input_ids int32[T], lengths int32[n], built float32[n, dimensions], fp32 float32[n, dimensions]
 """

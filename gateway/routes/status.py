@@ -1,4 +1,4 @@
-"""What the gateway says of itself: alive, ready, who it is, its metrics."""
+"""What the gateway reports of itself: alive, ready, the model it serves, its metrics."""
 
 from dataclasses import asdict
 
@@ -14,7 +14,7 @@ router = APIRouter(tags=["State"])
 @router.head("/health", include_in_schema=False)
 @router.get("/health", summary="Alive: the event loop answers")
 async def health() -> dict[str, str]:
-    """Says nothing of engine or Redis: restarting the gateway would not mend those."""
+    """Leaves out engine and Redis: restarting the gateway would not mend those."""
     return {"status": "alive"}
 
 

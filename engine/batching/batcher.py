@@ -1,13 +1,13 @@
-"""The queue: who may join it, what runs next and where, and whom the vectors belong to.
+"""The queue: which requests are admitted, what runs next and where, and which request gets the vectors.
 
-Everything here happens on the event loop's thread, which makes it the one owner of the queue's state; only
-`engine.worker` crosses threads.
+Everything here happens on the event loop's thread, so the queue's state needs no locks; only
+`engine.batching.worker` crosses threads.
 
 A request is a `Ticket`; its unit of work is one text. The future the caller holds is the whole interface to
 a ticket: it ends with the vectors, with an EngineError, or by being cancelled, and however it ends the rows
 that still wait leave the queue before they cost anything.
 
-No row waits for ever: within a lane the oldest row is in the next batch, and while bulk rows wait one batch
+No row waits without a bound: within a lane the oldest row is in the next batch, and while bulk rows wait one batch
 in `INTERACTIVE_TURNS` + 1 starts from them.
 """
 
@@ -20,11 +20,12 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.batching.lane_queue import BatchShape, LaneQueue, Row
+from engine.batching.worker import Outcome, Worker
 from engine.errors import DeadlineExceeded, Draining, EngineError, EngineFailed, QueueFull
-from engine.lane_queue import BatchShape, LaneQueue, Row
+from engine.feeds import Run
 from engine.protocol import Float32Array, Int32Array, Lane
 from engine.settings import BatchingPolicy
-from engine.worker import Outcome, Run, Worker
 
 INTERACTIVE_TURNS = 4  # interactive batches in a row while bulk rows wait
 MAX_RETRY_AFTER_S = 600
@@ -47,7 +48,7 @@ class BatcherSettings:
 
 
 class Observer(Protocol):
-    """Who wants to know what ran; called on the event loop."""
+    """Is called with what ran, on the event loop."""
 
     def batch_done(self, rows: int, tokens: int, padded_tokens: int, run_s: float) -> None:
         """A run ended, well or not; `padded_tokens` is rows x longest."""
@@ -133,7 +134,7 @@ class Batcher:
     ) -> asyncio.Future[Float32Array]:
         """Queue a request, all of it or nothing; the future gives float32[n, dimensions] in the texts' order.
 
-        `deadline_s` is the time the caller will still wait; without it the settings decide. Cancel the future
+        `deadline_s` is the time the caller will still wait; without it the settings' own holds. Cancel the future
         to withdraw the request. Raises QueueFull and Draining at once; the future may end with
         DeadlineExceeded, EngineFailed or Draining. Every text has at least one token.
         """
@@ -147,7 +148,7 @@ class Batcher:
         return ticket.future
 
     def health_probe(self, text: Int32Array, deadline_s: float) -> asyncio.Future[Float32Array]:
-        """Run one text of the engine's own ahead of a queue of any length, to see the model answer."""
+        """Run one text of the engine's own ahead of a queue of any length, to check that the model answers."""
         ticket = self._ticket([text], Lane.INTERACTIVE, deadline_s)
         self._lanes[Lane.INTERACTIVE].add_first(ticket.rows[0])
         return ticket.future
@@ -194,7 +195,7 @@ class Batcher:
         return ticket
 
     def _settle(self, ticket: Ticket, _: "asyncio.Future[Float32Array]") -> None:
-        """The ticket has ended, in whatever way: forget it and what of it still waits."""
+        """The ticket has ended, in whatever way: drop it and its rows that still wait."""
         self._lanes[ticket.lane].discard(ticket.rows)
         ticket.rows.clear()  # rows and ticket point at each other; no cycle for the collector
         self._tickets.discard(ticket)
@@ -213,7 +214,7 @@ class Batcher:
             self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        """Give idle workers what the policy says may start."""
+        """Start batches on idle workers, as the policy allows."""
         self._dispatch_due = False
         while self._idle and self._may_start():
             batch = self._next_lane().take(self._shape())

@@ -11,10 +11,10 @@ from gateway.engine_client import EngineClient
 from gateway.errors import BadRequest
 from gateway.http import Exchange
 from gateway.names import ModelNames
-from gateway.schemas import TokenIds, shorten
+from gateway.routes.schemas import TokenIds, shorten
+from gateway.routes.token_input import Decode, texts_of
 from gateway.service import CacheControl, EmbeddingService, EmbedRequest, EmbedResult
 from gateway.settings import GatewaySettings
-from gateway.token_input import Decode, texts_of
 
 MAX_TIER_RUNS: Final = 64
 FINGERPRINT_NAME: Final = FINGERPRINT_HEADER.encode()
@@ -96,7 +96,7 @@ def cache_control(value: bytes | None) -> CacheControl:
 
 
 def min_fidelity(value: bytes | None) -> float:
-    """The value of `x-min-fidelity`: the least cosine similarity to the true vector. Raises BadRequest."""
+    """The value of `x-min-fidelity`: the least cosine similarity to the recomputed vector. Raises BadRequest."""
     if value is None:
         return 0.0
     try:
@@ -109,7 +109,7 @@ def min_fidelity(value: bytes | None) -> float:
 
 
 def result_headers(result: EmbedResult) -> Headers:
-    """`x-cache`, `x-cache-items`, the fingerprint, the predicted similarity of semantic hits, where the time went."""
+    """`x-cache`, `x-cache-items`, the fingerprint, the predicted similarity of semantic hits, each stage's time."""
     runs = [(tier, len(list(group))) for tier, group in groupby(result.tiers)]
     overall = runs[0][0] if len({tier for tier, _ in runs}) == 1 else "mixed"
     headers = [(b"x-cache", overall.encode()), (FINGERPRINT_NAME, result.model.fingerprint.encode())]

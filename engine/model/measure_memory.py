@@ -1,9 +1,9 @@
 """Measures how much memory a bundle needs to run, in a process of its own.
 
-    python -m engine.measure_memory BUNDLE THREADS DEVICE
+    python -m engine.model.measure_memory BUNDLE THREADS DEVICE
 
-Opens the bundle as the engine does, runs batches of mixed lengths and prints resident bytes as JSON. There is no
-server in it: what is measured is Python, ONNX Runtime, the weights and their working memory.
+Opens the bundle as the engine does, runs batches of mixed lengths and prints resident bytes as JSON. No server
+runs: what is measured is Python, ONNX Runtime, the weights and their working memory.
 """
 
 import json
@@ -14,9 +14,9 @@ from typing import cast
 import numpy as np
 import psutil
 
-from engine.session import Model, open_model
+from engine.model.session import Model, open_model
+from engine.model.topology import Topology
 from engine.settings import Device
-from engine.topology import Topology
 
 RUNS = 60
 BATCH_TOKENS = 1000  # what the engine fills a batch with on a CPU

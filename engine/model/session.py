@@ -1,7 +1,7 @@
 """A bundle opened with ONNX Runtime: token ids in, vectors out.
 
 Nothing here may depend on the batch: the session's options are the same for every shape, because the bytes
-of a vector must be the same alone and in any company.
+of a vector must be the same alone and in any batch.
 """
 
 import time
@@ -23,15 +23,14 @@ from engine.bundle import (
     check_files,
     read_bundle,
 )
-from engine.check_vectors import Agreement, CheckVectors, compare
-from engine.cpu_session import CPU_PROVIDER, session_options
-from engine.device import MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
-from engine.feeds import feeds
+from engine.feeds import Run, feeds
+from engine.model.check_vectors import Agreement, CheckVectors, compare
+from engine.model.cpu_session import CPU_PROVIDER, session_options
+from engine.model.device import MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
+from engine.model.quality_bar import admit
+from engine.model.topology import Topology
 from engine.protocol import Float32Array, Int32Array
-from engine.quality_bar import admit
 from engine.settings import Device
-from engine.topology import Topology
-from engine.worker import Run
 
 HEARTBEAT_IDS = (1, 8, 15, 22, 29, 36, 43, 50)  # any will do
 

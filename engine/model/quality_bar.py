@@ -1,9 +1,8 @@
 """The bars a bundle has to clear before it serves, and the verdict that `dejavec model verify` leaves beside it.
 
-What the build measured stands in `bundle.json`. A verification on the machine that serves, with the kernels that
+What the build measured is in `bundle.json`. A verification on the machine that serves, with the kernels that
 serve, counts for more and wins: it is a file of the bundle's folder, one for each kernel class, and holds for one
-graph. Whatever those files hold, some texts are computed at every start (`engine.check_vectors`).
-Light imports: the engine reads this at start.
+graph. Whatever those files hold, some texts are computed at every start (`engine.model.check_vectors`).
 """
 
 import logging
@@ -13,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.bundle import BUNDLE_FILE, CHECK_FILE, Bundle, BundleError
-from engine.check_vectors import ACROSS_MACHINES, Agreement
+from engine.model.check_vectors import ACROSS_MACHINES, Agreement
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def read_verification(folder: Path, bundle: Bundle, kernel_class: str) -> Verifi
 
 
 def admit(folder: Path, bundle: Bundle, kernel_class: str, agreement: Agreement, allow_unverified: bool) -> None:
-    """Refuse a bundle that is under a bar on this machine, unless told otherwise. Raises BundleError.
+    """Refuse a bundle that is under a bar on this machine, unless `allow_unverified`. Raises BundleError.
 
     `agreement`: of the check vectors as this machine computes them.
     """
@@ -98,7 +97,7 @@ def admit(folder: Path, bundle: Bundle, kernel_class: str, agreement: Agreement,
     for reason in filter(None, reasons):
         if not allow_unverified:
             raise BundleError(f"{reason}; or serve it all the same with {ALLOW_VARIABLE}=true")
-        logger.warning("%s; served because %s says so", reason, ALLOW_VARIABLE)
+        logger.warning("%s; served because %s is set", reason, ALLOW_VARIABLE)
 
 
 def _disagreement(folder: Path, agreement: Agreement) -> str:

@@ -1,6 +1,8 @@
-"""Where a graph runs and what that makes of its name: the CUDA provider found, tried, and left for the CPU aloud.
+"""Where a graph runs, and the name of its kernel class.
 
-Nothing falls back in silence: vectors of another device have another kernel class, hence another fingerprint, and
+CUDA is tried with one run where the graph suits it; else the CPU is used, and the reason logged.
+
+No fallback is silent: vectors of another device have another kernel class, hence another fingerprint, and
 that is settled before the first request. ONNX Runtime's own fallback, which swaps a session's provider in the middle
 of serving, is therefore off: a GPU that fails later fails its runs, the heartbeat ends the process, and the next
 start chooses again.
@@ -15,7 +17,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import onnxruntime as ort
 
 from engine.bundle import Precision
-from engine.cpu_session import CPU_PROVIDER, require_exact_products
+from engine.model.cpu_session import CPU_PROVIDER, require_exact_products
 from engine.settings import Device
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ Provider: TypeAlias = str | tuple[str, dict[str, str]]
 
 
 class Session(Protocol):
-    """What is asked of an `onnxruntime.InferenceSession` here."""
+    """What is used of an `onnxruntime.InferenceSession` here."""
 
     def get_providers(self) -> Sequence[str]:
         """Those it really uses."""
@@ -45,7 +47,7 @@ SessionT = TypeVar("SessionT", bound=Session)
 
 
 def choose_device(wanted: Device, precision: Precision, providers: Sequence[str]) -> Device:
-    """CUDA only where ONNX Runtime has it and the graph suits it; the log says why not."""
+    """CUDA only where ONNX Runtime has it and the graph suits it; the reason against it is logged."""
     if wanted == "cpu":
         return "cpu"
     log = logger.warning if wanted == "cuda" else logger.info
@@ -109,6 +111,6 @@ def _preload_fault(preload: Callable[[], object]) -> str:
     with contextlib.redirect_stdout(printed):
         try:
             preload()
-        except Exception as error:  # a missing library is reported by whoever needs it
+        except Exception as error:  # a missing library is reported where it is used
             print(error)
     return "; ".join(line.strip() for line in printed.getvalue().splitlines() if line.strip())

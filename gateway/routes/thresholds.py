@@ -12,7 +12,7 @@ from cache.redis_link import RedisAway
 from cache.semantic.tier import SemanticTier
 from gateway.errors import BadRequest, EngineAway, NotFound, StateAway
 from gateway.policies import FIELDS, InForce
-from gateway.routes_admin import Admin, known_namespace, semantic_tier
+from gateway.routes.admin import Admin, known_namespace, semantic_tier
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN, NamespaceSettings
 from gateway.state import Gateway
 

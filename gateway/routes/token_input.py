@@ -4,13 +4,13 @@ import importlib
 from collections.abc import Callable, Sequence
 
 from gateway.errors import BadRequest
-from gateway.schemas import TEXT_ONLY_MESSAGE
+from gateway.routes.schemas import TEXT_ONLY_MESSAGE
 
 Decode = Callable[[Sequence[int]], str]
 
 
 class TokenInputError(Exception):
-    """The chosen encoding cannot be used; the message says what to install or change."""
+    """The chosen encoding cannot be used; the message has what to install or change."""
 
 
 def decoder_for(encoding: str | None) -> Decode | None:
@@ -35,7 +35,7 @@ def texts_of(token_ids: Sequence[Sequence[int]], decode: Decode | None) -> list[
     try:
         texts = [decode(ids) for ids in token_ids]
     except (KeyError, ValueError, OverflowError) as error:
-        raise BadRequest("input holds a token id the encoding does not know", param="input") from error
+        raise BadRequest("input holds a token id that the encoding does not have", param="input") from error
     if not all(texts):
         raise BadRequest("input holds token ids that decode to an empty string", param="input")
     return texts

@@ -1,6 +1,6 @@
 """A thread that runs batches, one at a time, and hands every outcome back to the event loop.
 
-Calls the model and checks what it returns.
+Calls the model and checks what it returns. The only code of the queue that runs outside the event loop's thread.
 """
 
 import asyncio
@@ -8,21 +8,19 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.batching.lane_queue import OwnerT, Row
 from engine.errors import EngineFailed
-from engine.lane_queue import OwnerT, Row
-from engine.protocol import Float32Array, Int32Array
+from engine.feeds import Run
+from engine.protocol import Float32Array
 
 logger = logging.getLogger(__name__)
-
-Run = Callable[[Sequence[Int32Array]], Float32Array]
-"""Token ids of B texts, int32[length] each -> float32[B, dimensions], row i for text i. May raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class Worker(Generic[OwnerT]):
             assert self._loop is not None
             try:
                 self._loop.call_soon_threadsafe(self._deliver, self, outcome)
-            except RuntimeError:  # the loop is closed: nobody waits any more
+            except RuntimeError:  # the loop is closed: no caller waits any more
                 return
             del rows, outcome  # an idle thread must not keep a batch alive
 
@@ -86,7 +84,7 @@ class Worker(Generic[OwnerT]):
             finite = self._check(vectors, len(rows))
         except EngineFailed as error:
             return Outcome(rows, None, None, error, time.perf_counter() - started_s)
-        except BaseException as error:  # a thread that dies would leave its callers waiting for ever
+        except BaseException as error:  # a thread that ended would leave its callers waiting without end
             logger.exception("a run failed: rows=%d longest=%d", len(rows), max(row.length for row in rows))
             failure = EngineFailed(f"the model's run failed ({type(error).__name__})")
             return Outcome(rows, None, None, failure, time.perf_counter() - started_s)

@@ -2,7 +2,7 @@
 
 A thread stuck inside a graph cannot be stopped from Python, and a device in a sticky error stays in it. So when
 a run outlives `hang_s`, or no test inference has passed for that long, all waiters get `EngineFailed`, `/ready`
-turns 503, and the process exits with EXIT_HUNG (70): its supervisor starts a fresh one, which is the only cure.
+turns 503, and the process exits with EXIT_HUNG (70): its supervisor starts a fresh one, which is the only remedy.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine.batcher import Batcher
+from engine.batching.batcher import Batcher
 from engine.errors import EngineError, EngineFailed
 from engine.protocol import Float32Array, Int32Array
 
 logger = logging.getLogger(__name__)
 
 EXIT_HUNG = 70  # EX_SOFTWARE
-EXIT_GRACE_S = 0.5  # for the last answers to leave
+EXIT_GRACE_S = 0.5  # to send the last answers
 INTERVALS_UNTIL_UNREADY = 3
 TOLERANCE = 1e-3  # CPU vectors repeat to the bit; CUDA picks kernels by shape
 
@@ -78,8 +78,8 @@ class Heartbeat:
         except EngineError as error:
             logger.warning("test inference failed: %s", error)
             return False
-        except Exception:  # a heartbeat that dies of a fault of ours would never end the process
-            logger.exception("test inference failed in a way nobody foresaw")
+        except Exception:  # a heartbeat that ended with a bug of ours would never end the process
+            logger.exception("test inference failed with an unexpected error")
             return False
         if self._expected is None:
             self._expected = vector
@@ -95,7 +95,7 @@ class Heartbeat:
             await asyncio.sleep(self._interval_s)
 
     async def _watch_forever(self) -> None:
-        while (hung := self._hung()) is None:  # noqa: ASYNC110  nobody could set an event: the thread is stuck
+        while (hung := self._hung()) is None:  # noqa: ASYNC110  no event could be set: the thread is stuck
             await asyncio.sleep(min(self._interval_s, self._hang_s) / 4)
         logger.critical("%s: the process exits to be restarted", hung)
         self._batcher.abort(EngineFailed("the model's run has hung; the engine restarts"))

@@ -1,6 +1,6 @@
 """The queue of one lane: texts that wait, by age and by length, and the choice of which run together.
 
-Pure data, used by the batcher alone.
+Pure data without I/O; the batcher uses it, and `dejavec model verify` to batch as the engine does.
 """
 
 from bisect import bisect_left, insort
@@ -76,7 +76,7 @@ class LaneQueue(Generic[OwnerT]):
         self._by_length[row.length].move_to_end(row, last=False)
 
     def discard(self, rows: Iterable[Row[OwnerT]]) -> None:
-        """Forget those of the rows that still wait."""
+        """Drop those of the rows that still wait."""
         for row in rows:
             if row in self._by_age:
                 self._remove(row)

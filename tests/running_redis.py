@@ -1,0 +1,79 @@
+"""A real Redis for tests, started from the embedded one's wheels.
+
+with running_redis(tmp_path) as redis: redis.url, redis.kill(), redis.restart()
+"""
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.embedded_redis import Instance, answers, configure, locate
+
+START_TIMEOUT_S = 30.0
+
+
+class DidNotStart(Exception):
+    """The server was started and did not answer; the message ends with its last lines."""
+
+
+class RunningRedis:
+    """A started server and its process."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.url = instance.url
+        self.log = instance.folder / "redis.log"
+        self.process = self._spawn()
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Block until the server answers. Raises DidNotStart with its last lines."""
+        deadline = time.monotonic() + timeout_s
+        while not answers(self.instance):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise DidNotStart(f"the embedded Redis did not start: {last_lines(self.log)}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """SIGTERM: the server writes its append-only file out and leaves; killed after `timeout_s`."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def restart(self) -> None:
+        """Start it again on the same port with the same data."""
+        self.stop()
+        self.process = self._spawn()
+        self.wait_ready()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(self.instance.command, stdout=log, stderr=subprocess.STDOUT)
+
+
+@contextmanager
+def running_redis(folder: Path, *, maxmemory_mb: int = 256) -> Iterator[RunningRedis]:
+    """A Redis that runs as long as the block. Raises NotAvailable, DidNotStart."""
+    redis = RunningRedis(configure(folder, locate(), maxmemory_mb=maxmemory_mb))
+    try:
+        redis.wait_ready()
+        yield redis
+    finally:
+        redis.stop()
+
+
+def last_lines(log: Path, count: int = 5) -> str:
+    """The end of a log file, for an error message."""
+    if not log.is_file():
+        return "it left no log"
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]) or "its log is empty"
