@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-u
 	--python-version 3.11 --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: cpu-table help up test check format bench bench-semantic faults test-cpus lock install install-dev clean
+.PHONY: cpu-table help up test check format docs bench bench-semantic faults test-cpus lock install install-dev clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -28,6 +28,9 @@ check: install-dev  ## formatting, lint, types, dependency directions
 
 format: install-dev  ## format the code and apply safe lint fixes
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+docs: install  ## write the settings table of docs/configuration.md from the settings classes
+	@$(BIN)/dejavec config --write docs/configuration.md
 
 bench: install  ## cached against a bare echo; uncached against the bare graph; what caching costs where nothing repeats
 	@$(BIN)/dejavec model build >/dev/null

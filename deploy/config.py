@@ -1,8 +1,13 @@
-"""The `config` command: every setting with its value, its source and its meaning, for people and for the README."""
+"""The `config` command: every setting with its value, its source and its meaning.
+
+It prints them for people, and writes the table of docs/configuration.md (`make docs`).
+"""
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +19,7 @@ from engine.configuration import ENV_PREFIX, Configuration, config_file, load
 
 HIDDEN = "***"
 SECRET_NAMES = {"redis_url", "api_keys"}  # beside those of type SecretStr
+TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=\n<!-- /settings -->)", re.DOTALL)  # in docs/configuration.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ def effective_settings() -> list[Setting]:
 
 
 def markdown_table() -> str:
-    """The README's configuration table: names, defaults and meanings, nothing of this machine."""
+    """The table of docs/configuration.md: names, defaults and meanings, nothing of this machine."""
     lines = ["| setting | default | read by | meaning |", "|---|---|---|---|"]
     for name, (processes, field) in _by_name().items():
         description = (field.description or "").rstrip(".").replace("|", "\\|")
@@ -63,10 +69,28 @@ def markdown_table() -> str:
     return "\n".join(lines)
 
 
+def with_table(document: str) -> str:
+    """A document with today's table between its markers. Raises click.ClickException where it has none."""
+    table = markdown_table()
+    written, count = TABLE.subn(lambda _: table, document)
+    if count != 1:
+        raise click.ClickException("the file lacks the markers <!-- settings --> and <!-- /settings -->")
+    return written
+
+
 @click.command("config")
-@click.option("--markdown", is_flag=True, help="The README's table, without values.")
-def config(markdown: bool) -> None:
+@click.option("--markdown", is_flag=True, help="The table of docs/configuration.md, without values.")
+@click.option(
+    "--write",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Put that table between FILE's markers instead.",
+    metavar="FILE",
+)
+def config(markdown: bool, write: Path | None) -> None:
     """Print every setting: its value, where it comes from, what it does."""
+    if write:
+        write.write_text(with_table(write.read_text(encoding="utf-8")), encoding="utf-8")
+        return
     if markdown:
         click.echo(markdown_table())
         return

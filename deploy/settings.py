@@ -15,7 +15,7 @@ class SupervisorSettings(Configuration):
         description="Folder of what `dejavec up` keeps: embedded Redis, model bundle, key secret, logs.",
     )
     redis_maxmemory_mb: int = Field(
-        1024, ge=16, description="Memory of the embedded Redis; beyond it the least recently used entries go."
+        1024, ge=16, description="Memory of the embedded Redis; beyond it the least recently used entries are evicted."
     )
     start_timeout_s: float = Field(
         120,
@@ -28,12 +28,12 @@ class SupervisorSettings(Configuration):
         12,
         ge=1,
         le=1000,
-        description="Failed checks in a row after which a process has hung and is restarted.",
+        description="Failed checks in a row after which a process counts as hung and is restarted.",
     )
     restart_delay_s: float = Field(
         0.5, gt=0, le=60, description="First delay before a restart; it doubles with each failure in a row."
     )
     restart_delay_max_s: float = Field(30, gt=0, le=3600, description="Longest delay before a restart.")
     restart_stable_s: float = Field(
-        30, gt=0, le=3600, description="A process that ran so long starts again with the first delay."
+        30, gt=0, le=3600, description="A process that ran at least this long is restarted after the first delay again."
     )

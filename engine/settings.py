@@ -1,6 +1,6 @@
 """The engine's settings: every name it reads from `dejavec.toml` or DEJAVEC_*, with its bounds.
 
-The configuration table in the README is made from these descriptions.
+The table of docs/configuration.md is made from these descriptions.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ class EngineSettings(Configuration):
     )
     allow_unverified_bundle: bool = Field(
         False,
-        description="Serve a bundle although its vectors are too far from FP32's, or were never compared with them; "
+        description="Serve a bundle even if its vectors are too far from FP32's, or were never compared with them; "
         "see `dejavec model verify`.",
     )
     device: Device = Field(
@@ -38,26 +38,26 @@ class EngineSettings(Configuration):
         "`window`: texts are collected for `batching_timeout_ms` or until a batch is full.",
     )
     batching_timeout_ms: float = Field(
-        5.0, ge=0, le=1000, description="Longest wait of the oldest text for company, in policy `window`."
+        5.0, ge=0, le=1000, description="Policy `window`: longest time the oldest text waits for a batch to fill."
     )
-    max_batch_size: int = Field(128, ge=1, le=4096, description="Most texts in one run of the model.")
+    max_batch_size: int = Field(128, ge=1, le=4096, description="Largest number of texts in one run of the model.")
     max_batch_tokens: int = Field(
         4096,
         ge=1,
         le=1_048_576,
-        description="Most tokens in one run, padding included; a single longer text runs alone.",
+        description="Largest number of tokens in one run, padding included; a single longer text runs alone.",
     )
     max_queue_tokens: int = Field(
         0,
         ge=0,
-        description="Most tokens that may wait; a request that would exceed it gets 429 with Retry-After. "
+        description="Largest number of tokens that may wait; a request that would exceed it gets 429 with Retry-After. "
         "0: automatic, twice the largest legal request, which is also the least allowed.",
     )
     engine_deadline_s: float = Field(
         30.0,
         gt=0,
         le=3600,
-        description="Longest time a request may wait when its caller names none, besides the time its own "
+        description="Longest time a request may wait when its caller sets no deadline, besides the time its own "
         "tokens take at the measured rate.",
     )
     engine_sessions: int = Field(
@@ -79,12 +79,13 @@ class EngineSettings(Configuration):
         60.0,
         gt=0,
         le=3600,
-        description="A run that takes longer has hung: the engine answers its waiters and exits, to be restarted.",
+        description="A run that takes longer has hung: the engine ends all waiting requests with an error and exits, "
+        "to be restarted.",
     )
     heartbeat_interval_s: float = Field(
         5.0,
         gt=0,
         le=300,
-        description="Time between test inferences; `/ready` requires one that passed within three intervals.",
+        description="Time between test inferences; `/ready` needs one that passed within three intervals.",
     )
     log_level: LogLevel = Field("info", description="Least severe log records to write.")

@@ -80,67 +80,71 @@ class GatewaySettings(Configuration):
 
     secret_tables = frozenset({"api_keys"})
 
-    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on; loopback by default")
+    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on; by default this machine alone")
     gateway_port: int = Field(8080, ge=1, le=65535, description="Port the gateway listens on")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway worker processes sharing the port")
     engine_url: Annotated[str, AfterValidator(_http_url)] = Field(
         "http://127.0.0.1:8081", description="Where the engine answers"
     )
     engine_refusal_file: Path | None = Field(
-        None, description="File in which a supervisor leaves why it does not start the engine again, for `/ready`"
+        None, description="File in which `dejavec up` writes why it does not restart the engine; `/ready` shows it"
     )
     redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
         None,
         repr=False,
-        description="Your own Redis; unset, `dejavec up` starts an embedded one and a lone gateway keeps L0 only",
+        description="Your own Redis. Unset: `dejavec up` starts an embedded one; a gateway alone has only L0",
     )
-    cache_ttl_seconds: int = Field(3600, ge=1, le=31_536_000, description="Life of an exact entry")
-    cache_ttl_jitter: float = Field(0.1, ge=0, le=0.5, description="Random share by which that life varies")
+    cache_ttl_seconds: int = Field(3600, ge=1, le=31_536_000, description="Time to live of an exact entry")
+    cache_ttl_jitter: float = Field(0.1, ge=0, le=0.5, description="Share by which that time varies at random")
     cache_dtype: Literal["float32", "float16"] = Field(
         "float32",
-        description="How vectors are stored; float16 halves memory and rounds what is served, on every tier",
+        description="How vectors are stored; `float16` halves the memory and rounds the vectors served by every tier",
     )
     local_cache_mb: int = Field(
         64, ge=0, le=65_536, description="In-process cache (L0) of each worker; 0 switches it off"
     )
-    local_cache_ttl_seconds: float = Field(60, gt=0, le=86_400, description="Life of an L0 entry")
+    local_cache_ttl_seconds: float = Field(60, gt=0, le=86_400, description="Time to live of an L0 entry")
     redis_timeout_ms: int = Field(100, ge=1, le=10_000, description="Longest wait for a look-up before it is a miss")
     write_back_max_items: int = Field(
-        8192, ge=1, le=1_000_000, description="Vectors waiting to be written; more are dropped"
+        8192, ge=1, le=1_000_000, description="Largest number of vectors waiting to be written; more are dropped"
     )
     semantic_mode: Mode = Field(
         "auto",
-        description="Semantic hits: off; observe: learn only; auto: when certified and worth it; on: by threshold",
+        description="Semantic tier. `off`; `observe`: collects labels, serves nothing; `auto`: serves when certified "
+        "and worth its cost; `on`: serves above a moving threshold",
     )
     semantic_fidelity: Fidelity = Field(
         0.92,
-        description="Least cosine similarity of a reused vector to the recomputed one",
+        description="A semantic hit whose cosine similarity to the engine's own vector is lower is a violation",
     )
-    certificate_alpha: Alpha = Field(
-        0.05, description="Largest share of violations among reused vectors that `auto` may have"
-    )
-    certificate_beta: float = Field(0.05, ge=0.001, le=0.2, description="Risk that such a certificate is wrong")
+    certificate_alpha: Alpha = Field(0.05, description="Mode `auto`: largest share of violations among semantic hits")
+    certificate_beta: float = Field(0.05, ge=0.001, le=0.2, description="Mode `auto`: risk that a certificate is wrong")
     similarity_threshold: Similarity = Field(
         0.92,
-        description="Mode `on`: predicted similarity from which vectors are reused; it moves from here",
+        description="Mode `on`: where the threshold starts; predicted similarity less its margin must reach it",
     )
     threshold_floor: Similarity = Field(0.88, description="Mode `on`: lowest the threshold may go")
     threshold_ceiling: Similarity = Field(0.98, description="Mode `on`: highest the threshold may go")
     namespaces: dict[Namespace, NamespaceSettings] = Field(
         default_factory=dict,
-        description="Of the six settings above, those that a namespace has otherwise: `[namespaces.team-a]`",
+        description="A namespace's own values of `semantic_mode`, `semantic_fidelity`, `certificate_alpha` and the "
+        "three thresholds: `[namespaces.team-a]`",
     )
-    min_text_length: int = Field(10, ge=1, description="Characters a text needs for a semantic look-up")
+    min_text_length: int = Field(
+        10, ge=1, description="Length in characters from which a text is looked up in the semantic tier"
+    )
     verify_share: float = Field(
-        0.1, gt=0, le=1, description="Mode `on`: least share of reused vectors that are checked"
+        0.1, gt=0, le=1, description="Mode `on`: least share of semantic hits that are recomputed and compared"
     )
     semantic_timeout_ms: int = Field(50, ge=1, le=10_000, description="Longest wait for a KNN look-up")
-    semantic_candidates: int = Field(16, ge=1, le=64, description="Neighbours looked at for each text")
+    semantic_candidates: int = Field(16, ge=1, le=64, description="Neighbours retrieved for each text")
     hnsw_from: int = Field(
-        20_000, ge=1000, description="Documents from which the semantic index is HNSW instead of flat"
+        20_000, ge=1000, description="Number of documents from which the semantic index is HNSW instead of flat"
     )
     engine_price_ms: float | None = Field(
-        None, ge=0, description="What computing a text is worth, if not the time measured; for paid or remote engines"
+        None,
+        ge=0,
+        description="What computing one text is worth, in place of the measured time; for paid or remote engines",
     )
     key_secret: Annotated[SecretStr | None, AfterValidator(_secret)] = Field(
         None,
@@ -153,30 +157,34 @@ class GatewaySettings(Configuration):
     api_keys: dict[str, ApiKey] = Field(
         default_factory=dict,
         repr=False,
-        description="API keys, each with `namespace`, `requests_per_minute`, `tokens_per_minute`; none: open to all",
+        description="API keys, each with `namespace`, `requests_per_minute`, `tokens_per_minute`. None: open to all",
     )
-    admin_token: SecretStr | None = Field(None, description="Bearer token of /admin; unset, /admin is closed")
-    cors_origins: list[str] = Field(default_factory=list, description="Origins browsers may call from; none by default")
+    admin_token: SecretStr | None = Field(None, description="Bearer token of `/admin`. Unset: `/admin` is closed")
+    cors_origins: list[str] = Field(default_factory=list, description="Origins that browsers may call from")
     model_aliases: dict[str, str] = Field(
         default_factory=dict, description="Other names the model answers to, e.g. `text-embedding-3-small`"
     )
     truncate_inputs: bool = Field(
-        True, description="Cut over-long inputs at the model's limit (counted in x-truncated), else refuse"
+        True, description="Cut inputs at the model's limit (`x-truncated` has their number); `false`: refuse them"
     )
     token_input_encoding: str | None = Field(
         None,
-        description="Decode token-id input by this tiktoken encoding (extra `tiktoken`); unset, it is refused",
+        description="Decode token-id input by this tiktoken encoding (extra `tiktoken`). Unset: it is refused",
     )
-    max_inputs: int = Field(2048, ge=1, le=2048, description="Inputs in one request")
-    max_input_chars: int = Field(200_000, ge=1, description="Characters in one input")
-    max_body_mb: int = Field(16, ge=1, le=1024, description="Size of a request body")
-    max_concurrent_requests: int = Field(1024, ge=1, description="Requests in work in one worker; more get 429")
+    max_inputs: int = Field(2048, ge=1, le=2048, description="Largest number of inputs in one request")
+    max_input_chars: int = Field(200_000, ge=1, description="Longest input, in characters")
+    max_body_mb: int = Field(16, ge=1, le=1024, description="Largest request body")
+    max_concurrent_requests: int = Field(1024, ge=1, description="Requests in progress in one worker; more get 429")
     max_connections: int = Field(4096, ge=1, description="Open connections and their tasks in one worker; more get 503")
-    bulk_request_items: int = Field(16, ge=2, description="Requests with so many inputs to compute take the bulk lane")
+    bulk_request_items: int = Field(
+        16, ge=2, description="Requests with at least this many inputs to compute take the bulk lane"
+    )
     request_timeout_s: float = Field(30, gt=0, le=600, description="Deadline of a request, queueing included")
     body_timeout_s: float = Field(10, gt=0, le=600, description="Longest time to receive a request's body")
-    send_timeout_s: float = Field(30, gt=0, le=600, description="Longest wait for a client that does not read")
-    drain_timeout_s: float = Field(20, ge=0, le=600, description="On SIGTERM, longest wait for running requests")
+    send_timeout_s: float = Field(
+        30, gt=0, le=600, description="Longest wait for a client that does not read its reply"
+    )
+    drain_timeout_s: float = Field(20, ge=0, le=600, description="On SIGTERM, longest wait for requests in progress")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log")
 
     @model_validator(mode="after")

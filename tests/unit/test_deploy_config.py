@@ -1,14 +1,12 @@
-"""`dejavec config`: the values in force, their sources, and the README's table."""
+"""`dejavec config`: the values in force, their sources, and the table of docs/configuration.md."""
 
 import re
 from pathlib import Path
 
 import pytest
+from click import ClickException
 
-from deploy.config import HIDDEN, effective_settings, markdown_table, settings_classes
-from deploy.install import ROOT
-
-MARKED = re.compile(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", re.DOTALL)
+from deploy.config import HIDDEN, effective_settings, markdown_table, settings_classes, with_table
 
 
 def setting(name: str) -> tuple[str, str]:
@@ -47,8 +45,13 @@ def test_table_has_every_setting_once() -> None:
     assert sorted(names) == sorted({name for _, cls in settings_classes() for name in cls.model_fields})
 
 
-def test_readme_has_the_table() -> None:
-    """The README's table is what `dejavec config --markdown` prints; run that and paste it when this fails."""
-    marked = MARKED.search((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert marked, "README.md lacks the markers <!-- settings --> and <!-- /settings -->"
-    assert marked.group(1).strip() == markdown_table()
+def test_table_is_written_between_markers() -> None:
+    """`--write` replaces what stands between the markers and nothing else."""
+    written = with_table("before\n<!-- settings -->\nold\n<!-- /settings -->\nafter\n")
+    assert written == f"before\n<!-- settings -->\n{markdown_table()}\n<!-- /settings -->\nafter\n"
+
+
+def test_document_without_markers_is_refused() -> None:
+    """A file that has no place for the table is left as it is."""
+    with pytest.raises(ClickException, match="markers"):
+        with_table("no table here\n")

@@ -25,7 +25,7 @@ def test_a_value_out_of_bounds_is_refused_by_name(name: str, value: object) -> N
 
 
 def test_every_setting_is_described() -> None:
-    """The README's table is made from descriptions, so none may be missing."""
+    """The table of docs/configuration.md is made from descriptions, so none may be missing."""
     assert all(field.description for field in EngineSettings.model_fields.values())
 
 

@@ -1,0 +1,52 @@
+"""The documents: their links, the README's length, and the settings table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from deploy.config import with_table
+from deploy.install import ROOT
+
+MAX_README_LINES = 160
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives a document's headings."""
+    titles = (heading.lower() for heading in HEADING.findall(text))
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_resolve(document: Path) -> None:
+    """Each link to a file of this repository names one that exists, and a heading that it has."""
+    for link in LINK.findall(CODE.sub("", document.read_text(encoding="utf-8"))):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), f"{link} does not exist"
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{link}: no such heading"
+
+
+def test_readme_is_short() -> None:
+    """The README fits on a few screens; details have documents of their own."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MAX_README_LINES
+
+
+def test_settings_table_is_current() -> None:
+    """docs/configuration.md has the table that `dejavec config --markdown` prints; `make docs` writes it."""
+    document = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert with_table(document) == document
+
+
+def test_decisions_are_listed() -> None:
+    """ARCHITECTURE.md links every decision."""
+    architecture = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\(docs/decisions/([\w-]+\.md)\)", architecture))
+    assert linked == {path.name for path in (ROOT / "docs" / "decisions").glob("*.md")}
