@@ -9,7 +9,7 @@ If the claim is false the capital is a supermartingale, so that it ever reaches 
 beta (Ville's inequality; Waudby-Smith and Ramdas, 2023, "Estimating means of bounded random variables by betting",
 section 4). Several bets run side by side with a share of the capital each; c = (alpha - p) / (alpha (1 - alpha)) is
 the best one if the true share is p. A clean label multiplies the largest bet by up to 1 / (1 - alpha), so a lone
-level needs 76 clean labels at alpha 5 % and 388 at 1 %; `clean_labels_needed` counts them. The guesses sit
+level needs 76 clean labels at alpha 5 % and 388 at 1 %; `tests/bounds.py` counts them. The guesses sit
 where levels that prove themselves were seen to lie, a fifth to a half of alpha.
 
 Levels, strict (high) to loose (low), are fixed before the first label and share beta evenly; the part of a proven
@@ -136,14 +136,6 @@ class Certificate:
             test.log_capital = [float(value) for value in capital]
             test.best_log, test.labels, test.violations = float(best), int(labels), int(violations)
         return certificate
-
-
-def clean_labels_needed(alpha: float, beta: float, levels: int = 1) -> int:
-    """How many labels without any violation prove one of so many levels."""
-    test = BettingTest(alpha)
-    while not test.is_proven(beta / levels):
-        test.add(False, 1.0)
-    return test.labels
 
 
 def upper_bound(violations: int, labels: int, beta: float) -> float:

@@ -16,14 +16,11 @@ earns a certificate again and again only to spend it is served fewer violations 
 
 Bound. What the checks take out is an unbiased count of the violations served, so at the opening the expected
 violations since the balance was B are at most (B + 1 / pi) / (1 - alpha / q) when each hit violates with probability q.
-`violations_before_opening` computes the quantile of their number exactly, to the grid.
+`tests/bounds.py` computes the quantile of their number exactly, to a grid.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
-
-GRID = 0.05  # balances are rounded up to it when the bound is computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,38 +93,3 @@ class ErrorBudget:
         """The budget that `to_state` wrote. Raises ValueError or TypeError on anything else."""
         balance, hits, verified, violations = state
         return cls(settings, float(balance), int(hits), int(verified), int(violations))
-
-
-def violations_before_opening(
-    settings: ErrorBudgetSettings, balance: float, share: float = 1.0, delta: float = 0.05
-) -> int:
-    """How many violations are served before the breaker opens, not exceeded with probability 1 - delta.
-
-    From the moment every hit violates with probability `share` (above alpha), the budget at `balance`.
-    Propagates the distribution of the balance hit by hit over a grid, rounded up, its limit at the widest.
-    Raises ValueError when `share` is not above alpha: such a budget may never be spent.
-    """
-    if not settings.alpha < share <= 1:
-        raise ValueError("the bound exists for shares of violations above alpha")
-    cells = math.ceil(settings.max_balance / GRID)
-    mass = [0.0] * (cells + 1)
-    mass[min(cells, math.ceil(balance / GRID))] = 1.0
-    opened, hits = 0.0, 0
-    while 1 - opened > delta:
-        hits += 1
-        after = [0.0] * (cells + 1)
-        for cell in range(1, cells + 1):
-            if mass[cell] < 1e-12:
-                continue
-            value = cell * GRID
-            checked = settings.verify_probability(value)
-            paid = min(settings.max_balance, value + settings.alpha)
-            left = math.ceil(round((paid - 1 / checked) / GRID, 6))
-            found = share * checked
-            after[min(cells, math.ceil(round(paid / GRID, 6)))] += mass[cell] * (1 - found)
-            if left <= 0:
-                opened += mass[cell] * found
-            else:
-                after[left] += mass[cell] * found
-        mass = after
-    return math.ceil(hits * share)

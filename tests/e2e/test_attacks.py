@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from cache.semantic.error_budget import ErrorBudgetSettings, violations_before_opening
+from cache.semantic.error_budget import ErrorBudgetSettings
 from deploy.embedded_redis import NotAvailable, locate
+from tests.bounds import violations_before_opening
 from tests.e2e.stack import Run, another_gateway, running, until
 from tests.simulation.attacks import TRICKS, attack_texts
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from cache.semantic.certificate import binomial_cdf, upper_bound
 from cache.semantic.certifier import ROUND_SHARE, CertifierSettings
-from cache.semantic.error_budget import ErrorBudgetSettings, violations_before_opening
+from cache.semantic.error_budget import ErrorBudgetSettings
 from cache.semantic.policy import Policy
 from cache.semantic.predictor import Predictor, choose
 from cache.semantic.static_embedding import StaticEmbedding
 from engine.build.static_embedding.quick import spearman
 from engine.bundle import STATIC_EMBEDDING_FILE
+from tests.bounds import violations_before_opening
 from tests.simulation.attacks import TRICKS, attack_texts
 from tests.simulation.cost import cost
 from tests.simulation.picture import Panel, curve, draw

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from cache.semantic.certificate import BettingTest, Certificate, binomial_cdf, clean_labels_needed, upper_bound
+from cache.semantic.certificate import BettingTest, Certificate, binomial_cdf, upper_bound
+from tests.bounds import clean_labels_needed
 
 LEVELS = [0.98, 0.96, 0.94]
 

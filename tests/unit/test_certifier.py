@@ -6,7 +6,7 @@ import random
 import pytest
 
 from cache.semantic.certifier import Certifier, CertifierSettings, Label
-from cache.semantic.error_budget import violations_before_opening
+from tests.bounds import violations_before_opening
 
 
 def label(certifier: Certifier, pair: int, z: float = 0.98, similarity: float = 0.99, **more: float | bool) -> Label:

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from cache.semantic.error_budget import ErrorBudget, ErrorBudgetSettings, violations_before_opening
+from cache.semantic.error_budget import ErrorBudget, ErrorBudgetSettings
+from tests.bounds import violations_before_opening
 
 
 def test_hits_pay_in_up_to_the_limit() -> None:
