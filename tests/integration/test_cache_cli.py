@@ -79,8 +79,8 @@ async def test_thresholds_are_shown_and_changed(tmp_path: Path) -> None:
 
             for words, message in (
                 (("--set", "fidelity=0.95"), "name a --namespace to change, or give --all"),
-                (("--all", "--set", "fidelity"), "say FIELD=VALUE"),
-                (("--all", "--set", "speed=1"), "say FIELD=VALUE"),
+                (("--all", "--set", "fidelity"), "give FIELD=VALUE"),
+                (("--all", "--set", "speed=1"), "give FIELD=VALUE"),
                 (("--all", "--set", "fidelity=much"), "'much' is no number"),
                 (("--all", "--set", "fidelity=7"), "semantic_fidelity"),
                 (("--namespace", "nobody"), "no API key leads to namespace 'nobody'"),
