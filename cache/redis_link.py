@@ -62,6 +62,9 @@ class RedisLink:
         try:
             async with asyncio.timeout(timeout_s or self.timeout_s):
                 result = await command(self.redis)
+        except asyncio.CancelledError:  # the client has left: that proves nothing about Redis
+            self.breaker.abandoned()
+            raise
         except BaseException as error:
             self._failed(error)
             if isinstance(error, TimeoutError | RedisError | OSError):

@@ -14,15 +14,16 @@ from cache.exact import Dtype, as_stored
 from cache.keys import Scope
 from cache.metrics import SEMANTIC_QUEUE_DROPPED
 from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
-from engine.protocol import Lane
+from engine.protocol import Float32Array, Lane
 from gateway.engine_client import EncodedText, EngineClient, Model
-from gateway.errors import GatewayError, ModelChanged
+from gateway.errors import EngineFailed, GatewayError, ModelChanged
 
 log = logging.getLogger("dejavec.gateway")
 
 AT_ONCE: Final = 32
 DEADLINE_S: Final = 60.0
 RETRY_S: Final = 1.0
+ATTEMPTS: Final = 3  # with an engine that answers and fails, for 32 texts and then for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +66,43 @@ class Verifier:
                 await self._verify(batch)
 
     async def _verify(self, batch: list[Verification]) -> None:
+        """Recompute the vectors and hand them over; those of another model go back to the queue's head.
+
+        What cannot be recomputed stays pending until that expires, so unverified hits go on taking error budget.
+        """
         model = batch[0].model
         same = [one for one in batch if one.model is model]
         self._queue.extendleft(one for one in reversed(batch) if one.model is not model)
-        while True:
-            deadline = asyncio.get_running_loop().time() + DEADLINE_S
-            try:
-                vectors = await self._engine.vectors(model, [one.encoded for one in same], Lane.BULK, deadline)
-                break
-            except ModelChanged:
-                return  # vectors of that model can no longer be computed
-            except GatewayError as error:
-                if error.status < 429:
-                    return
-                for one in (*same, *self._queue):
-                    one.tier.keep_pending(one.scope, one.lookup)
-                await asyncio.sleep(min(error.retry_after_s or RETRY_S, 10 * RETRY_S))
+        try:
+            vectors = await self._recompute(model, same)
+        except EngineFailed:
+            if len(same) > 1:  # one of them may be what the engine fails on
+                for one in same:
+                    await self._verify([one])
+                return
+            SEMANTIC_QUEUE_DROPPED.inc()
+            return
+        except ModelChanged:
+            return  # vectors of that model can no longer be computed
+        except GatewayError:
+            SEMANTIC_QUEUE_DROPPED.inc(len(same))
+            return
         for one, vector in zip(same, vectors, strict=True):
             recomputed = as_stored(vector.tobytes(), self._cache_dtype)
             one.tier.observe(one.scope, [Observation(one.text, recomputed, one.lookup)])
+
+    async def _recompute(self, model: Model, same: list[Verification]) -> Float32Array:
+        """float32[n, dimensions]; waits as long as the engine is away or full. Raises GatewayError for anything else,
+        EngineFailed after ATTEMPTS failures."""
+        failures = 0
+        while True:
+            deadline = asyncio.get_running_loop().time() + DEADLINE_S
+            try:
+                return await self._engine.vectors(model, [one.encoded for one in same], Lane.BULK, deadline)
+            except GatewayError as error:
+                failures += isinstance(error, EngineFailed)
+                if error.status < 429 or failures >= ATTEMPTS:
+                    raise
+                for one in (*same, *self._queue):
+                    one.tier.keep_pending(one.scope, one.lookup)
+                await asyncio.sleep(min(error.retry_after_s or RETRY_S, 10 * RETRY_S))

@@ -32,6 +32,7 @@ log = logging.getLogger("dejavec.cache")
 DOCUMENT_PREFIX: Final = PREFIX + b"s:"
 INDEX_PREFIX: Final = PREFIX + b"si:"
 EF_RUNTIME: Final = 64  # the default of 10 misses neighbours
+INFO_COMMAND: Final = "FT.INFO"
 CHECK_INTERVAL_S: Final = 5.0
 MAX_TEXTS_AT_ONCE: Final = 32  # in one pipeline, which has the look-up's time limit
 
@@ -67,6 +68,10 @@ class Index(Protocol):
     async def run_checks(self) -> None: ...
 
 
+class NoSearchModule(Exception):
+    """This Redis has no RediSearch."""
+
+
 class RedisIndex:
     """KNN over the static vectors of one model. `run_checks` must be running for the index to exist and stay sound."""
 
@@ -80,6 +85,7 @@ class RedisIndex:
         self._hnsw_from = hnsw_from
         self._timeout_s = timeout_s
         self._active: str | None = None
+        self._lacks_module = False
         self.documents = 0
         self.failures = 0
 
@@ -147,14 +153,14 @@ class RedisIndex:
         while True:
             try:
                 await self.check()
-            except RedisAway:
+            except (RedisAway, NoSearchModule):
                 self._active = None
-            await asyncio.sleep(CHECK_INTERVAL_S if self._active else 1.0)
+            await asyncio.sleep(CHECK_INTERVAL_S if self._active or self._lacks_module else 1.0)
 
     async def check(self) -> None:
         """Look at the index once: make it when missing, rebuild it when broken, grow it when large.
 
-        Raises RedisAway.
+        Raises RedisAway, NoSearchModule.
         """
         flat, hnsw = await self._info("flat"), await self._info("hnsw")
         if flat is None and hnsw is None:
@@ -222,14 +228,23 @@ class RedisIndex:
     async def _info(self, kind: str) -> dict[str, Any] | None:
         async def info(redis: Redis) -> dict[str, Any] | None:
             try:
-                reply = await command(redis, "FT.INFO", self._names[kind])
+                reply = await command(redis, INFO_COMMAND, self._names[kind])
             except ResponseError as error:
-                if "unknown command" in str(error).lower():
-                    raise
+                lacks_module.append("unknown command" in str(error).lower())
                 return None
             return dict(_pairs(reply))
 
-        return await self._link.call(info, timeout_s=1.0)
+        lacks_module: list[bool] = []  # decided here, not raised inside: it is an answer, and no failure of Redis
+        found = await self._link.call(info, timeout_s=1.0)
+        self._note_module(any(lacks_module))
+        return found
+
+    def _note_module(self, is_lacking: bool) -> None:
+        if is_lacking and not self._lacks_module:
+            log.info("this Redis has no RediSearch: exact entries alone, no semantic hits")
+        self._lacks_module = is_lacking
+        if is_lacking:
+            raise NoSearchModule
 
     async def _create(self, kind: str) -> None:
         vector = ["TYPE", "FLOAT16", "DIM", self._dimensions, "DISTANCE_METRIC", "COSINE"]

@@ -108,7 +108,7 @@ async def _learned(gateway: Gateway, namespace: str) -> dict[str, object] | None
 def _note(before: dict[str, InForce], after: dict[str, InForce], of_all: Iterable[str]) -> str:
     """What a change entails: where certification starts anew, and which namespaces keep values of their own."""
     notes = ["Every gateway follows within two seconds."]
-    anew = [name for name in after if before[name].policy.certifier != after[name].policy.certifier]
+    anew = [name for name in after if before[name].policy.identity("") != after[name].policy.identity("")]
     if anew:
         notes.append(f"Certification and the moving threshold start anew in: {_list(anew)}.")
     own = {field: [name for name, one in after.items() if field in one.own] for field in of_all}

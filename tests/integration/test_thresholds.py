@@ -162,6 +162,8 @@ async def test_a_change_of_fidelity_says_that_certification_starts_anew(gateway:
         assert "start anew in: a." in reply["note"]
         assert "semantic_fidelity keep: b." in reply["note"]
         assert "anew" not in (await changed(client, namespace="a", threshold_floor=0.8))["note"]
+        reply = await changed(client, namespace="a", semantic_mode="on")  # another margin, so another z
+        assert "start anew in: a." in reply["note"]
 
 
 async def test_bounds_move_tau(gateway: Callable[..., Any]) -> None:
