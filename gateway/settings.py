@@ -65,7 +65,7 @@ class NamespaceSettings(BaseModel):
 
     semantic_mode: Mode | None = Field(None, description="off, observe, auto or on")
     semantic_fidelity: Fidelity | None = Field(None, description="Least cosine similarity to the recomputed vector")
-    certificate_alpha: Alpha | None = Field(None, description="Largest share of violations in `auto`")
+    certificate_alpha: Alpha | None = Field(None, description="Largest share of violations")
     similarity_threshold: Similarity | None = Field(None, description="Mode `on`: where tau starts")
     threshold_floor: Similarity | None = Field(None, description="Mode `on`: lowest tau")
     threshold_ceiling: Similarity | None = Field(None, description="Mode `on`: highest tau")
@@ -117,7 +117,9 @@ class GatewaySettings(Configuration):
         0.92,
         description="A semantic hit whose cosine similarity to the engine's own vector is lower is a violation",
     )
-    certificate_alpha: Alpha = Field(0.05, description="Mode `auto`: largest share of violations among semantic hits")
+    certificate_alpha: Alpha = Field(
+        0.05, description="Largest share of violations among semantic hits: certified in `auto`, aimed at in `on`"
+    )
     certificate_beta: float = Field(0.05, ge=0.001, le=0.2, description="Mode `auto`: risk that a certificate is wrong")
     similarity_threshold: Similarity = Field(
         0.92,

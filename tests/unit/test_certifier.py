@@ -61,7 +61,7 @@ def test_violations_open_the_breaker_and_the_next_round_needs_more() -> None:
 
 
 def open_breaker(certifier: Certifier, first_pair: int) -> int:
-    """Serve only violations, each checked, until it openings; how many there were."""
+    """Serve only violations, each checked, until the breaker opens; how many there were."""
     openings, served = certifier.openings, 0
     while certifier.openings == openings:
         served += 1
