@@ -178,7 +178,8 @@ def drive(task: Task) -> Measurement:
         tally = Tally(start + task.warmup_s)
         _serve(selector, requests, Tally(start), start + task.warmup_s)
         cpu_start = time.process_time()
-        seconds = _serve(selector, requests, tally, start + task.warmup_s + task.seconds)
+        served_s = _serve(selector, requests, tally, start + task.warmup_s + task.seconds)
+        seconds = max(served_s, 1e-9)  # nought where the process was held up past the end
         busy = (time.process_time() - cpu_start) / seconds
     for connection in connections:
         connection.sock.close()

@@ -127,5 +127,5 @@ def test_a_further_module_is_refused(tmp_path: Path) -> None:
     """A Dense layer after pooling would be left out in silence otherwise."""
     write_checkpoint(tmp_path)
     write_json(tmp_path / "modules.json", [{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}])
-    with pytest.raises(UnsupportedModel, match="asks for Dense"):
+    with pytest.raises(UnsupportedModel, match="names Dense"):
         chosen(tmp_path)

@@ -137,7 +137,7 @@ def test_warmup_is_not_counted(texts: str, tmp_path: Path) -> None:
     """What the warm-up filled the cache with makes no misses in the report."""
     json_file = tmp_path / "report.json"
     with serving(StandIn()) as url:
-        command(url, "--texts", texts, "--warmup", "0.3", "--json", str(json_file))
+        command(url, "--texts", texts, "--warmup", "1.5", "--json", str(json_file))
     assert orjson.loads(json_file.read_bytes())["hit_rate"] == 1.0
 
 
