@@ -59,13 +59,17 @@ class RedisLink:
         if not self.breaker.allow():
             EXACT_ERRORS.labels("bypassed").inc()
             raise RedisAway("bypassed while Redis is away")
+        task = asyncio.current_task()
+        assert task is not None
+        cancels = task.cancelling()
         try:
             async with asyncio.timeout(timeout_s or self.timeout_s):
                 result = await command(self.redis)
-        except asyncio.CancelledError:  # the client has left: that proves nothing about Redis
-            self.breaker.abandoned()
-            raise
         except BaseException as error:
+            # The caller has left: that proves nothing about Redis. redis-py may have made another error of it.
+            if isinstance(error, asyncio.CancelledError) or task.cancelling() > cancels:
+                self.breaker.abandoned()
+                raise asyncio.CancelledError from error
             self._failed(error)
             if isinstance(error, TimeoutError | RedisError | OSError):
                 raise RedisAway(type(error).__name__) from error

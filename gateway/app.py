@@ -25,8 +25,9 @@ from cache.local import LocalCache
 from cache.redis_link import RedisAway, RedisLink
 from cache.shared_settings import SharedSettings
 from common import logs
+from common.tasks import cancel_and_wait
 from engine.configuration import load
-from gateway.background import keep_running, stop
+from gateway.background import keep_running
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
 from gateway.errors import BY_STATUS, BadRequest, GatewayError, InternalError, Unprocessable
 from gateway.http import Exchange, Front, HotPath, Reply, RequestIds
@@ -138,7 +139,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             loops += [epochs.run_refresh, policies.run_follow, exact.run_writer]
         if tiers:
             stack.push_async_callback(tiers.aclose)
-        stack.push_async_callback(stop, [asyncio.create_task(keep_running(loop)) for loop in loops])
+        stack.push_async_callback(cancel_and_wait, [asyncio.create_task(keep_running(loop)) for loop in loops])
         if exact:
             stack.push_async_callback(exact.flush, FLUSH_TIMEOUT_S)
         yield

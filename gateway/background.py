@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 log = logging.getLogger("dejavec.gateway")
 
@@ -13,13 +13,8 @@ async def keep_running(loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
         except Exception:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a library made another error of the cancellation
+                raise asyncio.CancelledError from None
             log.exception("a background loop failed; it is started again")
             await asyncio.sleep(1)
-
-
-async def stop(tasks: Iterable["asyncio.Task[None]"]) -> None:
-    """Cancel tasks and wait for their end."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

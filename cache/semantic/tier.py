@@ -33,6 +33,7 @@ from cache.semantic.policy import Policy, SemanticMode
 from cache.semantic.predictor import Choice, Predictor, choose
 from cache.semantic.static_embedding import Float32Array, Int32Array, StaticEmbedding, StaticEmbeddingError
 from cache.semantic.sync import Partitions
+from common.tasks import cancel_and_wait
 
 __all__ = ["Lookup", "Observation", "SemanticSettings", "SemanticTier", "StaticEmbeddingError", "Text"]
 
@@ -167,9 +168,7 @@ class SemanticTier:
         with suppress(TimeoutError):
             async with asyncio.timeout(FINAL_FLUSH_S):
                 await self._observations.process_all()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_and_wait(self._tasks)
         self._observations.drop_all()
         with suppress(RedisAway, TimeoutError):
             async with asyncio.timeout(FINAL_FLUSH_S):

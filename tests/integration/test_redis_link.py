@@ -44,3 +44,23 @@ async def test_a_redis_without_search_is_no_fault(redis: RunningRedis, monkeypat
     assert not index.is_usable
     assert link.state == "ok"
     await link.aclose()
+
+
+async def test_a_cancellation_that_a_library_hides_is_one(redis: RunningRedis) -> None:
+    """An error of another kind in its place, or none at all: the task ends, the breaker stays closed."""
+    link = RedisLink(redis.url, timeout_s=5.0)
+
+    async def hides(_: object) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ConnectionError("closed") from None
+
+    for _ in range(5):
+        call = asyncio.create_task(link.call(hides))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert link.state == "ok"
+    await link.aclose()
