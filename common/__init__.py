@@ -4,6 +4,7 @@ asgi.py            a request's body in, a reply out, with limits
 disconnects.py     noticing clients that left
 breaker.py         a circuit breaker
 batch_queue.py     a bounded queue, worked off in batches
+tasks.py           ending background tasks for certain
 logs.py            the log format of all processes
 reply_parsing.py   what clients read from a reply: error envelope, Retry-After, x-cache-items
 text_lines.py      texts of a file: plain lines, JSON Lines, TSV
