@@ -29,7 +29,7 @@ from cache.semantic.policy import Policy
 from cache.semantic.static_embedding import Float32Array, Int32Array, StaticEmbedding
 from cache.semantic.tier import SemanticSettings, SemanticTier
 
-__all__ = ["Costs", "Outcome", "Recording", "Replay", "StaticEmbedding", "Ungated"]
+__all__ = ["Costs", "Outcome", "Partition", "Recording", "Replay", "StaticEmbedding", "Ungated"]
 
 LABEL_LAG: Final = 4  # labels that are under way at any time
 SCOPE: Final = Scope(b"s" * 32, "simulated", "simulated", ("1-a", "1-b"))
@@ -160,8 +160,9 @@ class Replay:
         self._digests = digests or [SCOPE.digest_of_ids(ids.tobytes()) for ids in recording.ids]
         self._index = _TimedIndex(index or InMemoryIndex(), costs)
         self._vectors = InMemoryVectors()
-        self.partition = partition(SCOPE, policy, settings.cost_gate_priced, EMBEDDING_ID, embedding.dimensions)
-        self.partition.gateways, self.partition.is_writer = 1, True
+        namespace = partition(SCOPE, policy, settings.cost_gate_priced, EMBEDDING_ID, embedding.dimensions)
+        namespace.gateways, namespace.is_writer = 1, True
+        self.partition = namespace
         self._tier = SemanticTier(
             self._index,
             self._vectors,
@@ -172,7 +173,7 @@ class Replay:
             lambda _: policy,
             self._index.clock,
             (draw or np.random.default_rng(0)).random,
-            lambda *_: self.partition,
+            lambda *_: namespace,  # not self, so that nothing waits for the garbage collector
         )
         self._is_stored = np.zeros(len(recording.ids), dtype=bool)
         self._late: deque[Event] = deque()

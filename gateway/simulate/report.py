@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cache.semantic.policy import Policy
-from cache.semantic.replay import Costs, Outcome, Replay, StaticEmbedding, Ungated
+from cache.semantic.replay import Costs, Outcome, Partition, Replay, StaticEmbedding, Ungated
 from gateway.semantic_tiers import semantic_settings
 from gateway.settings import GatewaySettings
 from gateway.simulate.record import Progress, Recorded
@@ -148,16 +148,19 @@ def simulate(
         tier.engine_price_s,
     )
     opened = StaticEmbedding.from_bytes(embedding)
+
+    def replayed(mode: str, fidelity: float, what: str, partition: type[Partition]) -> Replay:
+        replay = Replay(recording, opened, _policy(settings, mode, fidelity), costs, tier, partition)
+        replay.run(partial(progress, what))
+        return replay
+
     for mode, fidelity in [*(("auto", fidelity) for fidelity in fidelities), ("on", settings.semantic_fidelity)]:
-        policy = _policy(settings, mode, fidelity)
-        replay = Replay(recording, opened, policy, costs, tier)
-        report.rows.append(Row(mode, fidelity, replay.run(partial(progress, f"{mode}, fidelity {fidelity:g}"))))
-    policy = _policy(settings, "observe", settings.semantic_fidelity)
-    replay = Replay(recording, opened, policy, costs, tier, Ungated)
-    replay.run(partial(progress, "what if"))
-    shown = replay.curve(tuple(sorted({*fidelities, settings.semantic_fidelity})))
+        outcome = replayed(mode, fidelity, f"{mode}, fidelity {fidelity:g}", Partition).outcome
+        report.rows.append(Row(mode, fidelity, outcome))
+    what_if = replayed("observe", settings.semantic_fidelity, "what if", Ungated)
+    shown = what_if.curve(tuple(sorted({*fidelities, settings.semantic_fidelity})))
     report.curve = [point for point in shown if _is_shown(point["tau"])]
-    report.reading = replay.reading()
+    report.reading = what_if.reading()
     return report
 
 
