@@ -49,8 +49,12 @@ class TextLine:
 def read_lines(
     file: BinaryIO, *, offset: int = 0, number: int = 0, size: int | None = None, max_line_bytes: int | None = None
 ) -> Iterator[Line]:
-    """The lines of an open file from `offset` on, behind `number` lines, up to its first `size` bytes."""
-    file.seek(offset)
+    """The lines of an open file from `offset` on, behind `number` lines, up to its first `size` bytes.
+
+    One that cannot seek, such as a pipe, is read from where it is, with an `offset` of 0.
+    """
+    if offset or file.seekable():
+        file.seek(offset)
     while size is None or offset < size:
         left = -1 if size is None else size - offset
         n_bytes, content = _read_line(file, max_line_bytes, left)

@@ -49,12 +49,23 @@ COMMANDS: dict[str, Command] = {
         "gateway.client.cli", "ingest", "Use", "Embed a JSONL file of any size through a gateway, resumably."
     ),
     "cache": Command(
-        "gateway.client.cache_cli", "cache", "Look", "Stats, explain, purge and warm a running gateway's cache."
+        "gateway.client.cache_cli",
+        "cache",
+        "Look",
+        "Stats, explain, purge and warm a running gateway's cache; simulate it on a log.",
     ),
     "config": Command(
         "deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."
     ),
     "loadtest": Command("loadtest.cli", "loadtest", "Look", "Send load to a gateway; hit rate and latency by tier."),
+}
+# Subcommands of a command that are elsewhere than the rest of it, since they need another extra.
+SUBCOMMANDS: dict[str, dict[str, Command]] = {
+    "cache": {
+        "simulate": Command(
+            "gateway.simulate.cli", "simulate", "", "Replay texts: what would be reused, and what it saves.", "gateway"
+        ),
+    },
 }
 READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "cache", "config"}
 
@@ -86,12 +97,14 @@ class LazyGroup(click.Group):
         """Import one subcommand. Raises Refused where its extra is not installed."""
         if cmd_name not in COMMANDS:
             return None
-        _require_extra(cmd_name)
+        _require_extra(cmd_name, COMMANDS[cmd_name].extra)
         # Before NumPy is imported: threads of its BLAS wait for each other in loops. Beside a busy process, rounding a
         # model's weights took 25 s on two of them and 6 s on one. ONNX Runtime has pools of its own.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        found = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(found.module), found.attribute)
+        command = _imported(COMMANDS[cmd_name])
+        if isinstance(command, click.Group):
+            for name, one in SUBCOMMANDS.get(cmd_name, {}).items():
+                command.add_command(_Elsewhere(name, f"{cmd_name} {name}", one))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -133,9 +146,28 @@ def main(ctx: click.Context, config_path: str | None, version: bool) -> None:
         _check_names()
 
 
-def _require_extra(name: str) -> None:
+class _Elsewhere(click.Command):
+    """Stands for one of `SUBCOMMANDS` until it is called; then that one is imported. Raises Refused as LazyGroup."""
+
+    def __init__(self, name: str, full_name: str, found: Command) -> None:
+        super().__init__(name, help=found.text)
+        self._full_name, self._found = full_name, found
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the command that this one stands for."""
+        _require_extra(self._full_name, self._found.extra)
+        return _imported(self._found).make_context(info_name, args, parent, **extra)
+
+
+def _imported(found: Command) -> click.Command:
+    command: click.Command = getattr(importlib.import_module(found.module), found.attribute)
+    return command
+
+
+def _require_extra(name: str, extra: str) -> None:
     """Refuse a command whose extra is missing, rather than let it, or a process that it starts, end in a trace."""
-    extra = COMMANDS[name].extra
     missing = [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
     if missing:
         raise Refused(f"`dejavec {name}` needs {', '.join(missing)}: install dejavec[{extra}]")

@@ -3,12 +3,49 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from cache.semantic.events import Event
 from cache.semantic.exchange import Saved
 from cache.semantic.index import Float32Array, Neighbour
+
+FIRST_ROWS: Final = 256  # of an index; it doubles when they are full
+
+
+class _Rows:
+    """Neighbours of one tag, and their static vectors as the rows of a matrix that has room for more."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.neighbours: list[Neighbour] = []
+        self._matrix = np.empty((FIRST_ROWS, dimensions), dtype=np.float32)
+        self._places: dict[bytes, int] = {}
+
+    def put(self, one: Neighbour) -> None:
+        place = self._places.setdefault(one.digest, len(self.neighbours))
+        if place < len(self.neighbours):
+            self.neighbours[place] = one
+        else:
+            self.neighbours.append(one)
+            if place == len(self._matrix):
+                self._matrix = np.concatenate((self._matrix, np.empty_like(self._matrix)))
+        self._matrix[place] = one.static_vector
+
+    def remove(self, digest: bytes) -> None:
+        """The last row takes the place of the one that goes."""
+        place = self._places.pop(digest, None)
+        if place is None:
+            return
+        last = self.neighbours.pop()
+        if last.digest != digest:
+            self.neighbours[place], self._places[last.digest] = last, place
+            self._matrix[place] = last.static_vector
+
+    def nearest(self, static_vector: Float32Array, k: int) -> list[Neighbour]:
+        near = self._matrix[: len(self.neighbours)] @ static_vector
+        best = np.argpartition(-near, k - 1)[:k] if len(near) > k else np.arange(len(near))
+        return [self.neighbours[place] for place in best[np.argsort(-near[best], kind="stable")]]
 
 
 class InMemoryIndex:
@@ -18,45 +55,32 @@ class InMemoryIndex:
     kind = "memory"
 
     def __init__(self) -> None:
-        self._held: dict[str, dict[bytes, Neighbour]] = defaultdict(dict)
-        self._rows: dict[str, tuple[list[bytes], Float32Array]] = {}  # rebuilt when more room is needed
+        self._held: dict[str, _Rows] = {}
 
     @property
     def documents(self) -> int:
         """Entries of all tags."""
-        return sum(len(held) for held in self._held.values())
+        return sum(len(held.neighbours) for held in self._held.values())
 
     async def nearest(self, tag: str, static_vectors: Float32Array, k: int) -> list[list[Neighbour]]:
         """Up to k neighbours of each row, nearest first."""
-        held = self._held[tag]
-        if not held:
-            return [[] for _ in static_vectors]
-        digests, rows = self._matrix(tag, held)
-        found = []
-        for near in static_vectors @ rows.T:
-            best = np.argpartition(-near, min(k, len(near)) - 1)[:k] if len(near) > k else np.arange(len(near))
-            found.append([held[digests[place]] for place in best[np.argsort(-near[best], kind="stable")]])
-        return found
+        held = self._held.get(tag)
+        return [[] if held is None else held.nearest(one, k) for one in static_vectors]
 
     async def add(self, entries: Sequence[tuple[str, Neighbour]], ttl_s: int) -> None:
         """Put (tag, neighbour) pairs into the index."""
         for tag, one in entries:
-            self._held[tag][one.digest] = one
-            self._rows.pop(tag, None)
+            if tag not in self._held:
+                self._held[tag] = _Rows(len(one.static_vector))
+            self._held[tag].put(one)
 
     async def remove(self, digest: bytes) -> None:
         """Take a neighbour out."""
-        for tag, held in self._held.items():
-            if held.pop(digest, None) is not None:
-                self._rows.pop(tag, None)
+        for held in self._held.values():
+            held.remove(digest)
 
     async def run_checks(self) -> None:
         """Nothing to check."""
-
-    def _matrix(self, tag: str, held: dict[bytes, Neighbour]) -> tuple[list[bytes], Float32Array]:
-        if tag not in self._rows:
-            self._rows[tag] = list(held), np.stack([one.static_vector for one in held.values()])
-        return self._rows[tag]
 
 
 class InMemoryVectors:

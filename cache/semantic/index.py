@@ -51,7 +51,8 @@ class Neighbour:
 class Index(Protocol):
     """Neighbours of static vectors, by the tag of their scope; see `RedisIndex`."""
 
-    documents: int
+    @property
+    def documents(self) -> int: ...
 
     @property
     def is_usable(self) -> bool: ...

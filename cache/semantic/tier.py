@@ -59,6 +59,11 @@ class SemanticSettings:
     index_timeout_s: float = 0.05
     cost_gate: CostGateSettings = field(default_factory=CostGateSettings)
 
+    @property
+    def cost_gate_priced(self) -> CostGateSettings:
+        """The cost gate's settings with the price of a text, where one is set."""
+        return replace(self.cost_gate, engine_price_s=self.engine_price_s)
+
 
 class SemanticTier:
     """`policy_of` gives the policy in force for a namespace. `clock` and `draw` are replaced in simulations."""
@@ -84,8 +89,9 @@ class SemanticTier:
         self._draw = draw
         self._predictor = Predictor.from_meta(embedding.meta)
         self._tickets = itertools.count()
-        gate = replace(settings.cost_gate, engine_price_s=settings.engine_price_s)
-        self._partitions = Partitions(exchange, gate, embedding_id, embedding.dimensions, policy_of, new_partition)
+        self._partitions = Partitions(
+            exchange, settings.cost_gate_priced, embedding_id, embedding.dimensions, policy_of, new_partition
+        )
         self._observations = Observations(
             vectors, index, embedding, self._partitions, settings.ttl_s, settings.max_queued, clock
         )
@@ -145,6 +151,10 @@ class SemanticTier:
         for one in observations:
             if one.is_verification or self._is_worth_keeping(one, index_share):
                 self._observations.add(scope, one)
+
+    async def process_observed(self) -> None:
+        """Process what was observed so far now, where the loops of `start` are not running."""
+        await self._observations.process_all()
 
     def keep_pending(self, scope: Scope, lookup: Lookup) -> None:
         """The vector that verifies this hit is still to come, however long the engine is away."""

@@ -36,9 +36,9 @@ MARKS = {"default": "", "configuration": "*", "live": "!"}
 
 @click.group("cache")
 def cache() -> None:
-    """Look into a running gateway's cache, explain a reuse, change thresholds, purge, warm.
+    """Look into a running gateway's cache, explain a reuse, change thresholds, purge, warm; simulate it on a log.
 
-    All but `warm` need the gateway's admin_token, here as the setting client_admin_token.
+    All but `warm` and `simulate` need the gateway's admin_token, here as the setting client_admin_token.
     """
 
 

@@ -13,6 +13,7 @@ from cache.semantic.certifier import ROUND_SHARE, CertifierSettings
 from cache.semantic.error_budget import ErrorBudgetSettings
 from cache.semantic.policy import Policy
 from cache.semantic.predictor import Predictor, choose
+from cache.semantic.replay import LABEL_LAG, Costs, Outcome
 from cache.semantic.static_embedding import StaticEmbedding
 from engine.build.static_embedding.quick import spearman
 from engine.bundle import STATIC_EMBEDDING_FILE
@@ -21,11 +22,8 @@ from tests.simulation.attacks import TRICKS, attack_texts
 from tests.simulation.cost import cost
 from tests.simulation.picture import Panel, curve, draw
 from tests.simulation.replay import (
-    LABEL_LAG,
     BatchedSums,
-    Costs,
     InService,
-    Outcome,
     Prepared,
     Run,
     Simplified,
@@ -272,7 +270,7 @@ class Bench:
                 out = run.run()
                 if out.hits > after and out.openings:
                     bound = violations_before_opening(settings, settings.limit(after)) + LABEL_LAG
-                    first_opening = out.violations_at_openings[0]
+                    first_opening = run.violations_at_openings[0]
                     rows.append({"after": after, "violations_at_opening": first_opening, "bound": bound})
         print(f"\nplanted drift, {stream.name}: {rows}")
         return rows

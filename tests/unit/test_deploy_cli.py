@@ -86,7 +86,27 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str, mo
         assert result.exit_code == 2
         assert result.output == f"Error: `dejavec {name}` needs {module}: install dejavec[{COMMANDS[name].extra}]\n"
     assert "install dejavec[all]" in dejavec("up").output
+    assert dejavec("cache", "--help").exit_code == 0
     assert dejavec("ingest", "--help").exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [("cache", "simulate", "log.txt"), ("cache", "simulate", "--help")])
+def test_a_subcommand_may_need_an_extra_of_its_own(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    """The group lists it all the same, and its other commands work."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tokenizers" else find_spec(name))
+    result = dejavec(*arguments)
+    assert result.exit_code == 2
+    assert result.output == "Error: `dejavec cache simulate` needs tokenizers: install dejavec[gateway]\n"
+    assert "  simulate " in dejavec("cache", "--help").output
+    assert dejavec("cache", "warm", "--help").exit_code == 0
+
+
+def test_a_subcommand_elsewhere_has_its_own_help() -> None:
+    """The real one's, under its full name."""
+    output = dejavec("cache", "simulate", "--help").output
+    assert output.startswith("Usage: dejavec cache simulate [OPTIONS] LOG...")
+    assert "--engine-price-ms" in output
 
 
 def test_extras_are_those_of_the_package() -> None:
@@ -105,6 +125,7 @@ def test_extras_are_those_of_the_package() -> None:
     ("module", "absent"),
     [
         ("gateway.app", ["onnx", "onnxruntime", "safetensors", "filelock"]),
+        ("gateway.simulate.cli", ["onnx", "onnxruntime", "safetensors", "filelock", "fastapi", "uvicorn"]),
         ("engine.server", ["fastapi", "redis", "onnx", "safetensors", "filelock"]),
         ("engine.build.cli", ["fastapi", "redis", "starlette", "uvicorn", "prometheus_client"]),
         ("gateway.client.cli", [*EXTRAS["all"], "starlette"]),

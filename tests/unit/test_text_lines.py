@@ -1,6 +1,7 @@
 """Reading lines, texts and columns; what ingestion and the load test make of them is tested with them."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ def test_lines_end_with_a_newline_alone_and_know_where_they_are() -> None:
     assert [line.content for line in lines] == ["a\u2028b\r\n".encode(), b"\n", b"c"]
     first = lines[0]
     assert list(read_lines(io.BytesIO(content), offset=first.end, number=first.number)) == lines[1:]
+
+
+def test_a_pipe_is_read_from_where_it_is() -> None:
+    """It cannot seek."""
+    reader, writer = os.pipe()
+    os.write(writer, b"a\nb")
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        assert [line.content for line in read_lines(file)] == [b"a\n", b"b"]
 
 
 @pytest.mark.parametrize("size", [None, 13])
