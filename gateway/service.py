@@ -91,7 +91,7 @@ class _Item:
 
 
 class EmbeddingService:
-    """Answers embedding requests from L0, the exact tier and the engine."""
+    """Answers embedding requests from L0, the exact tier, the semantic tier and the engine."""
 
     def __init__(
         self,

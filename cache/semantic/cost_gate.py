@@ -109,7 +109,7 @@ class CostGate:
         self.engine_s += (seconds - self.engine_s) / min(self.engine_calls, self.settings.memory)
 
     def record_lookup(
-        self, seconds: float, would_hit: bool, checked: float, may_serve: bool, is_near: bool = True
+        self, seconds: float, was_hit: bool, checked: float, may_serve: bool, is_near: bool = True
     ) -> None:
         """One look-up took so long; whether its best neighbour cleared tau, and the chance that it is checked.
 
@@ -120,9 +120,9 @@ class CostGate:
         self.lookup_s += (seconds - self.lookup_s) * step
         if may_serve:
             self.trial += 1
-            self.hit_share += (would_hit - self.hit_share) / min(self.trial, self.settings.memory)
+            self.hit_share += (was_hit - self.hit_share) / min(self.trial, self.settings.memory)
         self.near_share += (is_near - self.near_share) * max(step, 1 / NEAR_MEMORY)
-        if would_hit:
+        if was_hit:
             self.checked_share += (checked - self.checked_share) * min(1.0, 10 * step)
         self._switch(may_serve)
 
