@@ -75,17 +75,14 @@ class Verifier:
         self._queue.extendleft(one for one in reversed(batch) if one.model is not model)
         try:
             vectors = await self._recompute(model, same)
-        except EngineFailed:
-            if len(same) > 1:  # one of them may be what the engine fails on
-                for one in same:
-                    await self._verify([one])
-                return
-            SEMANTIC_QUEUE_DROPPED.inc()
-            return
         except ModelChanged:
             return  # vectors of that model can no longer be computed
-        except GatewayError:
-            SEMANTIC_QUEUE_DROPPED.inc(len(same))
+        except GatewayError as error:
+            if not isinstance(error, EngineFailed) or len(same) == 1:
+                SEMANTIC_QUEUE_DROPPED.inc(len(same))
+                return
+            for one in same:  # one of them may be what the engine fails on
+                await self._verify([one])
             return
         for one, vector in zip(same, vectors, strict=True):
             recomputed = as_stored(vector.tobytes(), self._cache_dtype)

@@ -193,14 +193,14 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
         progress,
     )
     _write_model(made.graph, folder / GRAPH_FILE)
-    run = open_graph(made.graph)
-    _write_file(folder / CHECK_FILE, check_vectors(run, open_graph(reference), partial(_encode, tokenizer)).to_bytes())
+    run, fp32 = open_graph(made.graph), open_graph(reference)
+    _write_file(folder / CHECK_FILE, check_vectors(run, fp32, partial(_encode, tokenizer)).to_bytes())
     ordinary = (*plan.texts.calibrate, *plan.texts.hold_out)
     static_embedding = make_static_embedding(
         run, partial(_encode, tokenizer), tokenizer, ordinary, _static_embedding_corpus(plan), progress
     )
     _write_file(folder / STATIC_EMBEDDING_FILE, static_embedding.to_bytes())
-    quality = _measure(plan, made, reference, tokenizer, progress)
+    quality = _measure(plan, made, run, fp32, tokenizer, progress)
     if not plan.options.force:
         demand(quality)
     for shortfall in shortfalls(quality) if made.precision != "fp32" else ():
@@ -235,22 +235,21 @@ def _static_embedding_corpus(plan: _Plan) -> list[str]:
 
 
 def _measure(
-    plan: _Plan, made: Made, reference: onnx.ModelProto, tokenizer: Tokenizer, progress: Progress
+    plan: _Plan, made: Made, run: Run, fp32: Run, tokenizer: Tokenizer, progress: Progress
 ) -> dict[str, float]:
-    """Figures for `Bundle.quality`, each reported as it is known."""
+    """Figures for `Bundle.quality`, each reported as it is known; `run` and `fp32`: the two graphs, opened."""
     quality: dict[str, float] = {}
-    run = open_graph(made.graph)
     if made.precision != "fp32":
         progress("comparing with FP32")
         texts = _encode(tokenizer, plan.texts.hold_out)
-        fp32 = embed(open_graph(reference), texts)
-        quality |= cosine_report(embed(run, texts), fp32)
+        exact = embed(fp32, texts)
+        quality |= cosine_report(embed(run, texts), exact)
         progress(
             f"cosine to FP32 over {len(texts)} texts: mean {quality['cosine_mean']:.5f},"
             f" 1st percentile {quality['cosine_p1']:.5f}, min {quality['cosine_min']:.5f}"
         )
         if made.nearest is not None:
-            without = cosine_report(embed(open_graph(made.nearest), texts), fp32)
+            without = cosine_report(embed(open_graph(made.nearest), texts), exact)
             progress(
                 f"without GPTQ, each weight rounded to the nearest: mean {without['cosine_mean']:.5f},"
                 f" min {without['cosine_min']:.5f}"

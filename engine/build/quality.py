@@ -1,13 +1,14 @@
 """How good a graph is: its cosine similarity to FP32, and whether a text's vector depends on its batch."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from engine.build.errors import QualityError
-from engine.build.running import Run, embed
+from engine.build.running import Run
 from engine.feeds import feeds
+from engine.model.check_vectors import cosine_similarity
 from engine.protocol import Float32Array, Int32Array
 
 LOWEST_MEAN_COSINE = 0.995
@@ -18,8 +19,7 @@ SHORTEST_CHECKED = 2  # a tokenizer puts its two special tokens around the empty
 
 def cosine_report(vectors: Float32Array, reference: Float32Array) -> dict[str, float]:
     """Mean, first percentile and minimum of the cosine similarity of rows, float32[n, dimensions] each."""
-    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
-    cosine = np.sum(vectors * reference, axis=1, dtype=np.float64) / np.maximum(norms, 1e-12)
+    cosine = cosine_similarity(vectors, reference)
     return {
         "cosine_mean": round(float(cosine.mean()), 6),
         "cosine_p1": round(float(np.quantile(cosine, 0.01)), 6),
@@ -53,11 +53,6 @@ def _batches(n_texts: int) -> list[list[int]]:
     pairs = [[index, n_texts - 1] for index in range(n_texts)]
     shuffled = random.Random(0).sample(range(n_texts), n_texts)  # noqa: S311  # an order, no secret
     return [*pairs, *(shuffled[start : start + N_BATCH_CHECKED] for start in range(0, n_texts, N_BATCH_CHECKED))]
-
-
-def compare(run: Run, reference: Run, texts: Sequence[Int32Array]) -> dict[str, float]:
-    """The cosine report of one graph against another over `texts`."""
-    return cosine_report(embed(run, texts), embed(reference, texts))
 
 
 def demand(quality: Mapping[str, float]) -> None:

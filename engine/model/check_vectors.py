@@ -13,19 +13,21 @@ at every start and refuses a bundle whose vectors are not, on this machine,
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.bundle import BundleError
+from engine.feeds import Run
 from engine.protocol import Float32Array, Int32Array
 
 ACROSS_MACHINES = 0.999  # least cosine similarity of a text's vectors on two machines; docs/cpus.md has what was seen
 MAX_TEXTS = 24
 MAX_TOKENS = 1_500  # in all texts together, so that a start is not held up by a large model
 
-Run = Callable[[Sequence[Int32Array]], Float32Array]
+Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,12 @@ def compare(run: Run, check: CheckVectors) -> Agreement:
     )
 
 
-def _cosine(one: Float32Array, other: Float32Array) -> Float32Array:
-    """Of each row's two vectors, float64[n]; NaN where one is no vector."""
-    if one.shape != other.shape:
-        return np.full(len(one), np.nan)
+def cosine_similarity(one: Float32Array, other: Float32Array) -> Float64Array:
+    """Of each row's two vectors, float32[n, dimensions] each -> float64[n]; 0 where one has no length."""
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return np.asarray(np.sum(one * other, axis=1, dtype=np.float64) / norms)
+    return np.asarray(np.sum(one * other, axis=1, dtype=np.float64) / np.maximum(norms, 1e-12))
+
+
+def _cosine(here: Float32Array, expected: Float32Array) -> Float64Array:
+    """As `cosine_similarity`; NaN where the vectors are of another size."""
+    return np.full(len(here), np.nan) if here.shape != expected.shape else cosine_similarity(here, expected)

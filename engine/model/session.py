@@ -77,10 +77,10 @@ def open_model(folder: Path, device: Device, topology: Topology, *, allow_unveri
         device, sessions = open_on(
             device,
             partial(_open_sessions, folder / GRAPH_FILE, topology),
-            lambda session: _run_of(session)([text]),
+            lambda session: run_of(session)([text]),
         )
         kernel_class = name_kernel_class(bundle.precision, device)
-        runs = tuple(map(_run_of, sessions))
+        runs = tuple(map(run_of, sessions))
         agreement = compare(runs[0], check)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError(f"ONNX Runtime cannot run the graph in {folder}: {error}") from error
@@ -125,7 +125,8 @@ def _open_sessions(graph: Path, topology: Topology, providers: Sequence[Provider
     return sessions * (runs // count)
 
 
-def _run_of(session: ort.InferenceSession) -> Run:
+def run_of(session: ort.InferenceSession) -> Run:
+    """A session as a function from texts, token ids int32[length] each, to their vectors float32[n, dimensions]."""
     output = [session.get_outputs()[0].name]
 
     def run(texts: Sequence[Int32Array]) -> Float32Array:

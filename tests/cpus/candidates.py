@@ -7,7 +7,6 @@ turns). `docs/cpus.md` has the tables.
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +23,10 @@ from engine.build.verify.embedding import embed, encode
 from engine.build.verify.speed import best_times, random_texts
 from engine.build.verify.tasks import measure_retrieval, measure_sts
 from engine.bundle import TOKENIZER_FILE, parse_tokenizer
-from engine.feeds import feeds
+from engine.feeds import Run
 from engine.model.cpu_session import CPU_PROVIDER, integer_products, session_options
-from engine.protocol import Float32Array, Int32Array
+from engine.model.session import run_of
+from engine.protocol import Int32Array
 from loadtest.bench.machine import describe
 
 SHAPES = ((32, 16), (1, 16), (8, 64), (4, 256))
@@ -52,8 +52,6 @@ CANDIDATES = (
     Candidate("7-bit GPTQ, int8 kernel", Rounding(largest=63, pair_limit=None), unsigned=False),
     Candidate(SHIPPED, Rounding(), unsigned=False),
 )
-
-Run = Callable[[Sequence[Int32Array]], Float32Array]
 
 
 class Printed:
@@ -104,13 +102,7 @@ def _arguments() -> argparse.Namespace:
 
 def _open(graph: bytes, unsigned: bool) -> Run:
     """One thread; weights as uint8 where asked for, whatever this machine needs."""
-    session = ort.InferenceSession(graph, session_options(1, unsigned), providers=[CPU_PROVIDER])
-
-    def run(texts: Sequence[Int32Array]) -> Float32Array:
-        vectors: Float32Array = session.run(["embeddings"], feeds(texts))[0]
-        return vectors
-
-    return run
+    return run_of(ort.InferenceSession(graph, session_options(1, unsigned), providers=[CPU_PROVIDER]))
 
 
 def _words(vocabulary: dict[str, int]) -> list[str]:
