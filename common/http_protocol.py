@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from common.http_refusals import health_only, refusal
+from common.send_watch import SendWatch
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEAD_FIELDS: Final = 100
@@ -68,8 +69,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refusal: tuple[int, str] | None = None
         self._is_last = False  # further requests are not answered
         self._is_discarding = False  # nor even parsed
-        self._send_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0
+        self._sending: SendWatch = None  # type: ignore[assignment]  # until connection_made
 
     # The connection
 
@@ -77,6 +77,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Make room where there is none, and wait for a first head."""
         super().connection_made(transport)
         self._socket = transport
+        self._sending = SendWatch(transport, self._limits.stalled_send_s, self._drop_silent_client)
         self.transport = cast(asyncio.Transport, _GentlyClosing(transport, self._close))
         excess = len(self.connections) - self._limits.max_connections
         if excess > 0 and self._make_room():
@@ -110,9 +111,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Let go of everything."""
         self._waiting.pop(self, None)
         self._stop_timer()
-        if self._send_timer is not None:
-            self._send_timer.cancel()
-            self._send_timer = None
+        self._sending.stop()
         self._is_discarding = True
         super().connection_lost(exc)
 
@@ -302,7 +301,7 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self._is_discarding = True
             self._socket.close()
-            self._watch_sending()
+            self._sending.start()
 
     def _discard(self) -> None:
         """End our side of the connection, and read on until the client ends its own, or until DISCARD_S."""
@@ -318,27 +317,16 @@ class LimitedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client reads more slowly than is written."""
         super().pause_writing()
-        self._watch_sending()
+        self._sending.start()
 
     def resume_writing(self) -> None:
         """The client has read most of what was written."""
         super().resume_writing()
-        self._unsent = 0
+        self._sending.progress()
 
-    def _watch_sending(self) -> None:
-        if self._send_timer is None and (unsent := self._socket.get_write_buffer_size()):
-            self._unsent = unsent
-            self._send_timer = self.loop.call_later(self._limits.stalled_send_s, self._check_sending)
-
-    def _check_sending(self) -> None:
-        """Drop a client that has read nothing since the last check."""
-        self._send_timer = None
-        unsent = self._socket.get_write_buffer_size()
-        if unsent and self._unsent and unsent >= self._unsent:
-            log.info("a client read nothing of its reply for %g s; connection dropped", self._limits.stalled_send_s)
-            self.abort()
-        else:
-            self._watch_sending()
+    def _drop_silent_client(self) -> None:
+        log.info("a client read nothing of its reply for %g s; connection dropped", self._limits.stalled_send_s)
+        self.abort()
 
     def _start_timer(self, after_s: float, then: Callable[[], None]) -> None:
         self._stop_timer()

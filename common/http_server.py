@@ -15,6 +15,8 @@ from uvicorn.supervisors import Multiprocess
 
 from common.http_protocol import ConnectionLimits, LimitedProtocol
 
+__all__ = ["ConnectionLimits", "ServerConfig", "serve"]
+
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first and meet no reset
 
 

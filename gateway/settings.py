@@ -163,6 +163,10 @@ class GatewaySettings(Configuration):
     )
     admin_token: SecretStr | None = Field(None, description="Bearer token of `/admin`. Unset: `/admin` is closed")
     cors_origins: list[str] = Field(default_factory=list, description="Origins that browsers may call from")
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Names by which a gateway on loopback without API keys may be called, besides those of its machine",
+    )
     model_aliases: dict[str, str] = Field(
         default_factory=dict, description="Other names the model answers to, e.g. `text-embedding-3-small`"
     )

@@ -342,7 +342,8 @@ async def test_health_is_answered_where_all_connections_work(small_gateway: int)
             busy[-1][1].write(head)
     assert answers.is_closed
     assert b'"too_many_connections"' in answers.raw
-    assert (await talk(small_gateway, [NEXT])).statuses == [200]
+    last = NEXT.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    assert (await talk(small_gateway, [], end=last)).statuses == [200]
     crowd = [await asyncio.open_connection("127.0.0.1", small_gateway) for _ in range(4 * MAX_CONNECTIONS)]
     await _abort(busy + crowd)
     async with asyncio.timeout(PATIENCE_S):
