@@ -8,7 +8,7 @@ LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-u
 	--python-version 3.11 --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: cpu-table help up test check format docs bench bench-semantic faults test-cpus lock install install-dev clean
+.PHONY: attack cpu-table help up test check format docs bench bench-semantic faults test-cpus lock install install-dev clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -42,6 +42,10 @@ bench-semantic: install-dev  ## replay text streams through the semantic tier's 
 
 faults: install-dev  ## kill, freeze and flood real processes under load; a table of what was answered
 	@$(BIN)/python -m tests.e2e.faults $(ARGS)
+
+attack: install-dev  ## exhaust, smuggle and poison real processes; a table of what the attacker and others got
+	@$(BIN)/dejavec model build >/dev/null
+	@$(BIN)/python -m tests.e2e.attacks $(ARGS)
 
 test-cpus: install-dev  ## the model's graphs on other kinds of CPU, emulated: exactness, differences (needs qemu-user)
 	@$(BIN)/dejavec model build >/dev/null

@@ -22,6 +22,7 @@ from starlette.types import Receive, Send
 
 JSON: Final = b"application/json"
 SEND_BYTES: Final = 262_144
+UNREAD_BODY: Final = (408, 413)  # the rest of the body is not read: no further request on this connection
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -72,8 +73,8 @@ def media_type(headers: Mapping[bytes, bytes], default: bytes = b"") -> bytes:
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: BodyLimits) -> bytes:
     """The whole body of a request. Raises BodyTooLarge, before reading where the length is declared, BodyTimeout,
     ClientGone."""
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > limits.max_bytes:
+    declared = headers.get(b"content-length", b"0").lstrip(b"0")
+    if declared.isdigit() and (len(declared) > 19 or int(declared) > limits.max_bytes):
         raise BodyTooLarge
     if limits.timeout_s is None:
         return await _read_parts(receive, limits.max_bytes)
@@ -97,12 +98,12 @@ async def send_reply(reply: Reply, send: Send, timeout_s: float | None = None) -
     try:
         async with asyncio.timeout(timeout_s) as limit:
             await send(_start_of(reply))
-            body = reply.body
-            while len(body) > SEND_BYTES:
-                await send({"type": "http.response.body", "body": body[:SEND_BYTES], "more_body": True})
-                body = body[SEND_BYTES:]
+            last = max(0, (len(reply.body) - 1) // SEND_BYTES * SEND_BYTES)
+            for start in range(0, last, SEND_BYTES):
+                piece = reply.body[start : start + SEND_BYTES]
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
                 limit.reschedule(asyncio.get_running_loop().time() + timeout_s)
-            await send({"type": "http.response.body", "body": body})
+            await send({"type": "http.response.body", "body": reply.body[last:] if last else reply.body})
     except TimeoutError:
         raise SendTimeout from None
 
@@ -113,6 +114,8 @@ def _start_of(reply: Reply) -> dict[str, object]:
         (b"content-length", str(len(reply.body)).encode()),
         *reply.headers,
     ]
+    if reply.status in UNREAD_BODY:
+        headers.append((b"connection", b"close"))
     return {"type": "http.response.start", "status": reply.status, "headers": headers}
 
 

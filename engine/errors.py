@@ -6,6 +6,7 @@ EngineError
 |   +-- TokenOutOfVocabulary   a token id the model has no embedding for
 |   +-- TextTooLong            a text above the model's maximum length
 |   +-- BodyTooLarge           more bytes than any legal request has
+|   +-- BodyTimeout            the body did not arrive in time
 |   +-- UnsupportedMediaType   a content type other than the two of the protocol
 |   +-- FingerprintMismatch    the caller expects vectors of another model
 +-- EngineBusy                 the same request may succeed later
@@ -52,6 +53,12 @@ class BodyTooLarge(RequestRefused):
     """The body has more bytes than the limit."""
 
     kind = "body_too_large"
+
+
+class BodyTimeout(RequestRefused):
+    """The body did not arrive in time."""
+
+    kind = "body_timeout"
 
 
 class UnsupportedMediaType(RequestRefused):

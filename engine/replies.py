@@ -2,6 +2,7 @@
 
 from common.asgi import Headers, Reply
 from engine.errors import (
+    BodyTimeout,
     BodyTooLarge,
     DeadlineExceeded,
     Draining,
@@ -21,6 +22,7 @@ STATUS: dict[type[EngineError], int] = {
     TokenOutOfVocabulary: 400,
     TextTooLong: 400,
     FingerprintMismatch: 409,
+    BodyTimeout: 408,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     QueueFull: 429,
@@ -35,8 +37,6 @@ def error_reply(error: EngineError, headers: Headers) -> Reply:
     headers = [*headers]
     if isinstance(error, QueueFull):
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
-    if isinstance(error, BodyTooLarge):
-        headers.append((b"connection", b"close"))  # the rest of the body is not read
     return Reply(error_body(str(error), error.kind), headers, STATUS[type(error)])
 
 

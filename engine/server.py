@@ -22,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from common import logs
+from common.http_server import ConnectionLimits, ServerConfig
 from engine.metrics import CONTENT_TYPE as METRICS_TYPE
 from engine.protocol import (
     FINGERPRINT_HEADER,
@@ -38,7 +39,7 @@ from engine.vectors import VectorsEndpoint
 logger = logging.getLogger(__name__)
 
 JSON_TYPE = "application/json"
-KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that clients close them first
+STALLED_SEND_S = 30.0  # a gateway that reads nothing of its vectors for so long is gone
 
 
 class EngineApp:
@@ -78,22 +79,16 @@ def _exit_cleanly(_: int, __: object) -> None:
     sys.exit(0)
 
 
-def server_config(app: EngineApp, settings: EngineSettings) -> uvicorn.Config:
-    """uvicorn as the engine runs it: fast loop and parser, no access log, time to drain."""
-    return uvicorn.Config(
+def server_config(app: EngineApp, settings: EngineSettings) -> ServerConfig:
+    """uvicorn as the engine runs it: fast loop, limited connections, time to drain."""
+    return ServerConfig(
         app,
+        ConnectionLimits(settings.engine_max_connections, STALLED_SEND_S),
         host=settings.engine_host,
         port=settings.engine_port,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
-        ws="none",
         lifespan="on",
-        access_log=False,
-        proxy_headers=False,  # nothing here depends on the caller's address
-        log_config=None,
-        server_header=False,
         date_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(settings.engine_drain_s) + 2,  # the drain's own end comes first
     )
 

@@ -72,6 +72,11 @@ class EngineSettings(Configuration):
     engine_max_body_bytes: int = Field(
         0, ge=0, description="Largest request body. 0: automatic, room for the largest legal request."
     )
+    engine_max_connections: int = Field(
+        4096,
+        ge=1,
+        description="Open connections. Beyond them the one that has waited longest makes room for a new one.",
+    )
     engine_drain_s: float = Field(
         20.0, ge=0, le=3600, description="Longest time queued work may take to finish at shutdown."
     )

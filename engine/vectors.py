@@ -13,6 +13,7 @@ from common import asgi
 from common.asgi import BodyLimits, ClientGone, Headers, Reply, media_type, read_body, send_reply
 from common.disconnects import DisconnectWatch
 from engine.errors import (
+    BodyTimeout,
     BodyTooLarge,
     DeadlineExceeded,
     EngineError,
@@ -41,6 +42,7 @@ from engine.serving import Engine
 logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED = 499  # nginx's number for a client that left; only seen in metrics
+BODY_TIMEOUT_S = 30.0
 WATCH_AFTER_S = 0.025  # a client that leaves is noticed within twice that
 _BINARY = CONTENT_TYPE.encode()
 _FINGERPRINT = FINGERPRINT_HEADER.encode()
@@ -53,7 +55,7 @@ class VectorsEndpoint:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._limits = BodyLimits(engine.max_body_bytes, timeout_s=None)
+        self._limits = BodyLimits(engine.max_body_bytes, BODY_TIMEOUT_S)
         self._watch = DisconnectWatch(WATCH_AFTER_S)
         self._fingerprint = engine.info.fingerprint.encode()
         self._common: Headers = [(_FINGERPRINT, self._fingerprint)]
@@ -100,11 +102,13 @@ class VectorsEndpoint:
             raise FingerprintMismatch(f"this engine's fingerprint is {self._engine.info.fingerprint}")
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Raises BodyTooLarge before reading more than the limit, and ClientGone."""
+        """The whole body. Raises BodyTooLarge before reading more than the limit, BodyTimeout, ClientGone."""
         try:
             return await read_body(headers, receive, self._limits)
         except asgi.BodyTooLarge:
             raise BodyTooLarge(f"the body has more than {self._limits.max_bytes} bytes") from None
+        except asgi.BodyTimeout:
+            raise BodyTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
 
     def _decode(self, body: bytes) -> tuple[list[Int32Array], Lane]:
         try:

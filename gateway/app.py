@@ -28,6 +28,7 @@ from common import logs
 from common.tasks import cancel_and_wait
 from engine.configuration import load
 from gateway.background import keep_running
+from gateway.browsers import BrowserGuard
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
 from gateway.errors import BY_STATUS, BadRequest, GatewayError, InternalError, Unprocessable
 from gateway.http import Exchange, Front, HotPath, Reply, RequestIds
@@ -78,6 +79,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _on_invalid_body)
     app.add_exception_handler(Exception, _on_fault)
     whole: ASGIApp = HotPath(front.guarded(app, "/admin", partial(check_admin, settings.admin_token)), hot)
+    whole = BrowserGuard(whole, settings)
     if settings.cors_origins:
         whole = CORSMiddleware(
             whole,

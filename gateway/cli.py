@@ -5,16 +5,15 @@ import os
 import tempfile
 
 import click
-import uvicorn
 
 from cache.keys import SecretError, load_or_make_secret
 from common import logs
+from common.http_server import ConnectionLimits, ServerConfig, serve
 from engine.configuration import ENV_PREFIX, ConfigurationError, check_port, load
 from gateway.routes.token_input import TokenInputError, decoder_for
 from gateway.settings import GatewaySettings
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close first and no request meets a reset
 
 log = logging.getLogger("dejavec.gateway")
 
@@ -62,20 +61,16 @@ def _check_worker_needs(settings: GatewaySettings) -> None:
 
 
 def _serve(settings: GatewaySettings) -> None:
-    uvicorn.run(
-        "gateway.app:from_environment",
-        factory=True,
-        host=settings.gateway_host,
-        port=settings.gateway_port,
-        workers=settings.gateway_workers,
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=settings.max_connections,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+    serve(
+        ServerConfig(
+            "gateway.app:from_environment",
+            ConnectionLimits(settings.max_connections, settings.send_timeout_s),
+            factory=True,
+            host=settings.gateway_host,
+            port=settings.gateway_port,
+            workers=settings.gateway_workers,
+            timeout_graceful_shutdown=int(settings.drain_timeout_s),
+        )
     )
 
 

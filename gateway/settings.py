@@ -163,6 +163,10 @@ class GatewaySettings(Configuration):
     )
     admin_token: SecretStr | None = Field(None, description="Bearer token of `/admin`. Unset: `/admin` is closed")
     cors_origins: list[str] = Field(default_factory=list, description="Origins that browsers may call from")
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Names by which a gateway on loopback without API keys may be called, besides those of its machine",
+    )
     model_aliases: dict[str, str] = Field(
         default_factory=dict, description="Other names the model answers to, e.g. `text-embedding-3-small`"
     )
@@ -177,7 +181,12 @@ class GatewaySettings(Configuration):
     max_input_chars: int = Field(200_000, ge=1, description="Longest input, in characters")
     max_body_mb: int = Field(16, ge=1, le=1024, description="Largest request body")
     max_concurrent_requests: int = Field(1024, ge=1, description="Requests in progress in one worker; more get 429")
-    max_connections: int = Field(4096, ge=1, description="Open connections and their tasks in one worker; more get 503")
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        description="Open connections of one worker. Beyond them the one that has waited longest without a request "
+        "makes room for a new one; where all have a request in work, new ones get 503",
+    )
     bulk_request_items: int = Field(
         16, ge=2, description="Requests with at least this many inputs to compute take the bulk lane"
     )

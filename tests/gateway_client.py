@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from common.http_server import ConnectionLimits, ServerConfig
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
 
@@ -17,8 +18,9 @@ from gateway.settings import GatewaySettings
 async def running_gateway(engine_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A gateway on a free port; the client's base URL is its own."""
     chosen = {"key_secret": "5e" * 32, "engine_url": engine_url, "redis_timeout_ms": 1000, **settings}
-    app = create_app(GatewaySettings(**chosen))
-    config = uvicorn.Config(app, log_config=None, access_log=False, http="httptools", timeout_graceful_shutdown=1)
+    given = GatewaySettings(**chosen)
+    limits = ConnectionLimits(given.max_connections, given.send_timeout_s)
+    config = ServerConfig(create_app(given), limits, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -139,7 +139,7 @@ def request(body: dict[str, object], length: int | None = None) -> bytes:
     """One request as it is on the wire."""
     content = json.dumps(body).encode()
     return (
-        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b"content-length: %d\r\n\r\n%b" % (length or len(content), content)
     )
 

@@ -248,7 +248,8 @@ async def raw_connection(client: httpx.AsyncClient) -> tuple[asyncio.StreamReade
 
 def head(length: int) -> bytes:
     return (
-        f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        "POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n"
+        f"content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     ).encode()
 
 

@@ -142,12 +142,12 @@ def test_any_path_and_method(client: httpx.Client, method: str, path: str) -> No
 def post_head(length: int | bytes, more: bytes = b"", version: bytes = b"1.1") -> bytes:
     size = length if isinstance(length, bytes) else b"%d" % length
     return (
-        b"POST /v1/embeddings HTTP/" + version + b"\r\nhost: x\r\n" + JSON_HEAD
+        b"POST /v1/embeddings HTTP/" + version + b"\r\nhost: localhost\r\n" + JSON_HEAD
         + b"content-length: " + size + b"\r\n" + more + b"\r\n"
     )  # fmt: skip
 
 
-CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n" + JSON_HEAD + b"transfer-encoding: chunked\r\n\r\n"
+CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n" + JSON_HEAD + b"transfer-encoding: chunked\r\n\r\n"
 RAW: dict[str, bytes] = {
     "nothing at all": b"",
     "noise": b"\x00\xff\x16\x03\x01" * 50,
@@ -157,9 +157,9 @@ RAW: dict[str, bytes] = {
     "HTTP/1.0": post_head(len(GOOD), version=b"1.0") + GOOD,
     "HTTP/9.9": post_head(len(GOOD), version=b"9.9") + GOOD,
     "absolute URI": post_head(len(GOOD)).replace(b"/v1", b"http://elsewhere.example/v1", 1) + GOOD,
-    "authority form": b"CONNECT example.com:443 HTTP/1.1\r\nhost: x\r\n\r\n",
-    "asterisk form": b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n",
-    "no host": post_head(len(GOOD)).replace(b"host: x\r\n", b"") + GOOD,
+    "authority form": b"CONNECT example.com:443 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "asterisk form": b"OPTIONS * HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "no host": post_head(len(GOOD)).replace(b"host: localhost\r\n", b"") + GOOD,
     "two lengths": post_head(len(GOOD), b"content-length: 5\r\n") + GOOD,
     "two equal lengths": post_head(len(GOOD), b"content-length: %d\r\n" % len(GOOD)) + GOOD,
     "negative length": post_head(-1) + GOOD,
@@ -179,10 +179,11 @@ RAW: dict[str, bytes] = {
     "header with NUL": post_head(len(GOOD), b"x-a: b\x00c\r\n") + GOOD,
     "folded header": post_head(len(GOOD), b"x-a: b\r\n  c\r\n") + GOOD,
     "bare newlines": post_head(len(GOOD)).replace(b"\r\n", b"\n") + GOOD,
-    "path of 100 KB": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
-    "path that is no UTF-8": b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
-    "path with escapes": b"GET /%00%ff%2e%2e/%0d%0aset-cookie:a=b HTTP/1.1\r\nhost: x\r\n\r\n",
-    "upgrade to websocket": b"GET /v1/embeddings HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+    "path of 100 KB": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "path that is no UTF-8": b"GET /\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "path with escapes": b"GET /%00%ff%2e%2e/%0d%0aset-cookie:a=b HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "upgrade to websocket": b"GET /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n"
+    b"upgrade: websocket\r\nconnection: Upgrade\r\n"
     b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n",
     "upgrade to h2c": post_head(len(GOOD), b"upgrade: h2c\r\nconnection: upgrade\r\n") + GOOD,
     "expect 100": post_head(len(GOOD), b"expect: 100-continue\r\n") + GOOD,
@@ -277,7 +278,7 @@ async def test_large_replies_go_out_in_pieces() -> None:
 @pytest.mark.parametrize("path", ["/v1/embeddings/", "/docs/", "//docs"])
 def test_nothing_redirects_to_where_the_client_says(client: httpx.Client, path: str) -> None:
     """A path with a slash too many is not known, rather than sent to whatever the Host header names."""
-    reply = client.request("POST" if "v1" in path else "GET", path, headers={"host": "evil.example"})
+    reply = client.request("POST" if "v1" in path else "GET", path, headers={"host": "evil.localhost"})
     assert reply.status_code == 404
     assert_sane(reply)
 
