@@ -75,6 +75,7 @@ class TextFile:
         self._stack = ExitStack()
         self._line = 0
         self._header: list[str] = []
+        self._file: io.FileIO | None = None
         self._raw: Peeked | None = None
         self._n_rows: int | None = None
 
@@ -90,6 +91,16 @@ class TextFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether reading may have to wait for whoever writes: a pipe, a terminal."""
+        return self._file is not None and size_of(self._file) is None
+
+    @property
+    def offset(self) -> int:
+        """Bytes of content read so far, as UTF-8."""
+        return self._content.offset
 
     @property
     def position(self) -> Position:
@@ -124,15 +135,23 @@ class TextFile:
         with self._translated():
             return self._content.at_end()
 
+    def require_whole(self) -> None:
+        """Raise InputChanged where the file has become shorter than what was read of it."""
+        if self._raw is not None and self._file is not None:
+            size = size_of(self._file)
+            if size is not None and size < self._raw.n_read:
+                raise InputChanged(f"{self.name} has become shorter while it was read")
+
     def share_read(self, position: Position) -> float | None:
         """How much of the file lies before `position`, from 0 to 1; None where that is unknown."""
         if self._n_rows is not None:
             return position.line / max(self._n_rows, 1)
-        if self._size is None or self._raw is None:
+        size = None if self._file is None else size_of(self._file)
+        if size is None or self._raw is None:
             return None
         # Of a file that was not converted, the position; else what was read of it, somewhat ahead of the rows.
         done = position.offset if self._is_plain else self._raw.n_read
-        return min(done / max(self._size, 1), 1.0)
+        return min(done / max(size, 1), 1.0)
 
     def _opened(self) -> io.BufferedReader:
         if self.form.format is Format.PARQUET:
@@ -140,9 +159,8 @@ class TextFile:
             self._stack.callback(lines.close)
             self._n_rows = lines.n_rows
             return buffered(lines)
-        file = self._stack.enter_context(open_raw(self._path))
-        self._size = size_of(file)
-        self._raw = Peeked(file)
+        self._file = self._stack.enter_context(open_raw(self._path))
+        self._raw = Peeked(self._file)
         stream = utf8_stream(self._raw, self.name)
         self._is_plain = stream.raw is self._raw
         return stream

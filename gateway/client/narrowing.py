@@ -1,26 +1,17 @@
 """Texts that a gateway refuses, found among those of a request: it is halved until they stand alone."""
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from common.texts import BadLine, Fault, Record
 from gateway.client.client import AsyncClient
 from gateway.client.errors import RequestRefused
+from gateway.client.sync import EmbedOptions
 from gateway.client.wire import EmbedResult
 
 
-class RequestOptions(TypedDict, total=False):
-    """The options of `AsyncClient.embed`."""
-
-    model: str | None
-    dimensions: int | None
-    prompt_name: str | None
-    cache_control: str | None
-    min_fidelity: float | None
-
-
 async def embed_records(
-    client: AsyncClient, records: Sequence[Record], **options: Unpack[RequestOptions]
+    client: AsyncClient, records: Sequence[Record], **options: Unpack[EmbedOptions]
 ) -> tuple[list[EmbedResult], list[BadLine]]:
     """Results that together hold the records in order, without those that the gateway refuses; and those.
 
