@@ -18,5 +18,5 @@ def base_url(url: str) -> str:
         raise ValueError(f"{url!r} is not an http:// or https:// URL")
     if parts.query or parts.fragment:
         raise ValueError(f"{url!r} has a query or a fragment: give the address alone, such as http://127.0.0.1:8080")
-    base = url.rstrip("/?#").removesuffix(EMBEDDINGS).rstrip("/")
-    return base.removesuffix(VERSION).rstrip("/")
+    path = parts.path.rstrip("/").removesuffix(EMBEDDINGS).rstrip("/").removesuffix(VERSION).rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"

@@ -10,8 +10,9 @@ import io
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from common.texts.form import STANDARD_INPUT
 
@@ -34,24 +35,17 @@ class SourceError(OSError):
     """A file that cannot be read as texts; the message names the file, the reason and, where there is one, a remedy."""
 
 
-class Readable(Protocol):
-    """What is read from here: raw files, buffered ones, gzip's reader."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill the buffer as far as there are bytes at hand; 0 at the end."""
-
-
 class Peeked(io.RawIOBase):
     """A stream whose first bytes, `head`, have been looked at; `n_read` counts what has been read of it."""
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, read_into: Callable[[memoryview], int | None]) -> None:
         super().__init__()
-        self._stream = stream
+        self._read_into = read_into
         self.n_read = 0
         self.head = self._ahead = b""
         while len(self.head) < HEAD_BYTES:
             piece = bytearray(HEAD_BYTES - len(self.head))
-            n_bytes = stream.readinto(memoryview(piece)) or 0
+            n_bytes = read_into(memoryview(piece)) or 0
             if not n_bytes:
                 break
             self.head += bytes(piece[:n_bytes])
@@ -67,7 +61,7 @@ class Peeked(io.RawIOBase):
             n_bytes = min(len(buffer), len(self._ahead))
             buffer[:n_bytes], self._ahead = self._ahead[:n_bytes], self._ahead[n_bytes:]
         else:
-            n_bytes = self._stream.readinto(buffer) or 0
+            n_bytes = self._read_into(buffer) or 0
         self.n_read += n_bytes
         return n_bytes
 
@@ -123,7 +117,8 @@ def utf8_stream(raw: Peeked, name: str) -> io.BufferedReader:
     """The content in UTF-8, without a byte order mark. Raises SourceError, which calls the file `name`."""
     content = raw
     if raw.head.startswith(GZIP):
-        content = Peeked(gzip.GzipFile(fileobj=io.BufferedReader(raw, BUFFER_BYTES), mode="rb"))
+        # readinto1 returns what is there before it finds that the rest is damaged; readinto loses it.
+        content = Peeked(gzip.GzipFile(fileobj=io.BufferedReader(raw, BUFFER_BYTES), mode="rb").readinto1)
     stream: io.BufferedReader = io.BufferedReader(content, BUFFER_BYTES)
     head = content.head
     for magic, remedy in OTHERS.items():

@@ -27,17 +27,12 @@ class Tally:
     def add(self, row: Row, source: str = "") -> None:
         """Count a row; `source` names its file where there are several."""
         if isinstance(row, BadLine):
-            self.skipped[row.fault] += 1
+            self.skipped[row.fault.value] += 1
             if row.reason:
                 where = f"{source}, line {row.line}" if source else f"line {row.line}"
-                self.first.setdefault(row.fault, f"{where}: {row.reason}")
+                self.first.setdefault(row.fault.value, f"{where}: {row.reason}")
         else:
             self.used += 1
-
-    def refused(self, bad: BadLine) -> None:
-        """A row that was counted as used is not."""
-        self.used -= 1
-        self.add(bad)
 
     def __str__(self) -> str:
         """`14 lines read, 6 used, 8 skipped: 7 not JSON (first: line 2: not JSON: ...), 1 blank`."""

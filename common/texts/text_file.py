@@ -117,6 +117,8 @@ class TextFile:
 
     def skip_to(self, position: Position) -> None:
         """Read what an earlier run has read. Raises InputChanged where it is not the same; SourceError, OSError."""
+        if not position.offset:  # nothing was read; here a header may have been
+            return
         with self._translated():
             while self._content.offset < position.offset:
                 if not self._content.read(min(BLOCK_BYTES, position.offset - self._content.offset)):
@@ -160,7 +162,7 @@ class TextFile:
             self._n_rows = lines.n_rows
             return buffered(lines)
         self._file = self._stack.enter_context(open_raw(self._path))
-        self._raw = Peeked(self._file)
+        self._raw = Peeked(self._file.readinto)
         stream = utf8_stream(self._raw, self.name)
         self._is_plain = stream.raw is self._raw
         return stream

@@ -184,7 +184,7 @@ def _summary(plan: Plan, journal: Journal) -> str:
     lines = [f"{plan.out}: {counts.rows:,} vectors of {journal.origin.dimensions} dimensions, {counts.tokens:,} tokens"]
     if counts.tiers:
         lines.append(f"served by: {tier_shares(counts.tiers)}")
-    lines.append(str(Tally(counts.rows, Counter(counts.faults) + Counter({Fault.BLANK: counts.blank_lines}))))
+    lines.append(str(Tally(counts.rows, Counter(counts.faults) + Counter({Fault.BLANK.value: counts.blank_lines}))))
     if counts.bad_lines:
         lines.append(f"{counts.bad_lines:,} bad lines set aside in {Paths(plan.out).bad}")
     return "\n".join(lines)

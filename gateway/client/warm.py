@@ -75,20 +75,21 @@ async def _warm(settings: ClientSettings, file: TextFile, bad_lines: BadLines, w
             results, refused = await embed_records(client, batch, cache_control="exact-only")
             for result in results:
                 warmed.tiers.update(result.tiers)
+                warmed.tally.used += len(result.tiers)
             for bad in refused:
-                warmed.tally.refused(bad)
+                warmed.tally.add(bad)
                 bad_lines.add(bad)
 
 
 def _batches(file: TextFile, bad_lines: BadLines, tally: Tally) -> Iterator[list[Record]]:
-    """The file's texts; what cannot be used is counted and listed."""
+    """The file's texts, which are counted once they are warm; what cannot be used is counted and listed."""
 
     def usable() -> Iterator[Record]:
         for row in file.rows():
-            tally.add(row)
             if isinstance(row, Record):
                 yield row
             else:
+                tally.add(row)
                 bad_lines.add(row)
 
     texts = usable()

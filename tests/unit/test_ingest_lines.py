@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.texts import BadLine, Format, Position, Record, TextFile, TextForm
-from gateway.client.lines import Chunk, read_in_thread, read_chunks
+from gateway.client.lines import Chunk, read_chunks, read_in_thread
 
 FORM = TextForm(Format.JSONL, id_field="id", max_line_bytes=200)
 START = Position()

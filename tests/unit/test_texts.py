@@ -22,6 +22,7 @@ from common.texts import (
     Fault,
     Format,
     InputChanged,
+    Position,
     Record,
     SourceError,
     Tally,
@@ -195,6 +196,16 @@ def test_a_damaged_gzip_file_is_an_error(tmp_path: Path, damage: Callable[[bytes
         rows_of(written(tmp_path, "a.gz", damage(content)))
 
 
+def test_what_is_before_the_damage_is_read(tmp_path: Path) -> None:
+    """To the last byte that can be unpacked."""
+    path = written(tmp_path, "a.gz", gzip.compress(PLAIN)[:-4])
+    with TextFile(path, form_of(path)) as file:
+        rows = file.rows()
+        assert [next(rows).text for _ in TEXTS] == TEXTS
+        with pytest.raises(SourceError, match="is damaged behind line 4"):
+            next(rows)
+
+
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
 def test_broken_utf_16_costs_its_line(tmp_path: Path, codec: str) -> None:
     """A lone surrogate, and half a character at the end."""
@@ -342,6 +353,9 @@ def test_reading_goes_on_from_any_row(tmp_path: Path, lines: list[bytes], form: 
         assert [row.line for row in rows] == list(range(1, len(lines) + 2))
     place = min(place, len(rows))
     with TextFile(path, text_form) as file:
+        file.skip_to(Position())
+        assert list(file.rows()) == rows
+    with TextFile(path, text_form) as file:
         file.skip_to(positions[place])
         assert list(file.rows()) == rows[place:]
         assert file.position == positions[-1]
@@ -459,9 +473,9 @@ def test_a_tally_names_what_was_skipped(tmp_path: Path) -> None:
         for row in file.rows():
             tally.add(row)
             bad_lines.add(row)
-    tally.refused(BadLine(1, "refused by the gateway: too long", Fault.REFUSED))
-    assert tally.to_json()["read"] == 6
-    assert str(tally).startswith("6 lines read, 0 used, 6 skipped: 2 blank, 2 no text (first: line 4: no text: ")
-    assert "1 refused by the gateway (first: line 1: refused by the gateway: too long)" in str(tally)
+    tally.add(BadLine(7, "refused by the gateway: too long", Fault.REFUSED))
+    assert tally.to_json()["read"] == 7
+    assert str(tally).startswith("7 lines read, 1 used, 6 skipped: 2 blank, 2 no text (first: line 4: no text: ")
+    assert "1 refused by the gateway (first: line 7: refused by the gateway: too long)" in str(tally)
     assert [orjson.loads(line)["line"] for line in listed.read_bytes().splitlines()] == [3, 4, 6]
     assert str(Tally(used=2)) == "2 lines read, 2 used"
