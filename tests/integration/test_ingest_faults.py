@@ -230,6 +230,29 @@ async def test_an_interruption_says_how_to_go_on_and_going_on_works(gateway, tmp
     assert np.array_equal(np.load(tmp_path / "v.npy"), [vector_of(text, 8) for text in texts])
 
 
+async def test_a_pipe_that_nobody_writes_to_can_be_left(gateway, tmp_path):
+    """Ctrl-C ends a run that waits for standard input; what came before is written, and the same input goes on."""
+    texts = write_lines(tmp_path / "in.jsonl", 80)
+    content = (tmp_path / "in.jsonl").read_bytes()
+    words = ("-", "--out", str(tmp_path / "v.npy"), "--url", gateway.url, "--batch", "8", "--concurrency", "2")
+    command = (sys.executable, "-c", COMMAND.format(commit=0), *words)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    process.stdin.write(content[:1500])
+    await process.stdin.drain()
+    async with asyncio.timeout(60):
+        while not gateway.requests:
+            await asyncio.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(60):
+        said = (await process.stdout.read()).decode()
+        assert (await process.wait(), "Run the same command again" in said) == (130, True), said
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    said, _ = await process.communicate(content)
+    assert process.returncode == 0, said
+    assert np.array_equal(np.load(tmp_path / "v.npy"), [vector_of(text, 8) for text in texts])
+
+
 async def test_a_second_run_finds_it_done(gateway, tmp_path):
     """Nothing is asked for again, and the files stay as they are."""
     write_lines(tmp_path / "in.jsonl", 50)
