@@ -7,5 +7,7 @@ batch_queue.py     a bounded queue, worked off in batches
 tasks.py           ending background tasks for certain
 logs.py            the log format of all processes
 reply_parsing.py   what clients read from a reply: error envelope, Retry-After, x-cache-items
-text_lines.py      texts of a file: plain lines, JSON Lines, TSV
+gateway_url.py     a gateway's address, as people write it
+texts/             the reader of text files, for every command
+text_lines.py      lines of a file, and tables of them
 """

@@ -1,23 +1,21 @@
-"""Reading texts from files: one a line, JSON Lines with a text field, or tab-separated columns with a header line.
+"""Lines of a file, and tables of them: JSON objects, or tab-separated columns with a header line.
 
-    for line in read_texts(path):                   # .jsonl and .ndjson hold JSON, anything else plain text
-        line.text or line.fault
     for number, (query_id, text) in read_columns(path, ["query_id", "text"]): ...
-    for line in read_lines(file, offset=...): ...   # bytes, with the offset to go on from; long lines are passed over
+    for line in read_lines(file, max_line_bytes=...): ...   # bytes; long lines are passed over
 
 UTF-8; lines end with LF or CRLF and with nothing else, since texts may hold other separators, such as U+2028. A byte
-order mark at the start is dropped. Files are read a line at a time. OSError is the caller's to translate.
+order mark at the start is dropped. Files are read a line at a time. OSError is the caller's to translate. Texts that
+people bring are read by `common.texts`, which goes on behind a line that is broken.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import orjson
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 SKIP_PIECE_BYTES = 1 << 20
 
 
@@ -28,59 +26,33 @@ class LineError(ValueError):
         super().__init__(reason if line is None else f"line {line}: {reason}")
 
 
+class LineStream(Protocol):
+    """What lines are read from."""
+
+    def readline(self, size: int, /) -> bytes:
+        """Up to `size` bytes, all where it is -1, and no further than the next newline."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line: its number from 1, where the next one starts, its bytes with the newline or None beyond the limit."""
+    """A line: its number from 1, its bytes with the newline, or None beyond the limit."""
 
     number: int
-    end: int
     content: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class TextLine:
-    """A line's text; empty where the line is blank, or where `fault` is the reason that it has none."""
-
-    number: int
-    text: str
-    fault: str = ""
-
-
-def read_lines(
-    file: BinaryIO, *, offset: int = 0, number: int = 0, size: int | None = None, max_line_bytes: int | None = None
-) -> Iterator[Line]:
-    """The lines of an open file from `offset` on, behind `number` lines, up to its first `size` bytes.
-
-    One that cannot seek, such as a pipe, is read from where it is, with an `offset` of 0.
-    """
-    if offset or file.seekable():
-        file.seek(offset)
-    while size is None or offset < size:
-        left = -1 if size is None else size - offset
-        n_bytes, content = _read_line(file, max_line_bytes, left)
-        if n_bytes == 0:
+def read_lines(file: LineStream, *, number: int = 0, max_line_bytes: int | None = None) -> Iterator[Line]:
+    """The lines of an open file from where it is, behind `number` lines. The limit is without the newline."""
+    while True:
+        content = file.readline(-1 if max_line_bytes is None else max_line_bytes + 1)
+        if not content:
             return
-        offset, number = offset + n_bytes, number + 1
-        if number == 1 and content is not None:
-            content = content.removeprefix(BYTE_ORDER_MARK)
-        yield Line(number, offset, content)
-
-
-def read_texts(path: Path, field: str = "text") -> Iterator[TextLine]:
-    """Every line of a file, blank and broken ones too. Raises OSError."""
-    is_json = path.suffix.lower() in JSON_LINES_SUFFIXES
-    for number, content in _contents(path):
-        try:
-            if not is_json:
-                yield TextLine(number, content.decode().strip())
-            elif content.strip():
-                yield TextLine(number, text_in(json_object(content), field))
-            else:
-                yield TextLine(number, "")
-        except UnicodeDecodeError as error:
-            yield TextLine(number, "", f"not UTF-8: {error}")
-        except LineError as error:
-            yield TextLine(number, "", str(error))
+        number += 1
+        if max_line_bytes is not None and len(content) > max_line_bytes and not content.endswith(b"\n"):
+            _pass_over(file)
+            yield Line(number, None)
+        else:
+            yield Line(number, content.removeprefix(BYTE_ORDER_MARK) if number == 1 else content)
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
@@ -124,16 +96,6 @@ def json_object(content: bytes) -> dict[str, object]:
     return entry
 
 
-def text_in(entry: dict[str, object], field: str) -> str:
-    """The string under `field`. Raises LineError."""
-    text = entry.get(field)
-    if text is None:
-        raise LineError(f"no text: the field {field!r} is missing or null")
-    if not isinstance(text, str):
-        raise LineError(f"no text: the field {field!r} is not a string")
-    return text
-
-
 def _contents(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         for line in read_lines(file):
@@ -141,16 +103,7 @@ def _contents(path: Path) -> Iterator[tuple[int, bytes]]:
             yield line.number, line.content
 
 
-def _read_line(file: BinaryIO, limit: int | None, left: int) -> tuple[int, bytes | None]:
-    """Bytes read up to and with the next newline, at most `left` (-1: all); the line, None when longer than `limit`."""
-    if limit is None:
-        line = file.readline(left)
-        return len(line), line
-    line = file.readline(limit + 1 if left < 0 else min(limit + 1, left))
-    if len(line) <= limit or line.endswith(b"\n"):
-        return len(line), line
-    n_bytes = len(line)
-    while line and not line.endswith(b"\n") and n_bytes != left:
-        line = file.readline(SKIP_PIECE_BYTES if left < 0 else min(SKIP_PIECE_BYTES, left - n_bytes))
-        n_bytes += len(line)
-    return n_bytes, None
+def _pass_over(file: LineStream) -> None:
+    """Read to the end of the line, keeping nothing."""
+    while (piece := file.readline(SKIP_PIECE_BYTES)) and not piece.endswith(b"\n"):
+        pass

@@ -8,13 +8,16 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from common.gateway_url import base_url
+from common.texts import Format
+from common.texts.options import bad_lines_option, field_option, format_option
 from loadtest.client import RequestFailed
 from loadtest.display import show, wide_console
 from loadtest.html import render
 from loadtest.open_loop import precise_loop
 from loadtest.report import Report, Settings
 from loadtest.runner import LoadTest
-from loadtest.texts import DEFAULT_FILE, TextsError, read_texts
+from loadtest.texts import DEFAULT_FILE, TextsError, read_lines
 from loadtest.workload import Law, Pace, arrivals
 
 PROGRESS_PERIOD_S = 0.25
@@ -41,10 +44,13 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--texts",
     "texts_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="One text a line, or .jsonl, or .tsv with a header; a small file of our own by default.",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="One text a line, or JSON Lines, CSV, TSV, Parquet; plain or gzip; - is standard input. By default a small "
+    "file of our own.",
 )
-@click.option("--field", default="text", show_default=True, help="The JSONL field or TSV column that holds the text.")
+@format_option()
+@field_option
+@bad_lines_option
 @click.option(
     "--workload",
     default=Law.REPLAY,
@@ -117,7 +123,9 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 def loadtest(
     *,
     texts_file: Path | None,
+    format: Format | None,
     field: str,
+    bad_lines_file: Path | None,
     workload: Law,
     exponent: float,
     pace: Pace,
@@ -144,9 +152,15 @@ def loadtest(
     when nothing was answered.
     """
     try:
-        texts = read_texts(texts_file, field)
+        url = base_url(url)
+        lines = read_lines(texts_file, format=format, field=field, bad_lines_file=bad_lines_file)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     except TextsError as error:
         raise click.ClickException(str(error)) from None
+    texts = lines.texts
+    if texts_file is not None:
+        click.echo(f"{texts_file}: {lines.tally}{' (the rest is not read)' if lines.was_cut else ''}", err=True)
     settings = Settings(
         url=url,
         model=model,

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from common.gateway_url import base_url
 from common.reply_parsing import error_in
 from loadtest.tiers import TierError, item_tiers, request_tier
 
@@ -31,11 +32,11 @@ class Answer:
 
 
 class EmbeddingsClient:
-    """Sends OpenAI embeddings requests to one server."""
+    """Sends OpenAI embeddings requests to one server, whose URL may end in `/v1`."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, model: str) -> None:
         self._session = session
-        self._url = url.rstrip("/") + EMBEDDINGS_PATH
+        self._url = base_url(url) + EMBEDDINGS_PATH
         self._model = model
 
     async def embed(self, texts: Sequence[str], cache_control: str | None = None) -> Answer:
@@ -89,7 +90,7 @@ def error_type(content: bytes) -> str:
 
 async def first_model(session: aiohttp.ClientSession, url: str) -> str:
     """The first model that `GET /v1/models` lists. Raises RequestFailed naming the remedy."""
-    address = url.rstrip("/") + MODELS_PATH
+    address = base_url(url) + MODELS_PATH
     try:
         async with session.get(address) as response:
             content = await response.read()

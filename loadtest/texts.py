@@ -1,46 +1,43 @@
-"""The texts a load test sends: one a line, JSON Lines or TSV, from a file of the user's or the package's own."""
+"""The texts a load test sends: those of a file of the user's, or of the package's own."""
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from common import text_lines
+from common.texts import BadLines, Format, Texts, form_of, read_all
 
 DEFAULT_FILE = "texts.txt"  # a small file of the project's own, beside this module
+MAX_TEXTS = 1_000_000  # held in memory
 
 
 class TextsError(Exception):
-    """A file without usable texts; the message names the file, the line and what was expected."""
+    """A file without usable texts; the message names the file, the reason, and how many lines have it."""
 
 
-def read_texts(path: Path | None, field: str = "text", limit: int | None = None) -> list[str]:
-    """Texts of a file in its order, blank lines left out, at most `limit`; the package's own file for None.
+def read_texts(path: Path | None, field: str = "text", limit: int = MAX_TEXTS) -> list[str]:
+    """The texts of `read_lines`, for whom the count of the others does not matter. Raises TextsError."""
+    return read_lines(path, field=field, limit=limit).texts
 
-    `.jsonl`: the string under `field` of each object. `.tsv`: the column named `field` in the header line.
-    Anything else: one text a line. Raises TextsError.
+
+def read_lines(
+    path: Path | None,
+    *,
+    format: Format | None = None,
+    field: str = "text",
+    limit: int = MAX_TEXTS,
+    bad_lines_file: Path | None = None,
+) -> Texts:
+    """Texts of a file in its order, at most `limit`, and what became of its lines; the package's own file for None.
+
+    Raises TextsError where the file cannot be read or holds no usable text.
     """
     path = path or Path(__file__).with_name(DEFAULT_FILE)
-    texts = []
     try:
-        for text in _column(path, field) if path.suffix == ".tsv" else _texts(path, field):
-            if text.strip():
-                texts.append(text)
-            if limit is not None and len(texts) >= limit:
-                break
-    except text_lines.LineError as error:
-        raise TextsError(f"{path}, {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TextsError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    if not texts:
-        raise TextsError(f"{path} holds no texts")
-    return texts
-
-
-def _texts(path: Path, field: str) -> Iterator[str]:
-    for line in text_lines.read_texts(path, field):
-        if line.fault:
-            raise text_lines.LineError(line.fault, line.number)
-        yield line.text
-
-
-def _column(path: Path, name: str) -> Iterator[str]:
-    return (text for _, [text] in text_lines.read_columns(path, [name]))
+        with BadLines(bad_lines_file) as bad_lines:
+            taken = read_all(
+                [path], partial(form_of, format=format, text_field=field), limit=limit, bad_lines=bad_lines
+            )
+    except OSError as error:
+        raise TextsError(str(error)) from None
+    if not taken.texts:
+        raise TextsError(f"{path} holds no usable text: {taken.tally}")
+    return taken

@@ -286,8 +286,8 @@ def _describe(
         recipe["calibration"] = {
             "file": "built-in" if plan.options.calibration_file is None else plan.options.calibration_file.name,
             "texts": len(plan.texts.calibrate),
-            "lines": plan.texts.n_lines,
-            "skipped_lines": plan.texts.n_skipped,
+            "lines": plan.texts.lines.read,
+            "skipped_lines": plan.texts.lines.skipped.total(),
         }
     choices = plan.choices
     return Bundle(

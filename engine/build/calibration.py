@@ -1,15 +1,15 @@
-"""Calibration texts: read from a file of any size and split for measuring.
+"""Calibration texts: read from a file of any size, in any format of `common.texts`, and split for measuring.
 
 Reading keeps a bounded sample, drawn with a fixed seed, so that the same file always gives the same bundle.
 """
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common import text_lines
+from common.texts import STANDARD_INPUT, Record, Tally, TextFile, form_of
 from engine.build.errors import CalibrationError
 from engine.bundle import sha256_of
 
@@ -24,17 +24,16 @@ FEWEST_TO_SPLIT = 16  # with fewer texts the same ones do both
 
 @dataclass(frozen=True, slots=True)
 class CalibrationTexts:
-    """A sample of a calibration file. `n_skipped` lines were empty or broken."""
+    """A sample of a calibration file, and what became of its lines, in words and by reason."""
 
     sha256: str
     calibrate: tuple[str, ...]
     hold_out: tuple[str, ...]
-    n_lines: int
-    n_skipped: int
+    lines: Tally
 
 
 def read_texts(path: Path | None, sample_size: int = SAMPLE_SIZE) -> CalibrationTexts:
-    """Texts of a file with one a line, or JSON Lines with "text" (`.jsonl`, `.ndjson`); None: the built-in file.
+    """Texts of a file, in the field or column "text" where it has those; `-`: standard input; None: the built-in file.
 
     Raises CalibrationError when the file cannot be read or holds no text at all.
     """
@@ -43,41 +42,37 @@ def read_texts(path: Path | None, sample_size: int = SAMPLE_SIZE) -> Calibration
         return replace(texts, hold_out=texts.hold_out + built_in_hold_out())
     sample: list[str] = []
     draw = random.Random(0)  # noqa: S311  # a reproducible sample, no secret
-    n_lines = n_texts = 0
-    for text in _lines(path):
-        n_lines += 1
-        if text is None:
-            continue
-        n_texts += 1
-        if len(sample) < sample_size:
-            sample.append(text)
-        elif (place := draw.randrange(n_texts)) < sample_size:
-            sample[place] = text
-    if not sample:
-        raise CalibrationError(f"{path} holds no text: {n_lines} lines, all empty or broken")
-    return _split(sample, sha256_of(path), n_lines, n_lines - n_texts)
-
-
-def _split(sample: list[str], sha256: str, n_lines: int, n_skipped: int) -> CalibrationTexts:
-    if len(sample) < FEWEST_TO_SPLIT:
-        return CalibrationTexts(sha256, tuple(sample), tuple(sample), n_lines, n_skipped)
-    hold_out = tuple(sample[::HOLD_OUT_EVERY])
-    calibrate = tuple(text for index, text in enumerate(sample) if index % HOLD_OUT_EVERY)
-    return CalibrationTexts(sha256, calibrate, hold_out, n_lines, n_skipped)
-
-
-def _lines(path: Path) -> Iterator[str | None]:
-    """Each line's text; None for an empty or broken one."""
+    tally = Tally()
     try:
-        for line in text_lines.read_texts(path):
-            yield line.text.strip() or None
+        with TextFile(path, form_of(path)) as file:
+            for row in file.rows():
+                tally.add(row)
+                if not isinstance(row, Record):
+                    continue
+                if len(sample) < sample_size:
+                    sample.append(row.text.strip())
+                elif (place := draw.randrange(tally.used)) < sample_size:
+                    sample[place] = row.text.strip()
+            sha256 = file.position.sha256 if path == STANDARD_INPUT else sha256_of(path)
     except OSError as error:
         raise CalibrationError(f"the calibration file cannot be read: {error}") from None
+    if not sample:
+        raise CalibrationError(f"{path} holds no text: {tally}")
+    return _split(sample, sha256, tally)
+
+
+def _split(sample: list[str], sha256: str, lines: Tally) -> CalibrationTexts:
+    if len(sample) < FEWEST_TO_SPLIT:
+        return CalibrationTexts(sha256, tuple(sample), tuple(sample), lines)
+    hold_out = tuple(sample[::HOLD_OUT_EVERY])
+    calibrate = tuple(text for index, text in enumerate(sample) if index % HOLD_OUT_EVERY)
+    return CalibrationTexts(sha256, calibrate, hold_out, lines)
 
 
 def built_in_hold_out() -> tuple[str, ...]:
     """Ordinary texts of all lengths, single words among them, that never calibrate."""
-    return tuple(text for text in _lines(DEFAULT_HOLD_OUT) if text)
+    with TextFile(DEFAULT_HOLD_OUT, form_of(DEFAULT_HOLD_OUT)) as file:
+        return tuple(row.text for row in file.rows() if isinstance(row, Record))
 
 
 def with_single_words(texts: Sequence[str], most: int = MAX_SINGLE_WORDS) -> list[str]:

@@ -49,7 +49,8 @@ def model() -> None:
 @click.option(
     "--calibration-file",
     type=click.Path(path_type=Path),
-    help='Texts like your own: one a line, or JSON Lines with "text" (.jsonl). Default: a built-in mix.',
+    help="Texts like your own: one a line, or the text of JSON Lines, CSV, TSV or Parquet, by its suffix; plain or "
+    "gzip; - is standard input. Default: a built-in mix.",
 )
 @click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Overrides that of the checkpoint.")
 @click.option("--prompts", help='JSON object or file, {"query": "query: "}; overrides those of the checkpoint.')

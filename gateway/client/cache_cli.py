@@ -1,26 +1,20 @@
 """`dejavec cache`: the operator's commands for a running gateway, over `/admin` and the embedding route."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
 import click
 import orjson
-from rich.console import Console
-from rich.progress import track
 
-from common.text_lines import read_texts
+from common.gateway_url import base_url
 from engine.configuration import load
-from gateway.client.client import AsyncClient
-from gateway.client.errors import ClientError
 from gateway.client.settings import ClientSettings
+from gateway.client.warm import warm
 
 TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
-WARM_BATCH = 64
 SHOWN_CHANGES = 10
 FIELDS = (
     "semantic_mode",
@@ -40,6 +34,9 @@ def cache() -> None:
 
     All but `warm` and `simulate` need the gateway's admin_token, here as the setting client_admin_token.
     """
+
+
+cache.add_command(warm)
 
 
 @cache.command()
@@ -70,20 +67,6 @@ def purge(namespace: str | None, everything: bool, url: str | None) -> None:
     if everything == (namespace is not None):
         raise click.UsageError("name a --namespace, or give --all")
     _print(_admin("POST", "/admin/purge", url, {"all": True} if everything else {"namespace": namespace}))
-
-
-@cache.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--url", help="The gateway (setting client_url).")
-def warm(source: Path, url: str | None) -> None:
-    """Have the texts of SOURCE (one a line, or JSONL with "text") computed, so that they are hits from now on."""
-    settings = load(ClientSettings, client_url=url)
-    try:
-        tiers = asyncio.run(_warm(settings, source))
-    except ClientError as error:
-        raise click.ClickException(str(error)) from None
-    by_tier = ", ".join(f"{name} {count:,}" for name, count in sorted(tiers.items()))
-    click.echo(f"{sum(tiers.values()):,} texts: {by_tier or 'none'}")
 
 
 @cache.command()
@@ -144,7 +127,9 @@ def _admin(method: str, path: str, url: str | None, body: dict[str, Any] | None 
     token = settings.client_admin_token
     headers = {"authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
-        return asyncio.run(_call(method, settings.client_url.rstrip("/") + path, headers, body))
+        return asyncio.run(_call(method, base_url(settings.client_url) + path, headers, body))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise click.ClickException(f"{settings.client_url} does not answer: {error or type(error).__name__}") from None
 
@@ -163,32 +148,6 @@ async def _call(method: str, url: str, headers: dict[str, str], body: dict[str, 
     if answer.status != 200:
         raise click.ClickException(parsed.get("error", {}).get("message", f"{url} answers {answer.status}"))
     return parsed
-
-
-async def _warm(settings: ClientSettings, source: Path) -> dict[str, int]:
-    """Texts by the tier that answered them."""
-    key = settings.client_api_key
-    tiers: dict[str, int] = {}
-    console = Console(stderr=True)
-    async with AsyncClient(settings.client_url, api_key=key.get_secret_value() if key else None) as client:
-        for batch in track(_batches(source), "warming", console=console, disable=not console.is_terminal):
-            result = await client.embed(batch, cache_control="exact-only")
-            for tier in result.tiers:
-                tiers[tier] = tiers.get(tier, 0) + 1
-    return tiers
-
-
-def _batches(source: Path) -> Iterator[list[str]]:
-    """The file's texts; empty and broken lines are left out."""
-    batch: list[str] = []
-    for line in read_texts(source):
-        if line.text:
-            batch.append(line.text)
-        if len(batch) == WARM_BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _assignment(text: str) -> tuple[str, str | float | None]:

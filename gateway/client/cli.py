@@ -2,14 +2,17 @@
 
 import asyncio
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from common.gateway_url import base_url
+from common.texts import MAX_LINE_BYTES, Fault, Format, SourceError, Tally, form_of
+from common.texts.options import format_option
 from engine.configuration import load
-from gateway.client.endpoint import base_url
 from gateway.client.errors import (
     CircuitOpen,
     ClientError,
@@ -21,7 +24,6 @@ from gateway.client.errors import (
 from gateway.client.ingest import EmbedOptions, Plan
 from gateway.client.ingest import ingest as ingest_plan
 from gateway.client.journal import CannotResume, Journal
-from gateway.client.lines import LineFormat
 from gateway.client.output import Paths
 from gateway.client.progress import IngestProgress, tier_shares
 from gateway.client.settings import ClientSettings
@@ -30,6 +32,7 @@ FILE_FAULT = 1
 CANNOT_RESUME = 3
 NO_ANSWER = 4
 REFUSED = 5
+NOTHING_USABLE = 6
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
@@ -37,24 +40,37 @@ EMBED_OPTIONS = ("model", "dimensions", "prompt_name", "cache_control", "min_fid
 PASSING: tuple[type[ClientError], ...] = (TransportError, RateLimited, Unavailable, CircuitOpen)
 
 EPILOG = """\b
-Writes NAME.npy (float32, one row a text, in the order of the lines), NAME.ids.jsonl (the id and line of each row),
-NAME.bad.jsonl (lines set aside, with the reason) and NAME.ingest.json (the record, and where to resume).
+SOURCE is JSON Lines (objects, or bare strings whose id is their line's number), or by its suffix or --format CSV, TSV
+or Parquet; UTF-8 or UTF-16, plain or gzip; - is standard input. A line that cannot be used is passed over.
+
+\b
+Writes NAME.npy (float32, one row a text, in the order of the lines) or NAME.parquet (columns id, line, vector),
+NAME.ids.jsonl (the id and line of each row), NAME.bad.jsonl (lines set aside, with the reason) and NAME.ingest.json
+(the record, and where to resume). Run it again when SOURCE has grown: its new lines are added.
 
 \b
 Exit status: 0 complete, bad lines included; 1 a file could not be read or written; 2 wrong usage or settings;
 3 what is there is of another input, model or options: --start-over replaces it; 4 the gateway did not answer in
-time; 5 the gateway refused; 130 Ctrl-C; 143 SIGTERM. After 1, 4, 5, 130, 143 and a kill, run it again to continue.
+time; 5 the gateway refused; 6 no line was usable; 130 Ctrl-C; 143 SIGTERM. After 1, 4, 5, 130, 143 and a kill, run it
+again to continue.
 """
 
 
 @click.command("ingest", epilog=EPILOG)
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="NAME.npy to write.")
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option(
+    "--out",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="NAME.npy or NAME.parquet to write.",
+)
 @click.option("--url", help="The gateway (setting client_url).")
 @click.option("--fallback-url", help="A second gateway of the same model (setting client_fallback_url).")
-@click.option("--text-field", default="text", show_default=True, help="Field of each line that holds the text.")
+@format_option("JSON Lines")
+@click.option("--text-field", default="text", show_default=True, help="Field or column that holds the text.")
 @click.option(
-    "--id-field", default="id", show_default=True, help="Field that holds the id; without it, the line number."
+    "--id-field", default="id", show_default=True, help="Field or column of the id; without it, the line number."
 )
 @click.option("--model", help="Model to use; by default the one the gateway serves.")
 @click.option("--dimensions", type=click.IntRange(min=1), help="Leading dimensions to keep.")
@@ -65,7 +81,9 @@ time; 5 the gateway refused; 130 Ctrl-C; 143 SIGTERM. After 1, 4, 5, 130, 143 an
 )
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1, 2048), help="Texts in one request.")
 @click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 256), help="Most requests at once.")
-@click.option("--max-line-bytes", default=1 << 20, show_default=True, type=click.IntRange(min=1), help="Longest line.")
+@click.option(
+    "--max-line-bytes", default=MAX_LINE_BYTES, show_default=True, type=click.IntRange(min=1), help="Longest line."
+)
 @click.option(
     "--patience",
     "patience_s",
@@ -78,10 +96,10 @@ time; 5 the gateway refused; 130 Ctrl-C; 143 SIGTERM. After 1, 4, 5, 130, 143 an
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.pass_context
 def ingest(ctx: click.Context, /, quiet: bool, **options: Any) -> None:
-    """Embed a JSONL file of any size through the gateway, into one .npy file. Run it again to resume."""
+    """Embed a file of texts, of any size, through the gateway. Run it again to resume, or to add what is new."""
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
     plan = _plan(**options)
-    with IngestProgress(console, plan.source.stat().st_size) as progress:
+    with IngestProgress(console) as progress:
         status, message = _run(plan, progress)
     if status:
         click.echo(message, err=True)
@@ -92,8 +110,10 @@ def ingest(ctx: click.Context, /, quiet: bool, **options: Any) -> None:
 
 def _plan(
     *,
+    source: Path,
     url: str | None,
     fallback_url: str | None,
+    format: Format | None,
     text_field: str,
     id_field: str,
     max_line_bytes: int,
@@ -104,17 +124,26 @@ def _plan(
     settings = load(ClientSettings, client_url=url, client_fallback_url=fallback_url)
     key = settings.client_api_key
     try:
-        Paths(out)
+        Paths(out).format.check()
         for address in filter(None, (settings.client_url, settings.client_fallback_url)):
             base_url(address)
-    except ValueError as error:
+    except (ValueError, SourceError) as error:
         raise click.UsageError(str(error)) from None
+    form = form_of(
+        source,
+        format,
+        default=Format.JSONL,
+        text_field=text_field,
+        id_field=id_field,
+        max_line_bytes=max_line_bytes,
+    )
     return Plan(
+        source=source,
         out=out,
         url=settings.client_url,
         fallback_url=settings.client_fallback_url,
         api_key=key.get_secret_value() if key else None,
-        form=LineFormat(text_field, id_field, max_line_bytes),
+        form=form,
         embed=EmbedOptions(**{name: rest.pop(name) for name in EMBED_OPTIONS}),
         **rest,
     )
@@ -137,6 +166,8 @@ def _run(plan: Plan, progress: IngestProgress) -> tuple[int, str]:
         return REFUSED, f"Error: {error}.\n{progress.rows:,} vectors are written. {resume}"
     except OSError as error:
         return FILE_FAULT, f"Error: {error}.\n{progress.rows:,} vectors are written. {resume}"
+    if not journal.counts.rows:
+        return NOTHING_USABLE, f"Error: no line of {plan.source} was usable.\n{_summary(plan, journal)}"
     return 0, _summary(plan, journal)
 
 
@@ -153,6 +184,7 @@ def _summary(plan: Plan, journal: Journal) -> str:
     lines = [f"{plan.out}: {counts.rows:,} vectors of {journal.origin.dimensions} dimensions, {counts.tokens:,} tokens"]
     if counts.tiers:
         lines.append(f"served by: {tier_shares(counts.tiers)}")
+    lines.append(str(Tally(counts.rows, Counter(counts.faults) + Counter({Fault.BLANK.value: counts.blank_lines}))))
     if counts.bad_lines:
         lines.append(f"{counts.bad_lines:,} bad lines set aside in {Paths(plan.out).bad}")
     return "\n".join(lines)

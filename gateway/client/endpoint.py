@@ -5,11 +5,11 @@ A reply that cannot be decoded is a failure of the URL like any other, so decodi
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from common.breaker import BreakerPolicy
+from common.gateway_url import base_url
 from gateway.client.breaker import UrlBreaker
 from gateway.client.errors import GatewayFault, InvalidReply, TimedOut, TransportError, Unavailable
 from gateway.client.faults import FaultSwitch
@@ -20,14 +20,6 @@ T = TypeVar("T")
 
 # Failures that count against a URL. A 429 or a 4xx does not: it has answered.
 URL_FAILURES: tuple[type[Exception], ...] = (TransportError, Unavailable, GatewayFault, InvalidReply)
-
-
-def base_url(url: str) -> str:
-    """The URL without a trailing slash or the `/v1` that OpenAI clients need. Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{url!r} is not an http:// or https:// URL")
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 class Endpoint:

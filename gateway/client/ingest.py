@@ -1,28 +1,30 @@
-"""The ingestion of a JSONL file: read, send, write, in order; the pipeline behind `dejavec ingest`.
+"""The ingestion of a text file: read, send, write, in order; the pipeline behind `dejavec ingest`.
 
     read_chunks ──▶ one task a chunk, as many at once as the pacer allows ──▶ in the order of the file ──▶ Output
 
 Requests finish in any order and are written in the order of their lines, so a resumed run continues exactly where the
-last commit ended. Retries, time-outs and the circuit breaker are the client's; `on_retry` reports
+last commit ended, once it has found that the input before it is the same; that of a complete one, where the input has
+grown. Retries, time-outs and the circuit breaker are the client's; `on_retry` reports
 them to the pacer.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from common.breaker import BreakerPolicy
+from common.texts import BadLine, Format, InputChanged, Record, TextFile, TextForm
 from gateway.client.client import AsyncClient
-from gateway.client.errors import ClientError, InvalidReply, RequestRefused
-from gateway.client.journal import CannotResume, Journal, Origin, mark_of
-from gateway.client.lines import BadLine, Chunk, LineFormat, Record, read_chunks
+from gateway.client.errors import ClientError, InvalidReply
+from gateway.client.journal import CannotResume, Journal, Origin
+from gateway.client.lines import Chunk, read_chunks, read_in_thread
+from gateway.client.narrowing import embed_records
 from gateway.client.output import Answer, Output, Paths
 from gateway.client.pacer import Pacer
 from gateway.client.retry import RetryPolicy
@@ -36,8 +38,8 @@ WINDOW = 4  # chunks read ahead of the one being written, for each request allow
 class Observer(Protocol):
     """Is called with the progress of an ingestion."""
 
-    def began(self, journal: Journal) -> None:
-        """The output is open; `journal` has what an earlier run has done."""
+    def began(self, journal: Journal, file: TextFile) -> None:
+        """Input and output are open; `journal` has what earlier runs have done."""
 
     def wrote(self, journal: Journal, limit: int) -> None:
         """More is written; `limit` requests are allowed at once now."""
@@ -66,7 +68,7 @@ class Plan:
     url: str
     api_key: str | None = None
     fallback_url: str | None = None
-    form: LineFormat = field(default_factory=LineFormat)
+    form: TextForm = field(default_factory=lambda: TextForm(Format.JSONL, id_field="id"))
     embed: EmbedOptions = field(default_factory=EmbedOptions)
     batch: int = 64
     concurrency: int = 8
@@ -77,20 +79,27 @@ class Plan:
 async def ingest(plan: Plan, observer: Observer) -> Journal:
     """Do what is left of the plan; the journal of the complete output.
 
-    Whatever ends it early leaves an output that the same plan resumes. Raises CannotResume, ClientError, OSError.
+    Whatever ends it early leaves an output that the same plan resumes. Raises CannotResume, ClientError, SourceError,
+    OSError.
     """
-    with plan.source.open("rb") as file:
+    with TextFile(plan.source, plan.form) as file:
         async with AsyncClient(plan.url, api_key=plan.api_key, on_retry=observer.waits) as client:
             info = await client.info()
-        options = {**asdict(plan.embed), **asdict(plan.form)}
+        options = {**asdict(plan.embed), **asdict(plan.form), "output": plan.out.suffix}
         dimensions = options.pop("dimensions") or info.dimensions
-        origin = Origin(mark_of(file), info.model, info.fingerprint, dimensions, options)
+        origin = Origin(info.model, info.fingerprint, dimensions, options)
         with Output(Paths(plan.out), origin, start_over=plan.start_over) as output:
-            observer.began(output.journal)
-            if not output.journal.complete:
-                pacer = Pacer(plan.concurrency, time.monotonic)
-                async with _patient_client(plan, info.fingerprint, pacer, observer) as client:
-                    await _Pipeline(plan, client, pacer, output, observer).run(file)
+            try:
+                file.skip_to(output.journal.position)
+                if output.journal.complete and not file.at_end():
+                    output.reopen()
+                observer.began(output.journal, file)
+                if not output.journal.complete:
+                    pacer = Pacer(plan.concurrency, time.monotonic)
+                    async with _patient_client(plan, info.fingerprint, pacer, observer) as client:
+                        await _Pipeline(plan, client, pacer, output, observer).run(file)
+            except InputChanged as error:
+                raise CannotResume(str(error)) from None
             return output.journal
 
 
@@ -126,7 +135,7 @@ class _Pipeline:
         self._observer = observer
         self._sent: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue(WINDOW * plan.concurrency)
 
-    async def run(self, file: BinaryIO) -> None:
+    async def run(self, file: TextFile) -> None:
         """Ingest what is left. What was answered in order is committed, however this ends."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -137,25 +146,23 @@ class _Pipeline:
         finally:
             with suppress(OSError):  # a full disk is already on its way up as the reason
                 self._output.commit()
-        size = self._output.journal.origin.input.size
-        if self._output.journal.position.offset != size or os.fstat(file.fileno()).st_size != size:
-            raise CannotResume(f"{self._plan.source} was changed while it was read")
+        file.require_whole()
         self._output.complete()
 
-    async def _send_all(self, file: BinaryIO, group: asyncio.TaskGroup) -> None:
-        journal = self._output.journal
-        chunks = read_chunks(
-            file,
-            journal.position,
-            journal.origin.input.size,
-            self._plan.form,
-            max_texts=self._plan.batch,
-            max_bytes=CHUNK_BYTES,
-        )
-        for chunk in chunks:
-            await self._pacer.acquire()
-            await self._sent.put(group.create_task(self._answer(chunk)))
+    async def _send_all(self, file: TextFile, group: asyncio.TaskGroup) -> None:
+        chunks = read_chunks(file, max_texts=self._plan.batch, max_bytes=CHUNK_BYTES)
+        if file.may_wait:
+            async with aclosing(read_in_thread(chunks)) as following:
+                async for chunk in following:
+                    await self._send(chunk, group)
+        else:
+            for chunk in chunks:
+                await self._send(chunk, group)
         await self._sent.put(None)
+
+    async def _send(self, chunk: Chunk, group: asyncio.TaskGroup) -> None:
+        await self._pacer.acquire()
+        await self._sent.put(group.create_task(self._answer(chunk)))
 
     async def _write_all(self) -> None:
         committed_at = time.monotonic()
@@ -180,36 +187,18 @@ class _Pipeline:
             tiers=[tier for result in results for tier in result.tiers],
             tokens=sum(result.usage_tokens for result in results),
             bad=sorted([*chunk.bad, *refused], key=lambda bad: bad.line),
+            blank_lines=chunk.blank_lines,
             end=chunk.end,
         )
 
     async def _embed(self, records: Sequence[Record]) -> tuple[list[EmbedResult], list[BadLine]]:
-        """Results that together hold the records in order, without those the gateway refuses, which are narrowed down.
-
-        A request refused for its input is halved until the lines at fault stand alone.
-        """
-        if not records:
-            return [], []
-        try:
-            result = await self._client.embed([record.text for record in records], **asdict(self._plan.embed))
-        except RequestRefused as refusal:
-            if not _is_about_input(refusal):
-                raise
-            if len(records) == 1:
-                return [], [BadLine(records[0].line, f"refused by the gateway: {refusal.message}")]
-            middle = len(records) // 2
-            left, left_refused = await self._embed(records[:middle])
-            right, right_refused = await self._embed(records[middle:])
-            return left + right, left_refused + right_refused
-        if result.vectors.shape[1] != self._output.journal.origin.dimensions:
-            raise InvalidReply(f"{self._plan.url}: vectors of {result.vectors.shape[1]} dimensions, not those of /info")
-        self._pacer.went_well()
-        return [result], []
-
-
-def _is_about_input(refusal: RequestRefused) -> bool:
-    """Whether a refusal may be the fault of single texts, and not of the options or the address."""
-    return refusal.status == 413 or (refusal.param or "").startswith("input")
+        results, refused = await embed_records(self._client, records, **asdict(self._plan.embed))
+        for result in results:
+            dimensions = result.vectors.shape[1]
+            if dimensions != self._output.journal.origin.dimensions:
+                raise InvalidReply(f"{self._plan.url}: vectors of {dimensions} dimensions, not those of /info")
+            self._pacer.went_well()
+        return results, refused
 
 
 def _first(failure: BaseException) -> BaseException:

@@ -1,23 +1,21 @@
 """The journal of an ingestion: one small JSON file with what has been done, replaced whole at every commit.
 
-While the work goes on it is the point to resume from; afterwards it is the record of what the vectors are: of which
-input, by which model, with which options.
+While the work goes on it is the point to resume from, and afterwards the one to go on from when the input has grown;
+it is the record of what the vectors are: of which input, by which model, with which options.
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 import orjson
 
-from gateway.client.lines import Position
+from common.texts import BadLine, Position
 
-FORMAT = 1
-ENDS_BYTES = 1 << 20  # of the input's head and of its tail, hashed to distinguish inputs
+FORMAT = 2
 
 
 class CannotResume(Exception):
@@ -25,18 +23,9 @@ class CannotResume(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class InputMark:
-    """What distinguishes one input from another: its size, and a hash of its first and last MiB."""
-
-    size: int
-    sha256_ends: str
-
-
-@dataclass(frozen=True, slots=True)
 class Origin:
-    """What the vectors come from; a resumed run must have the same one."""
+    """What the vectors come from, but for the input, which `Position` has; a resumed run must have the same one."""
 
-    input: InputMark
     model: str
     fingerprint: str
     dimensions: int
@@ -45,22 +34,38 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What has been done so far; `tiers` counts rows by the cache tier that served them."""
+    """What has been done so far; `tiers` counts rows by the cache tier that served them, `faults` bad lines."""
 
     rows: int = 0
     bad_lines: int = 0
+    blank_lines: int = 0
     tokens: int = 0
     tiers: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
 
-    def plus(self, tiers: Sequence[str], bad_lines: int, tokens: int) -> "Counts":
+    def plus(self, tiers: Sequence[str], bad: Sequence[BadLine], blank_lines: int, tokens: int) -> "Counts":
         """The counts after a row for each of `tiers` more."""
-        merged = dict(Counter(self.tiers) + Counter(tiers))
-        return Counts(self.rows + len(tiers), self.bad_lines + bad_lines, self.tokens + tokens, merged)
+        return Counts(
+            rows=self.rows + len(tiers),
+            bad_lines=self.bad_lines + len(bad),
+            blank_lines=self.blank_lines + blank_lines,
+            tokens=self.tokens + tokens,
+            tiers=dict(Counter(self.tiers) + Counter(tiers)),
+            faults=dict(Counter(self.faults) + Counter(one.fault.value for one in bad)),
+        )
+
+    @property
+    def lines(self) -> int:
+        """Lines, or rows of a table, that have been read."""
+        return self.rows + self.bad_lines + self.blank_lines
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The state of an ingestion at a commit: everything before `position` is on disk in the sizes given."""
+    """The state of an ingestion at a commit: everything before `position` is on disk in the sizes given.
+
+    `finished_bytes`: the size of the finished vectors, once `complete`.
+    """
 
     origin: Origin
     position: Position
@@ -68,6 +73,7 @@ class Journal:
     ids_bytes: int
     bad_bytes: int
     complete: bool = False
+    finished_bytes: int = 0
 
     def to_json(self) -> bytes:
         """The journal as its file's content."""
@@ -80,9 +86,8 @@ class Journal:
             entries = orjson.loads(body)
             if entries.pop("format") != FORMAT:
                 raise CannotResume("the journal was written by another version; start over")
-            origin = entries.pop("origin")
             return cls(
-                origin=Origin(input=InputMark(**origin.pop("input")), **origin),
+                origin=Origin(**entries.pop("origin")),
                 position=Position(**entries.pop("position")),
                 counts=Counts(**entries.pop("counts")),
                 **entries,
@@ -93,11 +98,6 @@ class Journal:
     def require(self, origin: Origin) -> None:
         """Raise CannotResume, naming what differs, unless this journal is of `origin`."""
         was = self.origin
-        if was.input != origin.input:
-            raise CannotResume(
-                f"the input is another one: it has {origin.input.size} bytes, and {was.input.size} when this began"
-                + (", but other content" if was.input.size == origin.input.size else "")
-            )
         if was.model != origin.model:
             raise CannotResume(f"the gateway serves {origin.model}, the vectors so far are of {was.model}")
         if was.fingerprint != origin.fingerprint:
@@ -109,16 +109,6 @@ class Journal:
             before = was.dimensions if name == "dimensions" else was.options.get(name)
             if before != value:
                 raise CannotResume(f"{name} is {value!r} now and was {before!r} when this began")
-
-
-def mark_of(file: BinaryIO) -> InputMark:
-    """The mark of an open input; reads at most 2 MiB of it."""
-    size = file.seek(0, os.SEEK_END)
-    digest = hashlib.sha256()
-    for start in (0, max(size - ENDS_BYTES, 0)):
-        file.seek(start)
-        digest.update(file.read(ENDS_BYTES))
-    return InputMark(size, digest.hexdigest())
 
 
 def replace_file(path: Path, content: bytes) -> None:

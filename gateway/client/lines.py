@@ -1,101 +1,86 @@
-"""JSONL in, chunks of texts out, and where in the file each chunk ends. One line in memory at a time, plus the chunk.
+"""Rows of a text file in chunks for requests, and where in the file each chunk ends.
 
-What cannot be embedded (not JSON, no text, empty text, too long) becomes a `BadLine` with its reason; blank lines are
-skipped.
+What cannot be embedded (not JSON, no text, too long) is a `BadLine` with its reason; blank lines are counted.
 """
 
-from collections.abc import Iterator
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from common.text_lines import LineError, json_object, read_lines, text_in
-
-
-@dataclass(frozen=True, slots=True)
-class LineFormat:
-    """Where a line keeps its text and its id, and how long it may be. A missing or null id is the line's number."""
-
-    text_field: str = "text"
-    id_field: str = "id"
-    max_line_bytes: int = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A line to embed; `line` counts from 1."""
-
-    line: int
-    id: str | int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line set aside, and why."""
-
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far the file has been read: whole lines only."""
-
-    offset: int = 0
-    line: int = 0
+from common.texts import BadLine, Fault, Position, Record, TextFile
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive lines of the file, bad ones included; `end` is where the next chunk starts."""
+    """Consecutive rows of the file, bad ones included; `end` is where the next chunk starts."""
 
     records: list[Record]
     bad: list[BadLine]
+    blank_lines: int
     end: Position
 
 
-def read_chunks(
-    file: BinaryIO, start: Position, size: int, form: LineFormat, *, max_texts: int, max_bytes: int
-) -> Iterator[Chunk]:
-    """The first `size` bytes of the file from `start` on, in chunks of at most `max_texts` texts.
+def read_chunks(file: TextFile, *, max_texts: int, max_bytes: int) -> Iterator[Chunk]:
+    """What is left of the file, in chunks of at most `max_texts` texts.
 
-    A chunk also ends once its lines hold `max_bytes` or more. `file` is at any position; only this generator reads it.
+    A chunk also ends once its rows hold `max_bytes` or more. Raises SourceError, OSError.
     """
     records: list[Record] = []
     bad: list[BadLine] = []
-    begun_at = start.offset
-    lines = read_lines(file, offset=start.offset, number=start.line, size=size, max_line_bytes=form.max_line_bytes)
-    for line in lines:
-        match _parse(line.content, line.number, form):
-            case Record() as record:
-                records.append(record)
-            case BadLine() as fault:
-                bad.append(fault)
-        if len(records) >= max_texts or line.end - begun_at >= max_bytes or line.end >= size:
-            yield Chunk(records, bad, Position(line.end, line.number))
-            records, bad, begun_at = [], [], line.end
+    blank_lines, begun_at = 0, file.offset
+    for row in file.rows():
+        if isinstance(row, Record):
+            records.append(row)
+        elif row.fault is Fault.BLANK:
+            blank_lines += 1
+        else:
+            bad.append(row)
+        if len(records) >= max_texts or file.offset - begun_at >= max_bytes:
+            yield Chunk(records, bad, blank_lines, file.position)
+            records, bad = [], []
+            blank_lines, begun_at = 0, file.offset
+    if file.offset > begun_at:
+        yield Chunk(records, bad, blank_lines, file.position)
 
 
-def _parse(content: bytes | None, line: int, form: LineFormat) -> Record | BadLine | None:
-    """What a line holds; None for a blank one."""
-    if content is None:
-        return BadLine(line, f"too long: more than {form.max_line_bytes:,} bytes")
-    if not content.strip():
-        return None
+async def read_in_thread(chunks: Iterator[Chunk]) -> AsyncGenerator[Chunk, None]:
+    """The chunks of a file that may keep its reader waiting, such as standard input, each read when it is asked for.
+
+    The thread is a daemon, since nothing ends that wait. A file on a disk is read in the event loop's own thread: a
+    chunk takes less than handing it over does.
+    """
+    loop = asyncio.get_running_loop()
+    asked: queue.SimpleQueue[asyncio.Future[Chunk | None] | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        while (future := asked.get()) is not None:
+            try:
+                chunk, failure = next(chunks, None), None
+            except Exception as error:  # for the one that waits
+                chunk, failure = None, error
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(_settle, future, chunk, failure)
+
+    threading.Thread(target=work, name="dejavec-reader", daemon=True).start()
     try:
-        return _record(json_object(content), line, form)
-    except LineError as error:
-        return BadLine(line, str(error))
+        while True:
+            future: asyncio.Future[Chunk | None] = loop.create_future()
+            asked.put(future)
+            chunk = await future
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        asked.put(None)
 
 
-def _record(entry: dict[str, object], line: int, form: LineFormat) -> Record:
-    """The record of an entry. Raises LineError."""
-    text = text_in(entry, form.text_field)
-    if not text.strip():
-        raise LineError(f"empty text in the field {form.text_field!r}")
-    name = entry.get(form.id_field)
-    if name is None:
-        return Record(line, line, text)
-    if isinstance(name, bool) or not isinstance(name, str | int):
-        raise LineError(f"the id in {form.id_field!r} is neither a string nor a 64-bit whole number")
-    return Record(line, name, text)
+def _settle(future: asyncio.Future[Chunk | None], chunk: Chunk | None, failure: Exception | None) -> None:
+    if future.done():  # cancelled
+        return
+    if failure is not None:
+        future.set_exception(failure)
+    else:
+        future.set_result(chunk)

@@ -1,12 +1,14 @@
 """The files of an ingestion, and the commits that make them survive a kill.
 
-    NAME.npy            float32[n, dimensions]; NAME.npy.partial until it is complete
+    NAME.npy            float32[n, dimensions], or NAME.parquet with the ids beside the vectors
+    NAME.npy.partial    the vectors so far, until they are complete; of a Parquet file too
     NAME.ids.jsonl      row i: {"id": ..., "line": ...} of vector i
     NAME.bad.jsonl      {"line": ..., "reason": ...} of each line set aside
     NAME.ingest.json    the journal
 
 Data is appended, made durable, and only then named in the journal, which is replaced whole. So after a crash the files
 hold at least what the journal lists, and what they hold beyond it is cut off on resuming: nothing is lost or doubled.
+Finished vectors stay as they are until longer ones, of an input that has grown, replace them.
 """
 
 import fcntl
@@ -21,20 +23,22 @@ from typing import BinaryIO, Self
 import numpy as np
 import orjson
 
-from gateway.client.journal import CannotResume, Counts, Journal, Origin, replace_file, sync_folder
-from gateway.client.lines import BadLine, Position, Record
+from common.texts import BadLine, Position, Record
+from common.texts.tally import listed
+from gateway.client.journal import CannotResume, Counts, Journal, Origin, replace_file
+from gateway.client.vector_files import FLOAT_BYTES, FORMATS, HEADER_BYTES, write_header
 from gateway.client.wire import Float32Array
 
-HEADER_BYTES = 128  # numpy pads the header so that the number of rows can grow without moving the data
-FLOAT_BYTES = 4
+JUST_WRITTEN = "another ingestion has just worked on it: run it again"
 
 
 class Paths:
-    """Where the files of one output lie, named after its .npy file."""
+    """Where the files of one output lie, named after its .npy or .parquet file, and the format of that."""
 
     def __init__(self, out: Path) -> None:
-        if out.suffix != ".npy":
-            raise ValueError(f"{out} does not end in .npy")
+        if out.suffix not in FORMATS:
+            raise ValueError(f"{out} does not end in {' or '.join(FORMATS)}")
+        self.format = FORMATS[out.suffix]
         self.vectors = out
         self.partial = out.with_name(out.name + ".partial")
         self.ids = out.with_name(out.stem + ".ids.jsonl")
@@ -61,6 +65,7 @@ class Answer:
     tiers: Sequence[str]
     tokens: int
     bad: Sequence[BadLine]
+    blank_lines: int
     end: Position
 
 
@@ -81,10 +86,13 @@ class Output:
             found = None if self._start_over else self._found()
             if found is not None and found.complete:
                 self._last_commit = self.journal = found
+                self._remove_leftover()
                 return self
             self._lock()
             if self._start_over:
                 self._paths.clear()
+            elif self._found() != found:
+                raise CannotResume(JUST_WRITTEN)
             self._last_commit = self.journal = found or self.journal
             if found is None:
                 replace_file(self._paths.journal, self.journal.to_json())  # before any data, so data is never orphaned
@@ -97,19 +105,34 @@ class Output:
     ) -> None:
         self._stack.close()
 
+    def reopen(self) -> None:
+        """Go on with a complete output. Raises CannotResume, OSError."""
+        with self._stack:
+            self._lock()
+            if self._found() != self.journal:
+                raise CannotResume(JUST_WRITTEN)
+            self._vectors.truncate(0)
+            self._paths.format.restore(self._paths.vectors, self._vectors, self.journal)
+            self._vectors.flush()
+            os.fsync(self._vectors.fileno())
+            self._last_commit = self.journal = replace(self.journal, complete=False)
+            replace_file(self._paths.journal, self.journal.to_json())
+            self._open_files()
+            self._stack = self._stack.pop_all()
+
     def append(self, answer: Answer) -> None:
         """Add what became of the next lines; nothing of it is safe before `commit`. Raises ValueError, OSError."""
         if answer.vectors.shape != (len(answer.records), self._origin.dimensions):
             raise ValueError(f"vectors of shape {answer.vectors.shape} for {len(answer.records)} rows")
         ids = b"".join(orjson.dumps({"id": r.id, "line": r.line}) + b"\n" for r in answer.records)
-        faults = b"".join(orjson.dumps({"line": b.line, "reason": b.reason}) + b"\n" for b in answer.bad)
+        faults = b"".join(map(listed, answer.bad))
         self._vectors.write(np.ascontiguousarray(answer.vectors, dtype="<f4").tobytes())
         self._ids.write(ids)
         self._bad.write(faults)
         self.journal = replace(
             self.journal,
             position=answer.end,
-            counts=self.journal.counts.plus(answer.tiers, len(answer.bad), answer.tokens),
+            counts=self.journal.counts.plus(answer.tiers, answer.bad, answer.blank_lines, answer.tokens),
             ids_bytes=self.journal.ids_bytes + len(ids),
             bad_bytes=self.journal.bad_bytes + len(faults),
         )
@@ -126,13 +149,14 @@ class Output:
         self._last_commit = self.journal
 
     def complete(self) -> None:
-        """Commit, give the vectors their final name, and mark the journal complete."""
+        """Commit, make the finished vectors, and mark the journal complete. Blocks for as long as that takes."""
         self.commit()
-        self._paths.partial.replace(self._paths.vectors)
-        sync_folder(self._paths.vectors.parent)
-        self.journal = replace(self.journal, complete=True)
-        replace_file(self._paths.journal, self.journal.to_json())
+        paths = self._paths
+        paths.format.finish(paths.partial, paths.vectors, paths.ids, self.journal)
+        self.journal = replace(self.journal, complete=True, finished_bytes=paths.vectors.stat().st_size)
+        replace_file(paths.journal, self.journal.to_json())
         self._last_commit = self.journal
+        paths.partial.unlink(missing_ok=True)
 
     def _found(self) -> Journal | None:
         """The journal of an earlier run, checked against the files; None when there is no output at all."""
@@ -144,13 +168,20 @@ class Output:
             return None
         journal = Journal.from_json(paths.journal.read_bytes())
         journal.require(self._origin)
-        whole = paths.vectors.exists() and paths.vectors.stat().st_size == self._vector_bytes(journal)
-        if journal.complete and not whole:
+        size = paths.vectors.stat().st_size if paths.vectors.exists() else None
+        if journal.complete and size != journal.finished_bytes:
             raise CannotResume(f"{paths.vectors} was complete and is gone, or has changed its size")
-        if not journal.complete and whole and not paths.partial.exists():  # killed between the last two steps
-            journal = replace(journal, complete=True)
+        if not journal.complete and size == self._vector_bytes(journal) and not paths.partial.exists():
+            # An array that was given its name, by a run that was killed before its last step.
+            journal = replace(journal, complete=True, finished_bytes=size)
             replace_file(paths.journal, journal.to_json())
         return journal
+
+    def _remove_leftover(self) -> None:
+        """The vectors of a run that was killed behind its last step but one. Raises CannotResume."""
+        if self._paths.partial.exists():
+            self._lock()
+            self._paths.partial.unlink()
 
     def _lock(self) -> None:
         self._vectors = self._open(self._paths.partial)
@@ -158,6 +189,10 @@ class Output:
             fcntl.flock(self._vectors, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CannotResume(f"another ingestion is writing {self._paths.partial}") from None
+        if not self._paths.partial.exists() or not os.path.samestat(
+            os.fstat(self._vectors.fileno()), self._paths.partial.stat()
+        ):
+            raise CannotResume(JUST_WRITTEN)
 
     def _open_files(self) -> None:
         """Open what is not open yet, and cut every file at the last commit."""
@@ -181,11 +216,7 @@ class Output:
 
     def _write_header(self) -> None:
         """The .npy header for the rows there are now; the file is a whole array at every commit."""
-        shape = (self.journal.counts.rows, self._origin.dimensions)
-        self._vectors.seek(0)
-        np.lib.format.write_array_header_1_0(self._vectors, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        assert self._vectors.tell() == HEADER_BYTES
-        self._vectors.seek(0, os.SEEK_END)
+        write_header(self._vectors, self.journal.counts.rows, self._origin.dimensions)
 
     def _vector_bytes(self, journal: Journal) -> int:
         return HEADER_BYTES + journal.counts.rows * self._origin.dimensions * FLOAT_BYTES

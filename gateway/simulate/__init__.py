@@ -1,6 +1,5 @@
 """`dejavec cache simulate`: a log of texts replayed through the semantic tier, with the running engine's vectors.
 
-log.py      files to texts
 record.py   texts to token ids and vectors, by the engine
 report.py   the replays, as a table and as JSON
 cli.py      options, and what goes wrong

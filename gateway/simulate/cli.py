@@ -1,7 +1,8 @@
 """`dejavec cache simulate`: the options, and what is printed when something is missing."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,11 +12,12 @@ from rich.console import Console
 from rich.progress import track
 
 from cache.semantic.tier import StaticEmbeddingError
+from common.texts import BadLines, Format, TextForm, Texts, form_of, read_all
+from common.texts.options import bad_lines_option, field_option, format_option
 from engine.configuration import load
 from gateway.errors import GatewayError
 from gateway.names import ModelNames
 from gateway.settings import GatewaySettings
-from gateway.simulate.log import STANDARD_INPUT, Log, read_log
 from gateway.simulate.record import Recorded, ready_engine, record
 from gateway.simulate.report import Report
 from gateway.simulate.report import simulate as simulate_recorded
@@ -57,6 +59,9 @@ vector twice, static vectors and token ids: 8 kB at 384 dimensions (290 MB in al
 @click.option(
     "--limit", default=DEFAULT_LIMIT, show_default=True, type=click.IntRange(min=1), help="Most texts to read."
 )
+@format_option()
+@field_option
+@bad_lines_option
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write every figure to this file."
 )
@@ -67,15 +72,19 @@ def simulate(
     engine_price_ms: float | None,
     prompt_name: str | None,
     limit: int,
+    format: Format | None,
+    field: str,
+    bad_lines_file: Path | None,
     json_file: Path | None,
 ) -> None:
     """Replay texts through the semantic tier: what would be reused, how often wrongly, and what that saves.
 
-    LOG holds one text a line, or JSON Lines with "text" (.jsonl); - is standard input. Give several in their order,
-    such as a document set release after release. The running engine computes the texts in its bulk lane.
+    LOG holds one text a line, or is JSON Lines, CSV, TSV or Parquet; plain or gzip; - is standard input. Give several
+    in their order, such as a document set release after release. The running engine computes the texts in its bulk
+    lane.
     """
     settings = load(GatewaySettings, engine_url=engine_url, engine_price_ms=engine_price_ms)
-    log = _read(logs, limit)
+    log = _read(logs, partial(form_of, format=format, text_field=field), limit, bad_lines_file)
     recorded, embedding = _record(settings, log.texts, prompt_name)
     try:
         report = simulate_recorded(recorded, embedding, settings, fidelities or FIDELITIES, _shown)
@@ -86,15 +95,15 @@ def simulate(
         _write(json_file, log, recorded, report)
 
 
-def _read(logs: Sequence[Path], limit: int) -> Log:
+def _read(logs: Sequence[Path], form: Callable[[Path], TextForm], limit: int, bad_lines_file: Path | None) -> Texts:
     """The texts of the files. Raises click.ClickException where there are none, or a file cannot be read."""
     try:
-        log = read_log((STANDARD_INPUT if str(path) == "-" else path for path in logs), limit)
+        with BadLines(bad_lines_file) as bad_lines:
+            log = read_all(logs, form, limit=limit, bad_lines=bad_lines)
     except OSError as error:
         raise click.ClickException(str(error)) from None
     if not log.texts:
-        reason = f"; {log.first_fault}" if log.first_fault else ""
-        raise click.ClickException(f"no text in {', '.join(map(str, logs))}{reason}")
+        raise click.ClickException(f"no text in {', '.join(map(str, logs))}: {log.tally}")
     return log
 
 
@@ -121,23 +130,20 @@ def _shown(what: str, steps: Sequence[T]) -> Iterable[T]:
     return track(steps, what, console=console, disable=not console.is_terminal, transient=True)
 
 
-def _print(log: Log, recorded: Recorded, report: Report) -> None:
+def _print(log: Texts, recorded: Recorded, report: Report) -> None:
     cut = " (cut: --limit reads more)" if log.was_cut else ""
     click.echo(
         f"{len(log.texts):,} texts{cut}, {report.exact_repeats / report.requests:.1%} of them exact repeats", nl=False
     )
     click.echo(f", {recorded.truncated:,} truncated at the model's limit" if recorded.truncated else "")
-    if log.blank_lines or log.broken_lines:
-        first = f"; first: {log.first_fault}" if log.first_fault else ""
-        click.echo(f"left out: {log.blank_lines:,} blank lines, {log.broken_lines:,} broken{first}")
+    click.echo(str(log.tally))
     report.print()
 
 
-def _write(path: Path, log: Log, recorded: Recorded, report: Report) -> None:
+def _write(path: Path, log: Texts, recorded: Recorded, report: Report) -> None:
     counts = {
         "texts": len(log.texts),
-        "blank_lines": log.blank_lines,
-        "broken_lines": log.broken_lines,
+        "lines": log.tally.to_json(),
         "was_cut": log.was_cut,
         "truncated": recorded.truncated,
     }

@@ -15,7 +15,7 @@ from loadtest.bench.machine import Machine, describe
 from loadtest.bench.processes import BenchmarkError
 from loadtest.bench.rounds import Reported, results_json
 from loadtest.display import wide_console
-from loadtest.texts import TextsError, read_texts
+from loadtest.texts import TextsError, read_lines
 
 SEED = 0
 OWN_GENERATOR, WRK = "own", "wrk"
@@ -50,7 +50,10 @@ class Bench:
 
         Raises TextsError.
         """
-        distinct = list(dict.fromkeys(read_texts(self.texts_file, self.field)))
+        lines = read_lines(self.texts_file, field=self.field)
+        if lines.tally.skipped:
+            self.console.print(f"{self.texts_file}: {lines.tally}")
+        distinct = list(dict.fromkeys(lines.texts))
         order = np.random.default_rng(SEED).permutation(len(distinct))
         return [distinct[place] for place in order[: self.count]]
 

@@ -37,12 +37,13 @@ async def test_warm_stats_purge(redis: RunningRedis, tmp_path: Path) -> None:
         running_gateway(engine.url, redis_url=redis.url, admin_token="operator") as client,
     ):
         await until_ready(client)
-        assert await run(client, tmp_path, "warm", str(texts)) == (0, "3 texts: miss 3\n", "")
-        assert (await run(client, tmp_path, "warm", str(texts)))[1] == "3 texts: local 3\n"
+        lines = "4 lines read, 3 used, 1 skipped: 1 blank\n"
+        assert await run(client, tmp_path, "warm", str(texts)) == (0, f"3 texts: miss 3\n{lines}", "")
+        assert (await run(client, tmp_path, "warm", str(texts)))[1] == f"3 texts: local 3\n{lines}"
         status, out, _ = await run(client, tmp_path, "stats")
         assert (status, json.loads(out)["local"]["entries"]) == (0, 3)
         assert (await run(client, tmp_path, "purge", "--namespace", "default"))[0] == 0
-        assert (await run(client, tmp_path, "warm", str(texts)))[1] == "3 texts: miss 3\n"
+        assert (await run(client, tmp_path, "warm", str(texts)))[1] == f"3 texts: miss 3\n{lines}"
         status, _, err = await run(client, tmp_path, "stats", token="wrong")
         assert (status, err) == (1, "Error: this admin token is not the one that is set as admin_token\n")
         assert (await run(client, tmp_path, "purge"))[0] == 2

@@ -5,6 +5,7 @@ continued and compared byte for byte with a run that nobody disturbed.
 """
 
 import asyncio
+import os
 import random
 import signal
 import sys
@@ -15,10 +16,10 @@ import numpy as np
 import orjson
 import pytest
 
+from common.texts import Format, TextForm
 from gateway.client import FingerprintMismatch, InvalidReply, RequestRefused, Unauthorized, Unavailable
 from gateway.client.ingest import EmbedOptions, Plan, ingest
 from gateway.client.journal import CannotResume
-from gateway.client.lines import LineFormat
 from gateway.client.pacer import Pacer
 from tests.integration.standin_gateway import StandIn, garbage, reset_mid_body, status, vector_of
 
@@ -34,7 +35,7 @@ class Quiet:
         self.limits: list[int] = []
         self.waited = 0
 
-    def began(self, journal) -> None:
+    def began(self, journal, file) -> None:
         self.resumed_at = journal.counts.rows
 
     def wrote(self, journal, limit) -> None:
@@ -229,6 +230,29 @@ async def test_an_interruption_says_how_to_go_on_and_going_on_works(gateway, tmp
     assert np.array_equal(np.load(tmp_path / "v.npy"), [vector_of(text, 8) for text in texts])
 
 
+async def test_a_pipe_that_nobody_writes_to_can_be_left(gateway, tmp_path):
+    """Ctrl-C ends a run that waits for standard input; what came before is written, and the same input goes on."""
+    texts = write_lines(tmp_path / "in.jsonl", 80)
+    content = (tmp_path / "in.jsonl").read_bytes()
+    words = ("-", "--out", str(tmp_path / "v.npy"), "--url", gateway.url, "--batch", "8", "--concurrency", "2")
+    command = (sys.executable, "-c", COMMAND.format(commit=0), *words)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    process.stdin.write(content[:1500])
+    await process.stdin.drain()
+    async with asyncio.timeout(60):
+        while not gateway.requests:
+            await asyncio.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(60):
+        said = (await process.stdout.read()).decode()
+        assert (await process.wait(), "Run the same command again" in said) == (130, True), said
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    said, _ = await process.communicate(content)
+    assert process.returncode == 0, said
+    assert np.array_equal(np.load(tmp_path / "v.npy"), [vector_of(text, 8) for text in texts])
+
+
 async def test_a_second_run_finds_it_done(gateway, tmp_path):
     """Nothing is asked for again, and the files stay as they are."""
     write_lines(tmp_path / "in.jsonl", 50)
@@ -299,7 +323,7 @@ async def test_it_refuses_other_options(gateway, tmp_path):
     """Another field or fidelity would make another file."""
     await interrupted(gateway, tmp_path)
     with pytest.raises(CannotResume, match="text_field"):
-        await ingest(plan_of(tmp_path, gateway, form=LineFormat(text_field="body")), Quiet())
+        await ingest(plan_of(tmp_path, gateway, form=TextForm(Format.JSONL, "body", "id")), Quiet())
     with pytest.raises(CannotResume, match="min_fidelity"):
         await ingest(plan_of(tmp_path, gateway, embed=EmbedOptions(min_fidelity=0.9)), Quiet())
 
@@ -322,7 +346,7 @@ async def test_a_model_that_changes_before_the_first_vector_stops_it(gateway, tm
     """The journal's fingerprint is the one /info gave; the first answer must have it too."""
 
     class Swapping(Quiet):
-        def began(self, journal) -> None:
+        def began(self, journal, file) -> None:
             gateway.fingerprint = "f2"
 
     write_lines(tmp_path / "in.jsonl", 20)
@@ -346,9 +370,9 @@ async def test_what_does_not_pass_stops_it_resumably(gateway, tmp_path, misdeed,
     assert np.array_equal(np.load(tmp_path / "v.npy"), [vector_of(text, 8) for text in texts])
 
 
-async def test_an_input_that_grows_meanwhile_is_not_called_complete(gateway, tmp_path):
-    """Appending to the file while it is read is noticed at the end."""
-    write_lines(tmp_path / "in.jsonl", 50)
+async def test_an_input_that_grows_meanwhile_loses_nothing(gateway, tmp_path):
+    """Lines that are appended while the file is read are in this run or in the next."""
+    texts = write_lines(tmp_path / "in.jsonl", 50)
 
     async def grow(request):
         with (tmp_path / "in.jsonl").open("ab") as file:
@@ -356,7 +380,21 @@ async def test_an_input_that_grows_meanwhile_is_not_called_complete(gateway, tmp
         return await status(503)(request)
 
     gateway.misdeeds.append(grow)
-    with pytest.raises(CannotResume, match="was changed"):
+    for _ in range(2):
+        await ingest(plan_of(tmp_path, gateway), Quiet())
+    assert np.array_equal(np.load(tmp_path / "v.npy"), [vector_of(text, 8) for text in [*texts, "late"]])
+
+
+async def test_an_input_that_is_cut_short_meanwhile_is_not_called_complete(gateway, tmp_path):
+    """What was read of it is no longer there."""
+    write_lines(tmp_path / "in.jsonl", 50)
+
+    async def cut(request):
+        os.truncate(tmp_path / "in.jsonl", 100)
+        return await status(503)(request)
+
+    gateway.misdeeds.append(cut)
+    with pytest.raises(CannotResume, match="has become shorter"):
         await ingest(plan_of(tmp_path, gateway), Quiet())
     assert not (tmp_path / "v.npy").exists()
 

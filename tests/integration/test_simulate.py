@@ -55,9 +55,10 @@ async def test_several_files_with_bad_lines(tmp_path: Path) -> None:
         assert set(engine.lanes) == {Lane.BULK}
         assert len(engine.computed) == len({*engine.computed}) == 302 - repeats
     assert out.startswith(f"302 texts, {repeats / 302:.1%} of them exact repeats\n")
-    assert f"left out: 1 blank lines, 2 broken; first: {second}, line 1: not JSON" in out
+    counts = "305 lines read, 302 used, 3 skipped: 1 blank, 1 not JSON"
+    assert f"{counts} (first: {second}, line 1: not JSON: " in out
     found = json.loads(report.read_text())
-    assert (found["log"]["broken_lines"], found["requests"], found["exact_repeats"]) == (2, 302, repeats)
+    assert (found["log"]["lines"]["read"], found["requests"], found["exact_repeats"]) == (305, 302, repeats)
     assert found["engine_s"] == 0.014  # 14 tokens
     replays = found["replays"]
     assert [(row["mode"], row["fidelity"]) for row in replays] == [
@@ -99,7 +100,9 @@ async def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     nowhere = "http://127.0.0.1:1"
     status, out, err = await simulate(tmp_path, nowhere, str(empty))
     assert (status, out) == (1, "")
-    assert err == f"Error: no text in {empty}; {empty}, line 1: not a JSON object\n"
+    assert err.startswith(
+        f"Error: no text in {empty}: 2 lines read, 0 used, 2 skipped: 1 no text (first: line 1: not a JSON"
+    )
     status, out, err = await simulate(tmp_path, nowhere, str(log))
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"Error: the engine at {nowhere} cannot be reached: ")

@@ -3,6 +3,7 @@
 The data folder is the caller's; it holds one folder a source, TSV with one header line or JSON Lines with "text".
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from common.text_lines import read_cells, read_texts
+from common.text_lines import read_cells
+from common.texts import form_of, read_all
 from engine.bundle import GRAPH_FILE, TOKENIZER_FILE, parse_tokenizer, read_bundle
 from engine.feeds import feeds
 from engine.model.cpu_session import open_cpu_session
@@ -43,7 +45,7 @@ def tsv(path: Path, *columns: int) -> list[str]:
 
 def json_lines(path: Path) -> list[str]:
     """The "text" of each line."""
-    return [line.text for line in read_texts(path)]
+    return read_all([path], form_of, limit=sys.maxsize).texts
 
 
 SOURCES: dict[str, Callable[[Path], list[str]]] = {

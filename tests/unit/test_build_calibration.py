@@ -1,5 +1,7 @@
 """Reading calibration files: what is skipped and counted, and that the sample is bounded and repeatable."""
 
+import gzip
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ def test_the_built_in_file_is_diverse_and_whole() -> None:
     texts = read_texts(None)
     lengths = [len(text) for text in texts.calibrate + texts.hold_out]
     assert len(lengths) > 200
-    assert texts.n_skipped == 0
+    assert not texts.lines.skipped
     assert min(lengths) < 5
     assert max(lengths) > 600
     assert DEFAULT_FILE.is_file()
@@ -25,7 +27,7 @@ def test_empty_and_broken_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     path.write_bytes(b"one\n\n  \ntwo \xff broken\nthree\r\n")
     texts = read_texts(path)
     assert texts.calibrate == ("one", "three")
-    assert (texts.n_lines, texts.n_skipped) == (5, 3)
+    assert texts.lines.to_json() == {"read": 5, "used": 2, "skipped": {"blank": 2, "not UTF-8": 1}}
 
 
 def test_json_lines_use_text_and_survive_everything_else(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_json_lines_use_text_and_survive_everything_else(tmp_path: Path) -> None
     )
     texts = read_texts(path)
     assert texts.calibrate == ("one", "two")
-    assert texts.n_skipped == 5
+    assert texts.lines.skipped.total() == 5
 
 
 def test_a_large_file_gives_a_bounded_sample_and_the_same_each_time(tmp_path: Path) -> None:
@@ -60,6 +62,23 @@ def test_texts_that_measure_do_not_calibrate(tmp_path: Path) -> None:
     assert (len(texts.calibrate), len(texts.hold_out)) == (30, 10)
     path.write_text("only one")
     assert read_texts(path).calibrate == read_texts(path).hold_out == ("only one",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("texts.txt.gz", gzip.compress(b"one\ntwo\n")),
+        ("texts.txt", "\ufeffone\r\ntwo".encode("utf-16-le")),
+        ("texts.csv", b"id,text\n1,one\n2,two\n"),
+    ],
+)
+def test_other_formats(tmp_path: Path, name: str, content: bytes) -> None:
+    """As for every command; the file's own hash is in the recipe."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    texts = read_texts(path)
+    assert texts.calibrate == ("one", "two")
+    assert texts.sha256 == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\n"])

@@ -1,138 +1,108 @@
-"""Reading JSONL: what is a record, what is set aside and why, and that reading may stop and go on at any chunk."""
+"""Chunks of a file: every row in one, no more in one than allowed; reading stops and goes on at any of them."""
 
-import io
+import asyncio
+import threading
+from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.client.lines import BadLine, Chunk, LineFormat, Position, Record, read_chunks
+from common.texts import BadLine, Format, Position, Record, TextFile, TextForm
+from gateway.client.lines import Chunk, read_chunks, read_in_thread
 
-FORM = LineFormat(max_line_bytes=200)
+FORM = TextForm(Format.JSONL, id_field="id", max_line_bytes=200)
 START = Position()
 
 
-def read(content: bytes, start: Position = START, size: int | None = None, form=FORM, **limits) -> list[Chunk]:
-    limits = {"max_texts": 3, "max_bytes": 10_000, **limits}
-    return list(read_chunks(io.BytesIO(content), start, len(content) if size is None else size, form, **limits))
+def read(folder: Path, content: bytes, start: Position = START, **limits) -> list[Chunk]:
+    path = folder / "in.jsonl"
+    path.write_bytes(content)
+    with TextFile(path, FORM) as file:
+        file.skip_to(start)
+        return list(read_chunks(file, **{"max_texts": 3, "max_bytes": 10_000, **limits}))
 
 
-def records(chunks: list[Chunk]) -> list[Record]:
-    return [record for chunk in chunks for record in chunk.records]
-
-
-def faults(chunks: list[Chunk]) -> list[BadLine]:
-    return [bad for chunk in chunks for bad in chunk.bad]
+def rows(chunks: list[Chunk]) -> list[Record | BadLine]:
+    return sorted((row for chunk in chunks for row in [*chunk.records, *chunk.bad]), key=lambda row: row.line)
 
 
 LINES = st.lists(
     st.one_of(
         st.builds(lambda text: orjson.dumps({"text": text}), st.text(alphabet=st.characters(codec="utf-8"))),
         st.builds(lambda text, name: orjson.dumps({"id": name, "text": text}), st.text('ab\n"é'), st.integers(0, 99)),
-        st.binary(max_size=300).map(lambda line: line.replace(b"\n", b"")),
+        st.binary(max_size=300).map(lambda line: b"-" + line.replace(b"\n", b"")),
+        st.just(b""),
     ),
     max_size=30,
 )
 
 
 @given(LINES, st.booleans(), st.integers(1, 7), st.integers(1, 500))
-def test_every_line_is_read_once_and_reading_resumes_anywhere(lines, ends_with_newline, max_texts, max_bytes):
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_every_line_is_read_once_and_reading_resumes_anywhere(tmp_path, lines, ends, max_texts, max_bytes):
     """Chunks cover the file; each line is a record, set aside or blank; starting at any chunk's end gives the rest."""
-    content = b"\n".join(lines) + (b"\n" if ends_with_newline and lines else b"")
-    chunks = read(content, max_texts=max_texts, max_bytes=max_bytes)
-    seen = [item.line for item in [*records(chunks), *faults(chunks)]]
-    assert len(seen) == len(set(seen))
-    kept = {number for number, line in enumerate(content.split(b"\n"), 1) if line.strip()}
-    assert set(seen) <= set(range(1, len(lines) + 1))
-    assert kept - set(seen) <= {1}  # a first line of nothing but a byte order mark
+    content = b"\n".join(lines) + (b"\n" if ends and lines else b"")
+    limits = {"max_texts": max_texts, "max_bytes": max_bytes}
+    chunks = read(tmp_path, content, **limits)
+    split = content.split(b"\n")
+    assert [row.line for row in rows(chunks)] == [number for number, line in enumerate(split, 1) if line.strip()]
+    n_lines = len(split) - (not split[-1])
+    assert len(rows(chunks)) + sum(chunk.blank_lines for chunk in chunks) == n_lines
     assert all(len(chunk.records) <= max_texts for chunk in chunks)
     if chunks:
-        assert chunks[-1].end.offset == len(content)
+        assert (chunks[-1].end.offset, chunks[-1].end.line) == (len(content), n_lines)
     for index, chunk in enumerate(chunks):
-        assert read(content, chunk.end, max_texts=max_texts, max_bytes=max_bytes) == chunks[index + 1 :]
+        assert read(tmp_path, content, chunk.end, **limits) == chunks[index + 1 :]
 
 
-def test_ids_are_the_lines_own_or_their_numbers():
+def test_ids_are_the_lines_own_or_their_numbers(tmp_path):
     """A string or whole number is kept as it is; a missing or null id is the line's number."""
     content = b'{"text": "a", "id": "x"}\n{"text": "b", "id": 7}\n{"text": "c"}\n{"text": "d", "id": null}'
-    assert [(r.id, r.line) for r in records(read(content))] == [("x", 1), (7, 2), (3, 3), (4, 4)]
+    assert [(r.id, r.line) for r in rows(read(tmp_path, content))] == [("x", 1), (7, 2), (3, 3), (4, 4)]
 
 
-def test_fields_are_named_by_option():
-    """Other names for text and id."""
-    form = LineFormat(text_field="body", id_field="key")
-    assert records(read(b'{"body": "a", "key": "k", "text": "no", "id": "no"}', form=form)) == [Record(1, "k", "a")]
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (b"{", "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        (b'{"text": NaN}', "not JSON"),
-        (b'{"text": "\\ud800"}', "not JSON"),
-        (b"[1]", "not a JSON object"),
-        (b'"text"', "not a JSON object"),
-        (b"{}", "missing or null"),
-        (b'{"text": null}', "missing or null"),
-        (b'{"text": 1}', "not a string"),
-        (b'{"text": ["a"]}', "not a string"),
-        (b'{"text": ""}', "empty text"),
-        (b'{"text": " \\n"}', "empty text"),
-        (b'{"text": "a", "id": 1.5}', "neither a string nor"),
-        (b'{"text": "a", "id": true}', "neither a string nor"),
-        (b'{"text": "a", "id": 99999999999999999999}', "neither a string nor"),
-        (b'{"text": "' + b"a" * 300 + b'"}', "too long: more than 200 bytes"),
-    ],
-)
-def test_bad_lines_are_set_aside_with_their_reason(line, reason):
-    """The line before and the line after are read all the same."""
-    chunks = read(b'{"text": "before"}\n' + line + b'\n{"text": "after"}\n')
-    assert [r.text for r in records(chunks)] == ["before", "after"]
-    assert [(bad.line, reason in bad.reason) for bad in faults(chunks)] == [(2, True)]
-
-
-def test_blank_lines_are_no_lines_at_all_but_are_counted():
-    """They are skipped, and line numbers still agree with an editor's."""
-    assert [r.line for r in records(read(b'\n  \r\n{"text": "a"}\n\n{"text": "b"}'))] == [3, 5]
-
-
-def test_a_byte_order_mark_is_dropped():
-    """As Windows editors write it, on the first line only."""
-    assert records(read(b'\xef\xbb\xbf{"text": "a"}\n')) == [Record(1, 1, "a")]
-
-
-def test_a_line_of_just_the_limit_passes():
-    """The limit counts the line without its newline."""
-    line = b'{"text": "' + b"a" * (200 - 12) + b'"}'
-    assert len(line) == 200
-    assert len(records(read(line + b"\n" + line))) == 2
-    assert [bad.line for bad in faults(read(b" " + line + b"\n" + line))] == [1]
-
-
-def test_a_very_long_line_is_skipped_in_pieces():
-    """A line larger than any buffer is passed over without being kept, also at the end of the file."""
+def test_a_very_long_line_is_set_aside(tmp_path):
+    """One larger than any buffer, also at the end of the file."""
     long = b"x" * (3 << 20)
-    chunks = read(long + b'\n{"text": "a"}\n' + long)
-    assert records(chunks) == [Record(2, 2, "a")]
-    assert [bad.line for bad in faults(chunks)] == [1, 3]
+    first, record, last = rows(read(tmp_path, long + b'\n{"text": "a"}\n' + long))
+    assert record == Record(2, 2, "a")
+    assert (first.line, last.line, first.reason) == (1, 3, "too long: more than 200 bytes")
 
 
-def test_only_the_given_size_is_read():
-    """What is appended to the file meanwhile is left alone."""
-    content = b'{"text": "a"}\n{"text": "b"}\n'
-    chunks = read(content + b'{"text": "c"}\n', size=len(content))
-    assert [r.text for r in records(chunks)] == ["a", "b"]
-
-
-def test_a_file_cut_short_ends_early():
-    """Fewer bytes than said: the last position shows it."""
-    chunks = read(b'{"text": "a"}\n', size=100)
-    assert not chunks or chunks[-1].end.offset < 100
-
-
-def test_chunks_end_by_bytes_too():
+def test_chunks_end_by_bytes_too(tmp_path):
     """Long lines, and runs of bad ones, do not pile up in one chunk."""
-    chunks = read(b"bad line\n" * 100, max_bytes=90)
+    chunks = read(tmp_path, b"bad line\n" * 100, max_bytes=90)
     assert [len(chunk.bad) for chunk in chunks] == [10] * 10
+
+
+async def test_chunks_are_read_beside_the_event_loop(tmp_path):
+    """Each when it is asked for; a failure is raised where the chunk is awaited; whoever leaves early may."""
+
+    def made():
+        yield Chunk([], [], 1, START)
+        yield Chunk([], [], 2, START)
+        raise OSError("gone")
+
+    following = read_in_thread(made())
+    assert [(await anext(following)).blank_lines for _ in range(2)] == [1, 2]
+    with pytest.raises(OSError, match="gone"):
+        await anext(following)
+    following = read_in_thread(made())
+    assert (await anext(following)).blank_lines == 1
+    await following.aclose()
+
+
+async def test_a_reader_that_waits_for_ever_can_be_left(tmp_path):
+    """Such as one of standard input that nobody writes to."""
+
+    def made():
+        threading.Event().wait()
+        yield
+
+    waiting = asyncio.ensure_future(anext(read_in_thread(made())))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

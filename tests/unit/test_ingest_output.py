@@ -10,19 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.client.journal import CannotResume, InputMark, Origin
-from gateway.client.lines import BadLine, Position, Record
+from common.texts import BadLine, Fault, Position, Record
+from gateway.client.journal import CannotResume, Origin
 from gateway.client.output import Answer, Output, Paths
 
-ORIGIN = Origin(InputMark(100, "aa"), "m", "f1", 4, {"text_field": "text"})
+ORIGIN = Origin("m", "f1", 4, {"text_field": "text"})
 
 
 def answer(number: int) -> Answer:
     """The answer to chunk `number`: two records, and a bad line in every other chunk."""
     records = [Record(10 * number + i, f"id{number}.{i}", "text") for i in range(2)]
     vectors = np.full((2, 4), number, dtype=np.float32) + np.arange(2, dtype=np.float32)[:, None] / 10
-    bad = [BadLine(10 * number + 5, "no text")] if number % 2 else []
-    return Answer(records, vectors, ["miss", "exact"], 3, bad, Position(10 * number + 10, 10 * number + 9))
+    bad = [BadLine(10 * number + 5, "no text", Fault.NO_TEXT)] if number % 2 else []
+    return Answer(records, vectors, ["miss", "exact"], 3, bad, 1, Position(10 * number + 10, 10 * number + 9))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -49,7 +49,10 @@ def test_a_complete_output_is_an_array_with_ids_beside_it(tmp_path):
     assert orjson.loads((tmp_path / "v.bad.jsonl").read_bytes()) == {"line": 15, "reason": "no text"}
     journal = orjson.loads((tmp_path / "v.ingest.json").read_bytes())
     assert journal["complete"]
-    assert journal["counts"] == {"rows": 6, "bad_lines": 1, "tokens": 9, "tiers": {"miss": 3, "exact": 3}}
+    assert journal["counts"] == {
+        "rows": 6, "bad_lines": 1, "blank_lines": 3, "tokens": 9,
+        "tiers": {"miss": 3, "exact": 3}, "faults": {"no text": 1},
+    }  # fmt: skip
     assert sorted(contents(tmp_path)) == ["v.bad.jsonl", "v.ids.jsonl", "v.ingest.json", "v.npy"]
 
 

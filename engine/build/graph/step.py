@@ -93,7 +93,7 @@ def speed_ratio(graph: onnx.ModelProto, reference: onnx.ModelProto, vocab_size: 
 
 def _quantize(inputs: GraphInputs, progress: Progress) -> Made:
     texts = inputs.texts
-    progress(f"calibrating on {len(texts.calibrate)} texts ({texts.n_skipped} lines skipped)")
+    progress(f"calibrating on {len(texts.calibrate)} texts ({texts.lines})")
     seen = observe_fp32(inputs.weights, inputs.encode(with_single_words(texts.calibrate)))
     started_s = time.perf_counter()
     report = _LayerProgress(len(inputs.weights.layers), progress)

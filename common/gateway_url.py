@@ -1,0 +1,22 @@
+"""A gateway's address as people write it, to the one that paths are put behind."""
+
+from urllib.parse import urlsplit
+
+EMBEDDINGS = "/embeddings"
+VERSION = "/v1"
+
+
+def base_url(url: str) -> str:
+    """The URL without trailing slashes, `/embeddings`, and the `/v1` that OpenAI clients need. Raises ValueError."""
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not match
+        usable = False
+    if not usable:
+        raise ValueError(f"{url!r} is not an http:// or https:// URL")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{url!r} has a query or a fragment: give the address alone, such as http://127.0.0.1:8080")
+    path = parts.path.rstrip("/").removesuffix(EMBEDDINGS).rstrip("/").removesuffix(VERSION).rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
