@@ -1,7 +1,7 @@
 """Credentials: what a key or token may look like, how a URL that holds one is shown, who may read a file of secrets.
 
-    shown_url("redis://user:hunter2@cache:6379/0?password=x")   ->  "redis://***@cache:6379/0?***"
-    shown_urls_in("cannot reach http://me:hunter2@gpu:8081")    ->  "cannot reach http://***@gpu:8081"
+shown_url("redis://user:hunter2@cache:6379/0?password=x")   ->  "redis://***@cache:6379/0?***"
+shown_urls_in("cannot reach http://me:hunter2@gpu:8081")    ->  "cannot reach http://***@gpu:8081"
 """
 
 import os

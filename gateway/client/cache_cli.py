@@ -12,6 +12,7 @@ import orjson
 from rich.console import Console
 from rich.progress import track
 
+from common.credentials import shown_url, shown_urls_in
 from common.text_lines import read_texts
 from engine.configuration import load
 from gateway.client.client import AsyncClient
@@ -146,7 +147,9 @@ def _admin(method: str, path: str, url: str | None, body: dict[str, Any] | None 
     try:
         return asyncio.run(_call(method, settings.client_url.rstrip("/") + path, headers, body))
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"{settings.client_url} does not answer: {error or type(error).__name__}") from None
+        reason = "" if isinstance(error, aiohttp.InvalidURL) else shown_urls_in(str(error))
+        address = shown_url(settings.client_url)
+        raise click.ClickException(f"{address} does not answer: {reason or type(error).__name__}") from None
 
 
 async def _call(method: str, url: str, headers: dict[str, str], body: dict[str, Any] | None) -> Any:
@@ -159,9 +162,11 @@ async def _call(method: str, url: str, headers: dict[str, str], body: dict[str, 
     try:
         parsed = orjson.loads(content)
     except orjson.JSONDecodeError:
-        raise click.ClickException(f"{url} answers {answer.status} and no JSON: is it a dejavec gateway?") from None
+        raise click.ClickException(
+            f"{shown_url(url)} answers {answer.status} and no JSON: is it a dejavec gateway?"
+        ) from None
     if answer.status != 200:
-        raise click.ClickException(parsed.get("error", {}).get("message", f"{url} answers {answer.status}"))
+        raise click.ClickException(parsed.get("error", {}).get("message", f"{shown_url(url)} answers {answer.status}"))
     return parsed
 
 

@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from common.breaker import BreakerPolicy
+from common.credentials import shown_url
 from gateway.client.client import AsyncClient
 from gateway.client.errors import ClientError, InvalidReply, RequestRefused
 from gateway.client.journal import CannotResume, Journal, Origin, mark_of
@@ -202,7 +203,9 @@ class _Pipeline:
             right, right_refused = await self._embed(records[middle:])
             return left + right, left_refused + right_refused
         if result.vectors.shape[1] != self._output.journal.origin.dimensions:
-            raise InvalidReply(f"{self._plan.url}: vectors of {result.vectors.shape[1]} dimensions, not those of /info")
+            raise InvalidReply(
+                f"{shown_url(self._plan.url)}: vectors of {result.vectors.shape[1]} dimensions, not those of /info"
+            )
         self._pacer.went_well()
         return [result], []
 

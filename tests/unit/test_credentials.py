@@ -71,7 +71,9 @@ def test_urls_in_a_text_are_shown_likewise() -> None:
     assert shown_urls_in(text) == "cannot reach http://***@gpu:8081 (see redis://cache?*** too)"
 
 
-@pytest.mark.parametrize("value", ["", "ключ-доступа-длинный", "trailing-space-token ", " leading", "a\nb", "tab\tbed" * 4])
+@pytest.mark.parametrize(
+    "value", ["", "ключ-доступа-длинный", "trailing-space-token ", " leading", "a\nb", "tab\tbed" * 4]
+)
 def test_a_token_that_no_request_can_send_is_refused(value: str) -> None:
     """A header carries visible ASCII, and loses spaces at its ends; the message does not hold the value."""
     with pytest.raises(ValueError, match="visible ASCII") as caught:

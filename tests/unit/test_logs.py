@@ -98,7 +98,8 @@ class Failing(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), BrokenPipeError(), OSError(9, "Bad file descriptor"), ValueError()]
+    "error",
+    [OSError(28, "No space left on device"), BrokenPipeError(), OSError(9, "Bad file descriptor"), ValueError()],
 )
 def test_lines_that_cannot_be_written_are_counted(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is raised or printed; when lines can be written again, one says how many were lost."""
