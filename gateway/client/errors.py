@@ -104,8 +104,8 @@ class FingerprintMismatch(ClientError):
         names = f"fingerprint {found}" if found else "no fingerprint"
         super().__init__(
             f"{shown_url(url)} declares {names}, but this client's vectors have fingerprint {expected}. Vectors of two "
-            "models lie in different spaces and must never mix in one index, so none of this answer is used. Point the URL "
-            "at the same model bundle, or start a new client and embed everything again"
+            "models lie in different spaces and must never mix in one index, so none of this answer is used. Point the "
+            "URL at the same model bundle, or start a new client and embed everything again"
         )
         self.url = url
         self.expected = expected

@@ -22,7 +22,8 @@ metrics_storage.reserve()
 from gateway import app, metrics
 for status in range(200, 600): metrics.REQUESTS.labels(str(status)).inc()
 metrics.IN_FLIGHT.inc()
-sys.stdout.write(f"{os.environ.get('PROMETHEUS_MULTIPROC_DIR')} {b'embeddings_requests_total' in metrics.exposition()[0]}")
+shown = b"embeddings_requests_total" in metrics.exposition()[0]
+sys.stdout.write(f"{os.environ.get('PROMETHEUS_MULTIPROC_DIR')} {shown}")
 """
 MAPPED = """
 import mmap, os, sys
