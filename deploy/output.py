@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
@@ -22,6 +23,14 @@ MAX_CHARACTERS = 16_384  # of one line; our own processes' have at most 4,000
 class LogFile(DropsLines, RotatingFileHandler):
     """One process's file, opened with its first line; a line that cannot be written is dropped and counted."""
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        """Count the line and open the file anew for the next: what its buffer holds would fail again and again."""
+        super().handleError(record)
+        stream, self.stream = self.stream, None  # type: ignore[assignment]
+        with suppress(OSError, ValueError):
+            if stream is not None:
+                stream.close()
+
 
 class Output:
     """Called with (name, line): writes the line to the terminal and into `<folder>/<name>.log`, which rotates.
@@ -35,6 +44,8 @@ class Output:
         self._is_coloured = self._terminal.isatty()
         self._files: dict[str, LogFile] = {}
         self._reported: set[str] = set()  # files that are known to be unusable
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def __call__(self, name: str, line: str) -> None:
         """Write one line of one process."""
@@ -51,10 +62,8 @@ class Output:
     def close(self) -> None:
         """Close the files, and leave nothing in a terminal's buffer that would fail at the end of the process."""
         for handler in self._files.values():
-            try:
+            with suppress(OSError, ValueError):  # the disk is still full
                 handler.close()
-            except (OSError, ValueError):  # the disk is still full
-                continue
         self._files.clear()
         try:
             self._terminal.flush()

@@ -6,6 +6,7 @@ them (`gateway.metrics_storage`); the resident memory is then that of all of the
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 from prometheus_client import (
@@ -50,9 +51,11 @@ class _GroupMemory(Collector):
     """`process_resident_memory_bytes` of all workers of one gateway together."""
 
     def collect(self) -> Iterator[Metric]:
-        parent = psutil.Process(os.getppid())
-        workers = [process for process in parent.children() if process.is_running()]
-        total = sum(process.memory_info().rss for process in workers)
+        total = 0
+        with suppress(psutil.Error):  # the parent, whose own end is near
+            for process in psutil.Process(os.getppid()).children():
+                with suppress(psutil.Error):  # it has just ended
+                    total += process.memory_info().rss
         yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory of all workers", value=total)
 
 

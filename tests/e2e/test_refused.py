@@ -30,6 +30,7 @@ CALM = {  # whatever else the machine does, no process counts as hung and L0 kee
     "DEJAVEC_WATCH_FAILURES": "1000",
     "DEJAVEC_LOCAL_CACHE_TTL_SECONDS": "3600",
 }
+FILES = ("redis/password", "logs/engine.log", "run/engine-refusal.txt")
 UNDER_THE_BAR = {"cosine_mean": 0.9, "cosine_min": 0.5, "batch_dependent_texts": 0.0}
 
 
@@ -112,18 +113,19 @@ def test_a_port_taken_after_the_check_ends_the_start(tmp_path: Path) -> None:
     assert f"engine cannot start: cannot listen on 127.0.0.1:{run.engine_port}" in line
 
 
-@pytest.mark.parametrize("part", [".", "logs", "redis", "run", "redis/password"])
+@pytest.mark.parametrize("part", [".", "logs", "redis", "run", *FILES])
 def test_an_unusable_data_folder_ends_the_start(tmp_path: Path, part: str) -> None:
     """A file where a folder is needed, or the reverse, is named."""
     data = tmp_path / "data"
     place = data / part
-    if part == "redis/password":
+    if part in FILES:
         place.mkdir(parents=True)
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
     line = ended(Run(tmp_path, DEJAVEC_DATA_DIR=str(data)))
-    assert f"data_dir: {place}" in line
+    assert str(place) in line
+    assert "cannot be used" in line
     assert "DEJAVEC_DATA_DIR" in line
 
 

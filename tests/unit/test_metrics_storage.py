@@ -1,19 +1,17 @@
 """The workers' metrics: where their files lie, and that a full disk ends no worker."""
 
-import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway import metrics_storage
 from gateway.metrics_storage import FILE_BYTES, KINDS, LOCK_FILE, PREFIX, VARIABLE, folder_for, remove_abandoned
+from tests.small_disk import fill
 
 ROOT = Path(__file__).parents[2]
-MS_DETACH = 2
 # One worker: everything that the application counts is made, and some of it counted.
 WORKER = """
 import os, sys
@@ -38,24 +36,6 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, cwd=ROOT
     )
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system in memory of 256 KiB."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    place = tmp_path / "disk"
-    place.mkdir()
-    if sys.platform != "linux" or libc.mount(b"tmpfs", bytes(place), b"tmpfs", 0, b"size=256k") != 0:
-        pytest.skip("a file system of a size of its own can be mounted by root alone, on Linux")
-    yield place
-    libc.umount2(bytes(place), MS_DETACH)
-
-
-def fill(place: Path, leave: int = 0) -> None:
-    """Leave so many bytes on it."""
-    room = os.statvfs(place)
-    (place / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - leave))
 
 
 def test_a_full_disk_would_end_a_worker(small_disk: Path) -> None:
