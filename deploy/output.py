@@ -26,7 +26,7 @@ class LogFile(DropsLines, RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         """Count the line and open the file anew for the next: what its buffer holds would fail again and again."""
         super().handleError(record)
-        stream, self.stream = self.stream, None  # type: ignore[assignment]
+        stream, self.stream = self.stream, None
         with suppress(OSError, ValueError):
             if stream is not None:
                 stream.close()

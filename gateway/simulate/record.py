@@ -14,7 +14,7 @@ import aiohttp
 import numpy as np
 
 from cache.semantic.replay import Recording
-from common.credentials import shown_url
+from common.credentials import shown_url, shown_urls_in
 from engine.protocol import EngineInfo, Float32Array, Lane
 from gateway.engine_client import EncodedText, EngineClient, Model
 from gateway.errors import EngineAway, GatewayError, ModelChanged
@@ -52,7 +52,8 @@ async def ready_engine(url: str) -> AsyncIterator[EngineClient]:
         try:
             await engine.refresh()
         except EngineAway as error:
-            raise EngineAway(f"{error.message} at {shown_url(url)}: is it running?") from error
+            reason = shown_urls_in(str(error.__cause__)) or type(error.__cause__).__name__
+            raise EngineAway(f"the engine at {shown_url(url)} cannot be reached: {reason}") from error
         watch = asyncio.create_task(engine.run_watch())
         try:
             await _until_ready(engine, url)
