@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from common.credentials import read_secret_file
+
 PREFIX: Final = b"dv1:"
 EXACT_PREFIX: Final = PREFIX + b"x:"
 EPOCH_PREFIX: Final = PREFIX + b"epoch:"
@@ -84,13 +86,12 @@ def secret_fingerprint(secret: bytes) -> bytes:
 def load_or_make_secret(path: Path) -> bytes:
     """Read the 32-byte key secret (hex) from a 0600 file, made on first use; safe when several processes start at once.
 
-    Raises SecretError.
+    Raises SecretError, for a file that is open to others as well.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_once(path)
-        content = path.read_text(encoding="ascii").strip()
-        return parse_secret(content)
+        return parse_secret(read_secret_file(path).strip())
     except (OSError, ValueError) as error:
         raise SecretError(f"the key secret {path} cannot be used: {error}") from None
 

@@ -5,7 +5,9 @@ disconnects.py     noticing clients that left
 breaker.py         a circuit breaker
 batch_queue.py     a bounded queue, worked off in batches
 tasks.py           ending background tasks for certain
-logs.py            the log format of all processes
+logs.py            the log of all processes
+credentials.py     keys, tokens, URLs and files that hold secrets: what is refused, and what may be shown
+open_files.py      the limit on open files
 reply_parsing.py   what clients read from a reply: error envelope, Retry-After, x-cache-items
 gateway_url.py     a gateway's address, as people write it
 texts/             the reader of text files, for every command

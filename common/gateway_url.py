@@ -2,6 +2,8 @@
 
 from urllib.parse import urlsplit
 
+from common.credentials import shown_url
+
 EMBEDDINGS = "/embeddings"
 VERSION = "/v1"
 
@@ -15,8 +17,10 @@ def base_url(url: str) -> str:
     except ValueError:  # a port that is no number, brackets that do not match
         usable = False
     if not usable:
-        raise ValueError(f"{url!r} is not an http:// or https:// URL")
+        raise ValueError(f"{shown_url(url)!r} is not an http:// or https:// URL")
     if parts.query or parts.fragment:
-        raise ValueError(f"{url!r} has a query or a fragment: give the address alone, such as http://127.0.0.1:8080")
+        raise ValueError(
+            f"{shown_url(url)!r} has a query or a fragment: give the address alone, such as http://127.0.0.1:8080"
+        )
     path = parts.path.rstrip("/").removesuffix(EMBEDDINGS).rstrip("/").removesuffix(VERSION).rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"

@@ -33,7 +33,8 @@ class ChildSpec:
 
     ready: it serves, checked while it starts; alive: it has not hung, checked every watch_interval_s afterwards.
     environment is laid over the supervisor's own; prepare runs before every start. on_refused gets the reason
-    when it cannot be started again while the others serve; None: they cannot serve without it.
+    when it cannot be started again while the others serve; None: they cannot serve without it. A `prepare` that raises
+    OSError means that it cannot be started.
     """
 
     name: str
@@ -45,6 +46,10 @@ class ChildSpec:
     on_refused: Callable[[str], None] | None = None
     stop_timeout_s: float = 10.0
     noise: str | None = None  # lines with this in them are not passed on
+
+
+class NotPrepared(Exception):
+    """What must be done before the start failed, and would again; the message has the file and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,14 @@ class Child:
 
     @classmethod
     async def start(cls, spec: ChildSpec, guard: OrphanGuard, log: LogLine, inherit: tuple[int, ...] = ()) -> "Child":
-        """Start the process. Raises OSError when there is no such program."""
-        spec.prepare()
+        """Start the process. Raises OSError when there is no such program, NotPrepared when `prepare` failed."""
+        try:
+            spec.prepare()
+        except OSError as error:
+            raise NotPrepared(
+                f"{error.filename} cannot be used ({error.strerror}); mend that, or name another folder "
+                "(DEJAVEC_DATA_DIR)"
+            ) from None
         process = await asyncio.create_subprocess_exec(
             *spec.command,
             env={**os.environ, **spec.environment},

@@ -15,9 +15,9 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from common.credentials import HIDDEN, shown_urls_in
 from engine.configuration import ENV_PREFIX, Configuration, config_file, load
 
-HIDDEN = "***"
 SECRET_NAMES = {"redis_url", "api_keys"}  # beside those of type SecretStr
 TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=\n<!-- /settings -->)", re.DOTALL)  # in docs/configuration.md
 
@@ -147,4 +147,4 @@ def _shown(name: str, value: Any) -> str:
         }
     if isinstance(value, dict | list):
         return str(value) if value else "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else shown_urls_in(str(value))

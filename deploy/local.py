@@ -6,7 +6,6 @@ a password, so it never goes on a command line), thread counts, and how the allo
 
 import asyncio
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from deploy.child import ChildSpec
 from deploy.embedded_redis import Instance, answers
 from deploy.ports import LOOPBACK, refusal
-from deploy.probes import http_probe
+from deploy.probes import alive_probe, http_probe
 from deploy.settings import SupervisorSettings
 from engine.configuration import ENV_PREFIX, ConfigurationError, config_file
 from engine.settings import EngineSettings
@@ -24,6 +23,7 @@ from gateway.settings import GatewaySettings
 
 STOP_MARGIN_S = 10.0  # over a process's own drain limit, before it is killed
 OVERCOMMIT_WARNING = "Memory overcommit must be enabled"  # needs root, and matters to far larger data
+NOT_READY = '"not_ready"'  # in the engine's own reply: its model does not answer, so it is not merely full
 REDIS_STOP_S = 30.0  # to write the end of its append-only file
 
 # -P: a folder named `cache` or `engine` where the user stands is not ours.
@@ -101,13 +101,13 @@ def engine_child(plan: Plan) -> ChildSpec:
     When it cannot be started again the gateway serves what is cached, and reports the reason in its own /ready.
     """
     host, port = reachable(plan.engine.engine_host), plan.engine.engine_port
-    probe = http_probe(host, port, "/ready", plan.supervisor.watch_interval_s)
+    timeout_s = plan.supervisor.watch_interval_s
     own = {"MODEL_BUNDLE": str(plan.model_bundle), "ENGINE_PORT": str(port)}
     return ChildSpec(
         "engine",
         (*DEJAVEC, "engine"),
-        ready=probe,
-        alive=probe,
+        ready=http_probe(host, port, "/ready", timeout_s),
+        alive=alive_probe(host, port, "/ready", timeout_s, fault=NOT_READY),
         environment=_environment(own),
         prepare=partial(plan.engine_refusal_file.unlink, missing_ok=True),
         on_refused=partial(_replace, plan.engine_refusal_file),
@@ -116,7 +116,7 @@ def engine_child(plan: Plan) -> ChildSpec:
 
 
 def gateway_child(plan: Plan, redis_url: str | None) -> ChildSpec:
-    """The gateway, watched by /health: that its engine or Redis is away is no reason to restart it."""
+    """The gateway, watched by /health: that its engine or Redis is away, or that it is full, is no reason to end it."""
     host, port = reachable(plan.gateway.gateway_host), plan.gateway.gateway_port
     workers = plan.gateway.gateway_workers
     own = {"ENGINE_URL": plan.engine_url, "GATEWAY_PORT": str(port), "GATEWAY_WORKERS": str(workers)}
@@ -126,16 +126,13 @@ def gateway_child(plan: Plan, redis_url: str | None) -> ChildSpec:
         own["REDIS_URL"] = redis_url
     if "key_secret_file" not in plan.gateway.model_fields_set:
         own["KEY_SECRET_FILE"] = str(plan.data_dir / plan.gateway.key_secret_file.name)
-    metrics = plan.data_dir / "run" / "metrics"
-    shared = {"PROMETHEUS_MULTIPROC_DIR": str(metrics)} if workers > 1 else {}
-    probe = http_probe(host, port, "/health", plan.supervisor.watch_interval_s)
+    timeout_s = plan.supervisor.watch_interval_s
     return ChildSpec(
         "gateway",
         (*DEJAVEC, "gateway"),
-        ready=probe,
-        alive=probe,
-        environment=_environment(own) | shared,
-        prepare=partial(_empty, metrics),
+        ready=http_probe(host, port, "/health", timeout_s),
+        alive=alive_probe(host, port, "/health", timeout_s),
+        environment=_environment(own),
         stop_timeout_s=plan.gateway.drain_timeout_s + STOP_MARGIN_S,
     )
 
@@ -165,12 +162,6 @@ def _check_port(name: str, host: str, port: int) -> None:
             f"the {name} cannot listen on {host}:{port} ({why}). Stop what listens there, or choose another "
             f"port: {setting} in {config_file()}, or {ENV_PREFIX}{setting.upper()}={min(port + 10, 65535)}"
         )
-
-
-def _empty(folder: Path) -> None:
-    """A fresh folder: metrics of workers that are gone must not be counted on."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
 
 
 def _replace(path: Path, content: str) -> None:

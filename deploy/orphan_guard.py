@@ -14,14 +14,19 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the script needs none of it
+    from deploy.leftovers import ChildRecord
 
 GRACE_S = 15.0
 
 
 class OrphanGuard:
-    """The supervisor's end: names the process groups that must not outlive it."""
+    """The supervisor's end: names the process groups that must not outlive it, and records them for the next run."""
 
-    def __init__(self, inherit: tuple[int, ...] = ()) -> None:
+    def __init__(self, inherit: tuple[int, ...] = (), record: "ChildRecord | None" = None) -> None:
+        self._record = record
         command = [sys.executable, "-S", "-E", __file__]
         # Of a session of its own: neither Ctrl-C nor a closed terminal ends it.
         self._process = subprocess.Popen(
@@ -31,10 +36,14 @@ class OrphanGuard:
     def hold(self, group: int) -> None:
         """End this process group should the supervisor vanish."""
         self._write(f"hold {group}\n")
+        if self._record is not None:
+            self._record.add(group)
 
     def release(self, group: int) -> None:
         """The group has ended."""
         self._write(f"release {group}\n")
+        if self._record is not None:
+            self._record.remove(group)
 
     def close(self) -> None:
         """The supervisor leaves in order: nothing is left to end."""

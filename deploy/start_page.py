@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from common.credentials import shown_url, shown_urls_in
 from deploy.local import Plan
 from deploy.probes import get
 from engine.protocol import INFO_PATH, EngineInfo, ProtocolError
@@ -34,25 +35,16 @@ async def find(plan: Plan, redis_url: str | None, without_redis: str) -> Found:
 
 
 def describe_redis(url: str) -> str:
-    """Version, RediSearch and address (without its password), or why it does not answer."""
-    address = without_password(url)
+    """Version, RediSearch and address (without credentials), or why it does not answer."""
+    address = shown_url(url)
     try:
         with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, protocol=2) as client:
             version = client.info("server")["redis_version"]
             modules = {module["name"] for module in client.info("modules").get("modules", ())}
     except (redis.RedisError, OSError) as error:
-        return f"does not answer at {address} ({error}); requests go to the engine until it does"
+        return f"does not answer at {address} ({shown_urls_in(str(error))}); requests go to the engine until it does"
     search = "with RediSearch" if modules & {"search", "searchlight"} else "without RediSearch"
     return f"{version} {search} at {address}"
-
-
-def without_password(url: str) -> str:
-    """A Redis URL that may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:***@{host}", query="").geturl()
 
 
 def show(plan: Plan, found: Found, console: Console | None = None) -> None:
@@ -74,7 +66,7 @@ def _facts(plan: Plan, found: Found) -> list[tuple[str, str]]:
     facts = [
         ("gateway", url if workers == 1 else f"{url}, {workers} workers"),
         ("look at", f"{url}/docs  /metrics  /ready"),
-        ("engine", plan.engine_url),
+        ("engine", shown_url(plan.engine_url)),
     ]
     if info := found.engine:
         facts.append(("model", f"{info.model}, {info.dimensions} dimensions, up to {info.max_tokens} tokens"))

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from deploy.backoff import Backoff
-from deploy.child import Child, ChildSpec, End, LogLine, WatchPolicy
+from deploy.child import Child, ChildSpec, End, LogLine, NotPrepared, WatchPolicy
 from deploy.orphan_guard import OrphanGuard
 from engine.exit_status import CANNOT_START
 
@@ -101,6 +101,8 @@ class SupervisedChild:
     async def _run_once(self) -> End:
         try:
             self.child = await Child.start(self.spec, self._guard, self._log, self._inherit)
+        except NotPrepared as error:
+            return End(CANNOT_START, 0.0, reason=str(error))
         except OSError as error:
             return End(127, 0.0, f"could not be started ({error})")
         if self._stopping.is_set():  # stop came while the process was being started

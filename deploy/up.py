@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from deploy import lock, start_page
+from deploy import leftovers, start_page
 from deploy.backoff import Backoff
 from deploy.child import ChildSpec, WatchPolicy
 from deploy.embedded_redis import NotAvailable, configure, locate
@@ -31,6 +31,7 @@ from gateway.settings import GatewaySettings
 SERVING_CHECK_S = 0.2
 SERVING_CHECKS_BETWEEN_LINES = 50
 SUBFOLDERS = ("logs", "redis", "run")  # of the data folder, each to be written to
+LOGS = (OWN_NAME, "redis", "engine", "gateway")
 
 
 @click.command("up")
@@ -60,16 +61,24 @@ def _open_data_dir(folder: Path) -> int:
     """Make the data folder, lock it and try to write; returns the lock. Raises ConfigurationError, ClickException."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = lock.take(folder / "up.lock")
+        held = leftovers.take_over(folder / "up.lock", _record_path(folder), click.echo)
         for part in SUBFOLDERS:
             (folder / part).mkdir(exist_ok=True, mode=0o700)
-            with tempfile.TemporaryFile(dir=folder / part):
+            with tempfile.TemporaryFile(dir=folder / part) as trial:
+                trial.write(b"there is room")
+        for name in LOGS:
+            with (folder / "logs" / f"{name}.log").open("ab"):
                 pass
-    except lock.AlreadyRunning as error:
+    except leftovers.FolderInUse as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise _unusable(folder, error) from None
     return held
+
+
+def _record_path(folder: Path) -> Path:
+    """Where the children that run are recorded."""
+    return folder / "run" / "children"
 
 
 def _unusable(folder: Path, error: OSError) -> ConfigurationError:
@@ -100,7 +109,8 @@ async def serve(plan: Plan, lock_descriptor: int) -> int:
     """
     refusal = ""
     log = Output(plan.data_dir / "logs")
-    guard = OrphanGuard(inherit=(lock_descriptor,))
+    record = leftovers.ChildRecord(_record_path(plan.data_dir))
+    guard = OrphanGuard(inherit=(lock_descriptor,), record=record)
     supervisor = Supervisor(_policy(plan.supervisor), guard, log, inherit=(lock_descriptor,))
     with contextlib.closing(log), _stop_signals(supervisor, log) as stop:
         try:

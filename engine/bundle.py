@@ -14,9 +14,9 @@ kernel class it runs with come on top. Prompts are not part of it: they change t
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
 BUNDLE_FILE = "bundle.json"
@@ -25,6 +25,7 @@ TOKENIZER_FILE = "tokenizer.json"
 STATIC_EMBEDDING_FILE = "static_embedding.npz"
 CHECK_FILE = "check_vectors.npz"
 FORMAT_VERSION = 3
+MAX_TOKENS = 131_072  # far above any embedding model; a text's run must fit into memory
 
 Pooling = Literal["mean", "cls", "last"]
 Precision = Literal["int8", "fp32", "fp16"]
@@ -48,9 +49,9 @@ class Bundle(BaseModel):
     static_embedding_sha256: str  # of the bundle's static_embedding.npz
     check_sha256: str  # of the bundle's check_vectors.npz
     precision: Precision
-    dimensions: int
-    max_tokens: int
-    vocab_size: int
+    dimensions: Annotated[int, Field(strict=True, ge=1, le=65_536)]
+    max_tokens: Annotated[int, Field(strict=True, ge=1, le=MAX_TOKENS)]  # special tokens included
+    vocab_size: Annotated[int, Field(strict=True, ge=1, le=16_777_216)]
     pooling: Pooling
     normalize: bool
     prompts: dict[str, str]
@@ -76,14 +77,17 @@ def read_bundle(folder: Path) -> Bundle:
     path = folder / BUNDLE_FILE
     if not path.is_file():
         raise BundleError(f"no model bundle at {folder} ({BUNDLE_FILE} is missing): run `dejavec model build`")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     try:
         version = _Version.model_validate_json(content).format_version
         if version != FORMAT_VERSION:
             raise BundleError(f"{path} has format {version}, this version reads {FORMAT_VERSION}: build it again")
         return Bundle.model_validate_json(content)
     except ValidationError as error:
-        raise BundleError(f"{path} is not a bundle of this version; build it again: {error}") from None
+        raise BundleError(f"{path} is not a bundle of this version; build it again: {_faults(error)}") from None
 
 
 def check_files(folder: Path, bundle: Bundle) -> None:
@@ -98,7 +102,11 @@ def check_files(folder: Path, bundle: Bundle) -> None:
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{path} is missing; build the bundle again")
-        if sha256_of(path) != expected:
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+        if found != expected:
             raise BundleError(f"{path} is not the file the bundle was made with; build the bundle again")
 
 
@@ -111,12 +119,24 @@ def sha256_of(path: Path) -> str:
 def parse_tokenizer(content: bytes, max_tokens: int) -> Tokenizer:
     """A bundle's tokenizer: never pads, truncates at the model's own limit whatever the file has.
 
-    Raises BundleError when the content is not a tokenizer.
+    Raises BundleError when the content is not a tokenizer, or has no room for a token within that limit.
     """
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as error:  # tokenizers raises bare Exception from Rust
         raise BundleError(f"not a tokenizer.json: {error}") from None
+    special_tokens = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if not special_tokens < max_tokens <= MAX_TOKENS:
+        raise BundleError(
+            f"max_tokens: {max_tokens} is not between {special_tokens + 1} (the special tokens and one more) and "
+            f"{MAX_TOKENS}; build the bundle again"
+        )
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length=max_tokens)
     return tokenizer
+
+
+def _faults(error: ValidationError) -> str:
+    """The fields and what is wrong with each, in one line; the first five."""
+    faults = error.errors(include_url=False)[:5]
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in faults)

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import click
 
-from engine.configuration import CONFIG_VARIABLE, check_port, load
+from common import open_files
+from engine.configuration import CONFIG_VARIABLE, ConfigurationError, check_port, load
 from engine.settings import EngineSettings
+
+GATEWAY_CONNECTIONS = 256  # of one gateway worker; each further one may open as many
 
 
 @click.command("engine")
@@ -21,5 +24,9 @@ def engine(host: str | None, port: int | None, bundle: Path | None, config: Path
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
     settings = load(EngineSettings, engine_host=host, engine_port=port, model_bundle=bundle)
+    try:
+        open_files.allow(GATEWAY_CONNECTIONS + open_files.RESERVE)
+    except open_files.TooFewOpenFiles as error:
+        raise ConfigurationError(f"the engine's connections: {error}") from None
     check_port(settings.engine_host, settings.engine_port, "engine_port")
     server.run(settings)

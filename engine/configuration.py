@@ -18,6 +18,8 @@ from typing import ClassVar, TypeVar
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from common.credentials import is_writable_by_all
+
 ENV_PREFIX = "DEJAVEC_"
 CONFIG_VARIABLE = "DEJAVEC_CONFIG"
 PLAIN_NAME = re.compile(r"[a-z][a-z_]{0,63}")
@@ -76,17 +78,22 @@ def load(settings_class: type[SettingsT], **overrides: object) -> SettingsT:
 def check_names(known: Iterable[str]) -> list[str]:
     """Refuse unknown names in the TOML file; return a warning for each unknown DEJAVEC_* variable.
 
-    Raises ConfigurationError for an unknown name in the file, with the nearest known one.
+    Raises ConfigurationError for an unknown name in the file, with the nearest known one, and for a file that every
+    user of this machine may change: it decides who gets in.
     """
     names = set(known)
     path = config_file()
     if os.environ.get(CONFIG_VARIABLE) and not path.is_file():
         raise ConfigurationError(f"{CONFIG_VARIABLE} names {path}, which does not exist")
     if path.is_file():
+        if is_writable_by_all(path):
+            raise ConfigurationError(f"every user can change {path.resolve()}: `chmod o-w` it")
         try:
             entries = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(_not_toml(path, error)) from None
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
         for name in entries:
             if name not in names:
                 shown = repr(name) if PLAIN_NAME.fullmatch(name) else "(not a name of ours, so not shown)"

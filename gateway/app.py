@@ -24,9 +24,7 @@ from cache.keys import load_or_make_secret, parse_secret
 from cache.local import LocalCache
 from cache.redis_link import RedisAway, RedisLink
 from cache.shared_settings import SharedSettings
-from common import logs
 from common.tasks import cancel_and_wait
-from engine.configuration import load
 from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
@@ -89,13 +87,6 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
             expose_headers=[*REPLY_HEADERS, "x-request-id", "retry-after"],
         )
     return RequestIds(whole)
-
-
-def from_environment() -> ASGIApp:
-    """The application as each worker process makes it: settings from file and environment."""
-    settings = load(GatewaySettings)
-    logs.configure(settings.log_level)
-    return create_app(settings)
 
 
 @asynccontextmanager

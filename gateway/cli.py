@@ -2,18 +2,21 @@
 
 import logging
 import os
-import tempfile
+from contextlib import nullcontext
 
 import click
 
 from cache.keys import SecretError, load_or_make_secret
-from common import logs
+from common import logs, open_files
+from common.credentials import shown_url, shown_urls_in
 from common.http_server import ConnectionLimits, ServerConfig, serve
 from engine.configuration import ENV_PREFIX, ConfigurationError, check_port, load
+from gateway import metrics_storage
 from gateway.routes.token_input import TokenInputError, decoder_for
 from gateway.settings import GatewaySettings
 
-MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+ENGINE_CONNECTIONS = 256  # engine_client.MAX_CONNECTIONS, which this process need not import
+REDIS_CONNECTIONS = 64  # two pools and what a change or a purge opens
 
 log = logging.getLogger("dejavec.gateway")
 
@@ -42,11 +45,10 @@ def gateway(host: str | None, port: int | None, workers: int | None, engine_url:
     check_port(settings.gateway_host, settings.gateway_port, "gateway_port")
     _check_worker_needs(settings)
     _log_start(settings)
-    if settings.gateway_workers > 1 and MULTIPROC_VARIABLE not in os.environ:
-        with tempfile.TemporaryDirectory(prefix="dejavec-metrics-") as folder:
-            os.environ[MULTIPROC_VARIABLE] = folder
-            _serve(settings)
-    else:
+    needs_folder = settings.gateway_workers > 1 and metrics_storage.VARIABLE not in os.environ
+    with metrics_storage.folder_for(settings.gateway_workers) if needs_folder else nullcontext() as folder:
+        if folder is not None:
+            os.environ[metrics_storage.VARIABLE] = str(folder)
         _serve(settings)
 
 
@@ -58,12 +60,38 @@ def _check_worker_needs(settings: GatewaySettings) -> None:
             load_or_make_secret(settings.key_secret_file)
     except (TokenInputError, SecretError) as error:
         raise ConfigurationError(str(error)) from None
+    if settings.redis_url is not None:
+        _check_redis_url(settings.redis_url)
+    _allow_connections(settings.max_connections)
+
+
+def _check_redis_url(url: str) -> None:
+    """Refuse what redis-py would refuse, or trip over, in each worker. Raises ConfigurationError."""
+    from redis import ConnectionPool, RedisError  # noqa: PLC0415  takes a while to import, and most have no Redis set
+
+    try:
+        pool = ConnectionPool.from_url(url)
+        pool.connection_class(**pool.connection_kwargs)  # an option that no connection has
+    except (ValueError, TypeError, RedisError) as error:
+        raise ConfigurationError(f"redis_url: {shown_url(url)}: {shown_urls_in(str(error))}") from None
+
+
+def _allow_connections(max_connections: int) -> None:
+    """Let each worker, which inherits the limit, open as many. Raises ConfigurationError."""
+    others = ENGINE_CONNECTIONS + REDIS_CONNECTIONS + open_files.RESERVE
+    try:
+        open_files.allow(max_connections + others)
+    except open_files.TooFewOpenFiles as error:
+        raise ConfigurationError(
+            f"max_connections: {max_connections} clients and {others} connections and files of our own are too many: "
+            f"{error}, or set {ENV_PREFIX}MAX_CONNECTIONS lower"
+        ) from None
 
 
 def _serve(settings: GatewaySettings) -> None:
     serve(
         ServerConfig(
-            "gateway.app:from_environment",
+            "gateway.worker:application",
             ConnectionLimits(settings.max_connections, settings.send_timeout_s),
             factory=True,
             host=settings.gateway_host,
@@ -80,7 +108,7 @@ def _log_start(settings: GatewaySettings) -> None:
         settings.gateway_host,
         settings.gateway_port,
         settings.gateway_workers,
-        settings.engine_url,
+        shown_url(settings.engine_url),
         "exact tier in Redis" if settings.redis_url else "no Redis: in-process cache only",
     )
     if settings.is_exposed and not settings.api_keys:

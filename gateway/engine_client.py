@@ -2,6 +2,9 @@
 
 One background loop (`run_watch`) reads every second which model the engine serves, and whether a real inference passed
 lately. While the engine is away, requests fail at once with EngineAway instead of each waiting for its own time-out.
+
+Why it is away is kept twice: as a few fixed words for clients, who need no key to read `/ready`, and with address,
+paths and the engine's own words for the log and for operators.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ import numpy as np
 from multidict import CIMultiDictProxy
 from tokenizers import Tokenizer
 
+from common.credentials import shown_url, shown_urls_in
 from common.reply_parsing import error_in, retry_after_s
 from engine import protocol
 from engine.bundle import BundleError, parse_tokenizer
@@ -31,6 +35,7 @@ WATCH_TIMEOUT_S: Final = 3.0
 CONNECT_TIMEOUT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 256
 MAX_REASON_CHARS: Final = 4000
+REFUSED: Final = "it cannot start again; the log of its supervisor has the reason"
 INLINE_CHARS: Final = 16_384  # tokenising so much takes about 2 ms; more goes to a thread, off the event loop
 
 
@@ -77,7 +82,7 @@ class EngineClient:
         self._model: Model | None = None
         self._tokens_per_s: float | None = None
         self._away_since: float | None = time.monotonic()
-        self._away_reason = "it has not answered yet"
+        self._away_reason = self._away_detail = "it has not answered yet"
         self._refreshing = asyncio.Lock()
         self._followers: list[Callable[[], None]] = []
 
@@ -85,7 +90,7 @@ class EngineClient:
     def model(self) -> Model:
         """The model in service. Raises EngineAway while the engine has never been reached."""
         if self._model is None:
-            raise EngineAway(f"the engine at {self._url} cannot be reached yet: is it running?", retry_after_s=1)
+            raise EngineAway("the engine cannot be reached yet: is it running?", retry_after_s=1)
         return self._model
 
     @property
@@ -108,8 +113,13 @@ class EngineClient:
 
     @property
     def away_reason(self) -> str:
-        """Why it is not ready; empty when it is."""
+        """Why it is not ready, for clients; empty when it is."""
         return "" if self.is_ready else self._away_reason
+
+    @property
+    def away_detail(self) -> str:
+        """Why it is not ready, for operators: may name hosts and files, never credentials; empty when it is."""
+        return "" if self.is_ready else self._away_detail
 
     async def vectors(
         self, model: Model, texts: Sequence[EncodedText], lane: protocol.Lane, deadline: float
@@ -159,8 +169,8 @@ class EngineClient:
                     for follow in self._followers:
                         follow()
             except (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError) as error:
-                reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                raise EngineAway(f"the engine at {self._url} cannot be reached: {reason}", retry_after_s=1) from error
+                reason = type(error).__name__
+                raise EngineAway(f"the engine cannot be reached ({reason})", retry_after_s=1) from error
 
     async def run_watch(self) -> None:
         """Keep identity and readiness true until cancelled."""
@@ -177,17 +187,20 @@ class EngineClient:
             if answer.status == 200:
                 self._back()
             else:
-                self._away(_message_of(content) or f"/ready answers {answer.status}")
+                self._away(f"its /ready answers {answer.status}", _message_of(content))
         except EngineAway as error:
-            self._away(error.message)
+            self._away(error.message, str(error.__cause__))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._away(type(error).__name__)
+            self._away(type(error).__name__, str(error))
 
-    def _away(self, reason: str) -> None:
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-            log.warning("the engine is away: %s", reason)
-        self._away_reason = self._supervisor_reason() or reason
+    def _away(self, reason: str, detail: str = "") -> None:
+        refusal = self._supervisor_reason()
+        reason = REFUSED if refusal else reason
+        detail = f"{shown_url(self._url)}: {shown_urls_in(refusal or detail) or reason}"[:MAX_REASON_CHARS]
+        if self._away_since is None or reason != self._away_reason:
+            log.warning("the engine is away: %s (%s)", reason, detail)
+        self._away_since = self._away_since or time.monotonic()
+        self._away_reason, self._away_detail = reason, detail
 
     def _supervisor_reason(self) -> str:
         """Why its supervisor does not start the engine again; empty while it does."""

@@ -1,11 +1,12 @@
 """The gateway's metrics. Names that operators already have alerts for stay as they are; the rest carry `dejavec_`.
 
-Under several workers prometheus-client's multiprocess mode adds the workers up (PROMETHEUS_MULTIPROC_DIR, set by the
-command that starts them); the resident memory is then that of all of them, read from the operating system.
+Under several workers prometheus-client's multiprocess mode adds them up, in a folder made by the command that starts
+them (`gateway.metrics_storage`); the resident memory is then that of all of them, read from the operating system.
 """
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 from prometheus_client import (
@@ -21,8 +22,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from gateway import metrics_storage
+
 LATENCY_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 TIERS = ("local", "exact", "semantic", "miss")
 
 REQUESTS = Counter("embeddings_requests_total", "Embedding requests, by HTTP status", ["status"])
@@ -49,15 +51,17 @@ class _GroupMemory(Collector):
     """`process_resident_memory_bytes` of all workers of one gateway together."""
 
     def collect(self) -> Iterator[Metric]:
-        parent = psutil.Process(os.getppid())
-        workers = [process for process in parent.children() if process.is_running()]
-        total = sum(process.memory_info().rss for process in workers)
+        total = 0
+        with suppress(psutil.Error):  # the parent, whose own end is near
+            for process in psutil.Process(os.getppid()).children():
+                with suppress(psutil.Error):  # it has just ended
+                    total += process.memory_info().rss
         yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory of all workers", value=total)
 
 
 def exposition() -> tuple[bytes, str]:
     """The body and content type of `/metrics`, for this worker or for all workers together."""
-    if MULTIPROC_VARIABLE not in os.environ:
+    if metrics_storage.VARIABLE not in os.environ:
         return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -2,17 +2,21 @@
 
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from cache.keys import parse_secret
+from common.credentials import check_token
 from engine.configuration import Configuration
 
 
 def _http_url(value: str) -> str:
     if not value.startswith(("http://", "https://")):
         raise ValueError("give a URL that starts with http:// or https://")
+    parts = _parts(value)
+    if not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("it needs a host, and may not have a query or fragment")
     return value.rstrip("/")
 
 
@@ -21,15 +25,25 @@ def _redis_url(value: str | None) -> str | None:
         return None
     if not value.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("give a URL that starts with redis://, rediss:// or unix://")
-    parts = urlsplit(value)
-    try:
-        parts.port  # noqa: B018  looks at it
-    except ValueError:
-        raise ValueError("its port is no number from 0 to 65535") from None
+    parts = _parts(value)
     database = parts.path.strip("/")
     if parts.scheme != "unix" and database and not database.isdigit():
         raise ValueError("what follows the port is the number of a database, such as /0")
     return value
+
+
+def _parts(url: str) -> SplitResult:
+    """A URL's parts. Raises ValueError, which does not hold the URL, for one that would be read in two ways."""
+    if not url.isprintable() or " " in url:
+        raise ValueError("it may hold no spaces or control characters; write them as %20 and the like")
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  looks at it
+    except ValueError:
+        raise ValueError("its host or port cannot be read; the port is a number from 0 to 65535") from None
+    if "@" in parts.path:
+        raise ValueError("there is an @ behind its host; write /, ? and # in a password as %2F, %3F and %23")
+    return parts
 
 
 def _secret(value: SecretStr | None) -> SecretStr | None:
@@ -84,10 +98,10 @@ class GatewaySettings(Configuration):
     gateway_port: int = Field(8080, ge=1, le=65535, description="Port the gateway listens on")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway worker processes sharing the port")
     engine_url: Annotated[str, AfterValidator(_http_url)] = Field(
-        "http://127.0.0.1:8081", description="Where the engine answers"
+        "http://127.0.0.1:8081", repr=False, description="Where the engine answers"
     )
     engine_refusal_file: Path | None = Field(
-        None, description="File in which `dejavec up` writes why it does not restart the engine; `/ready` shows it"
+        None, description="File in which `dejavec up` writes why it does not restart the engine, for the gateway's log"
     )
     redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
         None,
@@ -159,9 +173,12 @@ class GatewaySettings(Configuration):
     api_keys: dict[str, ApiKey] = Field(
         default_factory=dict,
         repr=False,
-        description="API keys, each with `namespace`, `requests_per_minute`, `tokens_per_minute`. None: open to all",
+        description="API keys of at least 16 visible ASCII characters, each with `namespace`, `requests_per_minute`, "
+        "`tokens_per_minute`. None: open to all",
     )
-    admin_token: SecretStr | None = Field(None, description="Bearer token of `/admin`. Unset: `/admin` is closed")
+    admin_token: SecretStr | None = Field(
+        None, description="Bearer token of `/admin`, at least 16 visible ASCII characters. Unset: `/admin` is closed"
+    )
     cors_origins: list[str] = Field(default_factory=list, description="Origins that browsers may call from")
     allowed_hosts: list[str] = Field(
         default_factory=list,
@@ -206,17 +223,26 @@ class GatewaySettings(Configuration):
         reached = {key.namespace for key in self.api_keys.values()} or {DEFAULT_NAMESPACE}
         if unreached := sorted(set(self.namespaces) - reached):
             raise ValueError(f"namespaces: no API key leads to {', '.join(map(repr, unreached))}")
-        if any(not key for key in self.api_keys):
-            raise ValueError("api_keys: an empty key would let everyone in")
-        token = self.admin_token.get_secret_value() if self.admin_token else None
-        if token is not None and (not token or token in self.api_keys):
-            raise ValueError("admin_token must not be empty and must not be one of api_keys")
+        for key, rule in self.api_keys.items():
+            _check_token(key, f"api_keys: a key of namespace {rule.namespace!r}")
+        if self.admin_token is not None:
+            _check_token(self.admin_token.get_secret_value(), "admin_token")
+            if self.admin_token.get_secret_value() in self.api_keys:
+                raise ValueError("admin_token must not be one of api_keys")
         return self
 
     @property
     def is_exposed(self) -> bool:
         """Whether the gateway listens beyond this machine."""
         return self.gateway_host not in {"127.0.0.1", "::1", "localhost"}
+
+
+def _check_token(value: str, name: str) -> None:
+    """Raises ValueError, which names the setting and not the value."""
+    try:
+        check_token(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _check_order(own: NamespaceSettings | GatewaySettings, rest: GatewaySettings, where: str = "") -> None:

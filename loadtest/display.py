@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from common.credentials import shown_url
 from loadtest.figures import Latencies
 from loadtest.report import Report
 from loadtest.tiers import HITS, MISS
@@ -24,7 +25,7 @@ def show(report: Report, console: Console) -> None:
     """Print the whole report."""
     settings = report.settings
     console.print(
-        f"\n[bold]{escape(settings.model)}[/] at {escape(settings.url)}: {settings.workload} over "
+        f"\n[bold]{escape(settings.model)}[/] at {escape(shown_url(settings.url))}: {settings.workload} over "
         f"{settings.distinct_texts:,} distinct texts of {escape(settings.texts)}, {settings.batch} a request"
     )
     console.print(

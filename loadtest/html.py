@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from common.credentials import shown_url
 from loadtest.figures import Latencies, percentile
 from loadtest.plot import Box, Plot, Scale, decades, svg
 from loadtest.report import Point, Report
@@ -29,7 +30,7 @@ text { font-size: 11px; fill: #555 } .warn { color: #b00020; font-weight: 600 }
 def render(report: Report, points: Sequence[Point]) -> str:
     """The whole page."""
     settings = report.settings
-    title = f"Load test of {settings.model} at {settings.url}"
+    title = f"Load test of {settings.model} at {shown_url(settings.url)}"
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>",
         f"<style>{STYLE}</style>",

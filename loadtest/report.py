@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import orjson
 
+from common.credentials import shown_url
 from loadtest.figures import Latencies, latencies
 from loadtest.open_loop import Sample
 from loadtest.tiers import HITS, MISS
@@ -112,6 +113,7 @@ class Report:
     def to_json(self) -> bytes:
         """The report as indented JSON; derived verdicts are written out."""
         payload = asdict(self)
+        payload["settings"]["url"] = shown_url(self.settings.url)
         payload["generator"]["fell_behind"] = self.generator.fell_behind
         if self.verification is not None:
             payload["verification"]["false_reuse_rate"] = self.verification.false_reuse_rate

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before NumPy is imported: see `deploy.cli`. Beside busy processes, building a model took four times as long without.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from tests.running_redis import RunningRedis, running_redis
+from tests.small_disk import small_disk_at
 
 
 def pytest_configure() -> None:
@@ -27,3 +29,10 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
     """One real Redis with RediSearch for the whole run; tests use namespaces of their own and never flush it."""
     with running_redis(tmp_path_factory.mktemp("redis")) as running:
         yield running
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB; skipped where it cannot be mounted."""
+    with small_disk_at(tmp_path / "disk") as place:
+        yield place

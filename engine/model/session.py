@@ -21,6 +21,7 @@ from engine.bundle import (
     Bundle,
     BundleError,
     check_files,
+    parse_tokenizer,
     read_bundle,
 )
 from engine.feeds import Run, feeds
@@ -71,6 +72,7 @@ def open_model(folder: Path, device: Device, topology: Topology, *, allow_unveri
     bundle = read_bundle(folder)
     check_files(folder, bundle)
     check = CheckVectors.from_bytes((folder / CHECK_FILE).read_bytes())
+    _check_vocabulary(folder, bundle)
     text = heartbeat_text(1, bundle.vocab_size)
     device = choose_device(device, bundle.precision, ort.get_available_providers())
     try:
@@ -82,6 +84,7 @@ def open_model(folder: Path, device: Device, topology: Topology, *, allow_unveri
         kernel_class = name_kernel_class(bundle.precision, device)
         runs = tuple(map(run_of, sessions))
         agreement = compare(runs[0], check)
+        _check_bounds(runs[0], bundle)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError(f"ONNX Runtime cannot run the graph in {folder}: {error}") from error
     admit(folder, bundle, kernel_class, agreement, allow_unverified)
@@ -89,6 +92,30 @@ def open_model(folder: Path, device: Device, topology: Topology, *, allow_unveri
         (folder / name).read_bytes() for name in (TOKENIZER_FILE, STATIC_EMBEDDING_FILE)
     )
     return Model(bundle, kernel_class, device, tokenizer_json, static_embedding, runs, agreement)
+
+
+def _check_vocabulary(folder: Path, bundle: Bundle) -> None:
+    """Raises BundleError when the tokenizer gives ids that the engine would refuse, or has no room for a token."""
+    tokenizer = parse_tokenizer((folder / TOKENIZER_FILE).read_bytes(), bundle.max_tokens)
+    largest = max(tokenizer.get_vocab(with_added_tokens=False).values(), default=0)
+    if largest >= bundle.vocab_size:
+        raise BundleError(
+            f"{folder}: vocab_size: {bundle.vocab_size}, but {TOKENIZER_FILE} has ids up to {largest}; "
+            "build the bundle again"
+        )
+
+
+def _check_bounds(run: Run, bundle: Bundle) -> None:
+    """Compute the longest text there may be, of the largest id. Raises what ONNX Runtime raises, ValueError."""
+    longest = np.full(bundle.max_tokens, bundle.vocab_size - 1, np.int32)
+    try:
+        vectors = run([longest])
+    except Exception as error:
+        raise ValueError(
+            f"max_tokens {bundle.max_tokens} or vocab_size {bundle.vocab_size} is more than the graph has: {error}"
+        ) from error
+    if vectors.shape != (1, bundle.dimensions):
+        raise ValueError(f"dimensions: {bundle.dimensions}, but the graph gives {vectors.shape[-1]}")
 
 
 def measure_run_cost(model: Model, repeats: int = 7) -> RunCost:

@@ -8,6 +8,7 @@ import aiohttp
 import click
 import orjson
 
+from common.credentials import shown_url, shown_urls_in
 from common.gateway_url import base_url
 from engine.configuration import load
 from gateway.client.settings import ClientSettings
@@ -131,7 +132,9 @@ def _admin(method: str, path: str, url: str | None, body: dict[str, Any] | None 
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"{settings.client_url} does not answer: {error or type(error).__name__}") from None
+        reason = "" if isinstance(error, aiohttp.InvalidURL) else shown_urls_in(str(error))
+        address = shown_url(settings.client_url)
+        raise click.ClickException(f"{address} does not answer: {reason or type(error).__name__}") from None
 
 
 async def _call(method: str, url: str, headers: dict[str, str], body: dict[str, Any] | None) -> Any:
@@ -144,9 +147,11 @@ async def _call(method: str, url: str, headers: dict[str, str], body: dict[str, 
     try:
         parsed = orjson.loads(content)
     except orjson.JSONDecodeError:
-        raise click.ClickException(f"{url} answers {answer.status} and no JSON: is it a dejavec gateway?") from None
+        raise click.ClickException(
+            f"{shown_url(url)} answers {answer.status} and no JSON: is it a dejavec gateway?"
+        ) from None
     if answer.status != 200:
-        raise click.ClickException(parsed.get("error", {}).get("message", f"{url} answers {answer.status}"))
+        raise click.ClickException(parsed.get("error", {}).get("message", f"{shown_url(url)} answers {answer.status}"))
     return parsed
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import aiohttp
 
 from common.breaker import BreakerPolicy
+from common.credentials import shown_url
 from common.gateway_url import base_url
 from gateway.client.breaker import UrlBreaker
 from gateway.client.errors import GatewayFault, InvalidReply, TimedOut, TransportError, Unavailable
@@ -27,7 +28,7 @@ class Endpoint:
 
     def __init__(self, url: str, api_key: str | None, breaker: BreakerPolicy, clock: Clock) -> None:
         self.url = base_url(url)
-        self.breaker = UrlBreaker(self.url, breaker, URL_FAILURES, clock)
+        self.breaker = UrlBreaker(shown_url(self.url), breaker, URL_FAILURES, clock)
         self.faults = FaultSwitch()
         self.model: str | None = None  # the model's name as this URL gives it, once read
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -49,7 +50,7 @@ class Endpoint:
             sent["Content-Type"] = "application/json"
         left_s = deadline.left_s()
         if left_s <= 0:  # not the URL's fault, so not the breaker's business
-            raise TimedOut(f"{self.url}: the deadline passed before the request was sent")
+            raise TimedOut(f"{shown_url(self.url)}: the deadline passed before the request was sent")
         limits = aiohttp.ClientTimeout(
             total=min(policy.timeout_s, left_s), sock_connect=min(policy.connect_timeout_s, left_s)
         )

@@ -19,6 +19,8 @@
 `transport.translated` is the one place where aiohttp's exceptions become these.
 """
 
+from common.credentials import shown_url
+
 
 class ClientError(Exception):
     """Base of everything this package raises on its own account."""
@@ -101,9 +103,9 @@ class FingerprintMismatch(ClientError):
     def __init__(self, url: str, expected: str, found: str | None) -> None:
         names = f"fingerprint {found}" if found else "no fingerprint"
         super().__init__(
-            f"{url} declares {names}, but this client's vectors have fingerprint {expected}. Vectors of two models "
-            "lie in different spaces and must never mix in one index, so none of this answer is used. Point the URL "
-            "at the same model bundle, or start a new client and embed everything again"
+            f"{shown_url(url)} declares {names}, but this client's vectors have fingerprint {expected}. Vectors of two "
+            "models lie in different spaces and must never mix in one index, so none of this answer is used. Point the "
+            "URL at the same model bundle, or start a new client and embed everything again"
         )
         self.url = url
         self.expected = expected

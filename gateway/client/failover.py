@@ -8,6 +8,7 @@ answer, from either URL, is checked again.
 import logging
 from collections.abc import Awaitable, Callable
 
+from common.credentials import shown_url
 from gateway.client.endpoint import URL_FAILURES, Endpoint
 from gateway.client.errors import CircuitOpen, ClientError, FingerprintMismatch
 from gateway.client.wire import EmbedResult, GatewayInfo
@@ -63,14 +64,15 @@ class Failover:
     ) -> EmbedResult:
         if self.fingerprint is None:
             failure.add_note(
-                f"The fallback {fallback.url} was not used: no answer has shown a fingerprint yet. "
+                f"The fallback {shown_url(fallback.url)} was not used: no answer has shown a fingerprint yet. "
                 "Pass fingerprint= to use the fallback from the first call on."
             )
             raise failure
         try:
             if not self._fallback_verified:
                 await self.verify_fallback(fallback, get_info)
-                logger.warning("%s fails (%s); using the fallback %s", self.primary.url, failure, fallback.url)
+                shown = shown_url(self.primary.url), failure, shown_url(fallback.url)
+                logger.warning("%s fails (%s); using the fallback %s", *shown)
             result = await embed_at(fallback)
             self.require_same_model(fallback, result.fingerprint)
         except CircuitOpen:

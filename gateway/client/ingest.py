@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from common.breaker import BreakerPolicy
+from common.credentials import shown_url
 from common.texts import BadLine, Format, InputChanged, Record, TextFile, TextForm
 from gateway.client.client import AsyncClient
 from gateway.client.errors import ClientError, InvalidReply
@@ -196,7 +197,8 @@ class _Pipeline:
         for result in results:
             dimensions = result.vectors.shape[1]
             if dimensions != self._output.journal.origin.dimensions:
-                raise InvalidReply(f"{self._plan.url}: vectors of {dimensions} dimensions, not those of /info")
+                address = shown_url(self._plan.url)
+                raise InvalidReply(f"{address}: vectors of {dimensions} dimensions, not those of /info")
             self._pacer.went_well()
         return results, refused
 

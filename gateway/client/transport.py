@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from common.credentials import shown_url, shown_urls_in
 from common.reply_parsing import error_in, retry_after_s
 from gateway.client.errors import (
     ClientError,
@@ -42,7 +43,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[ClientError]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer to a request to `url`."""
+    """A whole answer to a request to `url`, which is as it may be shown."""
 
     url: str
     status: int
@@ -57,7 +58,8 @@ def translated(url: str) -> Iterator[None]:
         yield
     except (aiohttp.ClientError, OSError) as error:
         kind = next(ours for theirs, ours in TRANSLATIONS if isinstance(error, theirs))
-        raise kind(f"{url}: {str(error) or type(error).__name__}") from error
+        reason = "" if isinstance(error, aiohttp.InvalidURL) else shown_urls_in(str(error))
+        raise kind(f"{shown_url(url)}: {reason or type(error).__name__}") from error
 
 
 async def send(
@@ -74,11 +76,11 @@ async def send(
     with translated(url):
         status = faults.apply()
         if status is not None:
-            return Reply(url, status, {}, b"injected fault")
+            return Reply(shown_url(url), status, {}, b"injected fault")
         async with session.request(
             method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
         ) as response:
-            return Reply(url, response.status, response.headers, await response.read())
+            return Reply(shown_url(url), response.status, response.headers, await response.read())
 
 
 def raise_for_status(reply: Reply) -> None:

@@ -81,7 +81,7 @@ async def stats(gateway: Admin) -> dict[str, object]:
     """Figures of this worker; `/metrics` adds all workers up."""
     return {
         "redis": gateway.redis_state,
-        "engine": "ready" if gateway.engine.is_ready else gateway.engine.away_reason,
+        "engine": "ready" if gateway.engine.is_ready else gateway.engine.away_detail,
         "local": {"entries": len(gateway.local), "bytes": gateway.local.used_bytes},
         "writes_queued": gateway.exact.queued_writes if gateway.exact else 0,
         "namespaces": gateway.tenants.namespaces(),

@@ -21,7 +21,10 @@ async def health() -> dict[str, str]:
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", summary="Ready: a real inference passed lately")
 async def ready(request: Request, response: Response) -> dict[str, object]:
-    """503 and the reason while the engine is away. Redis being away is named, and does not make the gateway unready."""
+    """503 and the reason while the engine is away. Redis being away is named, and does not make the gateway unready.
+
+    Whoever reaches the gateway may read this: the reason names no address or file. The log has those.
+    """
     gateway: Gateway = request.app.state.gateway
     engine = gateway.engine
     response.status_code = 200 if engine.is_ready else 503

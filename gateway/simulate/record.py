@@ -14,6 +14,7 @@ import aiohttp
 import numpy as np
 
 from cache.semantic.replay import Recording
+from common.credentials import shown_url, shown_urls_in
 from engine.protocol import EngineInfo, Float32Array, Lane
 from gateway.engine_client import EncodedText, EngineClient, Model
 from gateway.errors import EngineAway, GatewayError, ModelChanged
@@ -48,7 +49,11 @@ async def ready_engine(url: str) -> AsyncIterator[EngineClient]:
     """The engine's client, once the engine is ready. Raises EngineAway."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as http:
         engine = EngineClient(url, http)
-        await engine.refresh()
+        try:
+            await engine.refresh()
+        except EngineAway as error:
+            reason = shown_urls_in(str(error.__cause__)) or type(error.__cause__).__name__
+            raise EngineAway(f"the engine at {shown_url(url)} cannot be reached: {reason}") from error
         watch = asyncio.create_task(engine.run_watch())
         try:
             await _until_ready(engine, url)
@@ -76,7 +81,7 @@ async def _until_ready(engine: EngineClient, url: str) -> None:
     give_up_at = time.monotonic() + READY_WITHIN_S
     while not engine.is_ready:
         if time.monotonic() > give_up_at:
-            raise EngineAway(f"the engine at {url} is not ready: {engine.away_reason}")
+            raise EngineAway(f"the engine at {shown_url(url)} is not ready: {engine.away_detail}")
         await asyncio.sleep(0.05)
 
 

@@ -31,5 +31,5 @@ def stack(real_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     except NotAvailable as reason:
         pytest.skip(str(reason))
     folder = tmp_path_factory.mktemp("stack")
-    with running(folder, DEJAVEC_MODEL_BUNDLE=str(real_bundle), DEJAVEC_ADMIN_TOKEN="operator") as run:
+    with running(folder, DEJAVEC_MODEL_BUNDLE=str(real_bundle), DEJAVEC_ADMIN_TOKEN="operator-of-these-tests") as run:
         yield run

@@ -32,12 +32,12 @@ FIDELITY = 0.92
 BUDGET = ErrorBudgetSettings()
 UNLIKELY = 0.001  # probability that a sound error budget exceeds the bound asserted here
 PENDING = 4  # hits whose labels may be pending where a test does not wait for each
-OPERATOR = {"authorization": "Bearer operator"}
+OPERATOR = {"authorization": "Bearer operator-of-these-tests"}
 NO_STORE = {"x-cache-control": "no-store"}
 TENANTS = ("look-alikes", "scrambled", "saved", "burst", "victim", "attacker", "switch", "shared", "pairs", "odd")
 SETTINGS = {
-    "DEJAVEC_ADMIN_TOKEN": "operator",
-    "DEJAVEC_API_KEYS": json.dumps({f"key-{name}": {"namespace": name} for name in TENANTS}),
+    "DEJAVEC_ADMIN_TOKEN": "operator-of-these-tests",
+    "DEJAVEC_API_KEYS": json.dumps({f"key-of-namespace-{name}": {"namespace": name} for name in TENANTS}),
     "DEJAVEC_ENGINE_PRICE_MS": "10000",  # the cost gate finds every look-up worth its price
     "DEJAVEC_LOCAL_CACHE_MB": "0",
     "DEJAVEC_REDIS_TIMEOUT_MS": "5000",
@@ -103,7 +103,7 @@ class Tenant:
 
     def post(self, inputs: object, **headers: str) -> httpx.Response:
         body = {"model": MODEL, "input": inputs, "encoding_format": "base64"}
-        headers["authorization"] = f"Bearer key-{self.namespace}"
+        headers["authorization"] = f"Bearer key-of-namespace-{self.namespace}"
         return self.http.post("/v1/embeddings", content=json.dumps(body), headers=headers)
 
     def explain(self, text: str = SENTENCES[0]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_your_own_redis_is_used(tmp_path: Path, redis: RunningRedis) -> None:
     """DEJAVEC_REDIS_URL: no other Redis is started, and its password is not shown."""
     with running(tmp_path, DEJAVEC_REDIS_URL=redis.url) as run:
         assert not [child for child in run.children() if "redis-server" in child.cmdline()[0]]
-        assert f"RediSearch at redis://:***@127.0.0.1:{redis.instance.port}" in run.printed
+        assert f"RediSearch at redis://***@127.0.0.1:{redis.instance.port}" in run.printed
         assert run.end(signal.SIGTERM) == 0
     assert redis.instance.password not in run.printed
 
@@ -112,6 +112,27 @@ def test_kill_nine_of_the_supervisor_leaves_no_orphans(tmp_path: Path) -> None:
         assert len(family) >= 6  # orphan guard, Redis, engine, gateway and its workers
         run.end(signal.SIGKILL)
         until(lambda: all(map(is_gone, family)), "the end of the family")
+
+
+def test_what_outlives_the_supervisor_and_its_guard_is_taken_over(tmp_path: Path) -> None:
+    """kill -9 of both leaves Redis, engine and gateway running; the next run ends them, says so, and serves."""
+    with running(tmp_path, DEJAVEC_GATEWAY_WORKERS="2") as run:
+        family = run.children()
+        guard = next(child for child in family if any("orphan_guard" in word for word in child.cmdline()))
+        os.kill(run.process.pid, signal.SIGSTOP)  # so that it does nothing about the guard's end
+        guard.kill()
+        run.process.kill()
+        run.process.wait()
+        orphans = [process for process in family if process != guard]
+        assert len(orphans) >= 5  # Redis, engine, gateway, its workers
+        assert not any(map(is_gone, orphans))
+        ports = {"DEJAVEC_GATEWAY_PORT": str(run.port), "DEJAVEC_ENGINE_PORT": str(run.engine_port)}
+        with running(tmp_path, **ports) as another:
+            assert all(map(is_gone, orphans))
+            assert "ending what a run that was killed has left behind" in another.printed
+            another.port = run.port
+            assert answers(another)
+            assert another.end(signal.SIGTERM) == 0
 
 
 def test_a_taken_port_is_one_message(tmp_path: Path) -> None:

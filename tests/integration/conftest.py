@@ -22,7 +22,12 @@ def gateway(engine: StandInEngine, redis: RunningRedis) -> Callable[..., Any]:
     """A gateway with this engine and Redis, and settings of the test's own."""
 
     def start(**settings: Any) -> Any:
-        chosen = {"redis_url": redis.url, "admin_token": "operator", "semantic_timeout_ms": 2000, **settings}
+        chosen = {
+            "redis_url": redis.url,
+            "admin_token": "operator-of-these-tests",
+            "semantic_timeout_ms": 2000,
+            **settings,
+        }
         return running_gateway(engine.url, **chosen)
 
     return start

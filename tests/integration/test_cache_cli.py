@@ -14,11 +14,13 @@ from tests.gateway_client import running_gateway, until_ready
 from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
-OPERATOR = {"authorization": "Bearer operator"}
+OPERATOR = {"authorization": "Bearer operator-of-these-tests"}
 ROOT = Path(__file__).parents[2]
 
 
-async def run(client: httpx.AsyncClient, folder: Path, *words: str, token: str = "operator") -> tuple[int, str, str]:
+async def run(
+    client: httpx.AsyncClient, folder: Path, *words: str, token: str = "operator-of-these-tests"
+) -> tuple[int, str, str]:
     own = {"DEJAVEC_CLIENT_URL": str(client.base_url), "DEJAVEC_CLIENT_ADMIN_TOKEN": token, "PYTHONPATH": str(ROOT)}
     command = (sys.executable, "-m", "deploy.cli", "cache", *words)
     process = await asyncio.create_subprocess_exec(
@@ -34,7 +36,7 @@ async def test_warm_stats_purge(redis: RunningRedis, tmp_path: Path) -> None:
     texts.write_text("a b\n\nc d\ne f\n")
     async with (
         StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine,
-        running_gateway(engine.url, redis_url=redis.url, admin_token="operator") as client,
+        running_gateway(engine.url, redis_url=redis.url, admin_token="operator-of-these-tests") as client,
     ):
         await until_ready(client)
         lines = "4 lines read, 3 used, 1 skipped: 1 blank\n"
@@ -55,7 +57,7 @@ async def test_thresholds_are_shown_and_changed(tmp_path: Path) -> None:
         async with (
             StandInEngine(fingerprint=secrets.token_hex(16), has_static_embedding=True).running() as engine,
             running_gateway(
-                engine.url, redis_url=redis.url, admin_token="operator", similarity_threshold=0.93
+                engine.url, redis_url=redis.url, admin_token="operator-of-these-tests", similarity_threshold=0.93
             ) as client,
         ):
             await until_ready(client)
@@ -97,7 +99,11 @@ async def test_calibration_is_a_reading_and_a_curve(redis: RunningRedis, tmp_pat
     async with (
         StandInEngine(fingerprint=secrets.token_hex(16), has_static_embedding=True).running() as engine,
         running_gateway(
-            engine.url, redis_url=redis.url, admin_token="operator", semantic_mode="observe", engine_price_ms=10_000
+            engine.url,
+            redis_url=redis.url,
+            admin_token="operator-of-these-tests",
+            semantic_mode="observe",
+            engine_price_ms=10_000,
         ) as client,
     ):
         await until_ready(client)

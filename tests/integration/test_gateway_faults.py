@@ -15,7 +15,7 @@ from tests.gateway_client import running_gateway, until_ready
 from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
-BEARER = {"authorization": "Bearer operator"}
+BEARER = {"authorization": "Bearer operator-of-these-tests"}
 
 
 @pytest.fixture
@@ -41,24 +41,30 @@ async def until_tier(client: httpx.AsyncClient, text: str, expected: str) -> Non
             await asyncio.sleep(0.05)
 
 
-async def test_a_refused_engine_is_named_in_ready_and_what_is_cached_is_served(tmp_path: Path) -> None:
-    """The reason that the engine's supervisor left is in `/ready`; a cached text is a hit, another one a typed 503."""
+async def test_a_refused_engine_is_named_in_ready_and_what_is_cached_is_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`/ready` says so, the log and the operator have the reason; a cached text is a hit, another one a typed 503."""
     engine, reason = StandInEngine(), tmp_path / "reason"
-    async with engine.running(), running_gateway(engine.url, engine_refusal_file=reason) as client:
+    settings = {"engine_refusal_file": reason, "admin_token": "operator-of-these-tests"}
+    async with engine.running(), running_gateway(engine.url, **settings) as client:
         await until_ready(client)
         assert await tier(client, "a b") == "miss"
-        reason.write_text("engine cannot start: its graph is damaged; build the bundle again\n")
+        reason.write_text("engine cannot start: /srv/bundle/model.onnx is damaged; build the bundle again\n")
         assert (await client.get("/ready")).status_code == 200  # an engine that answers is not refused
         engine.ready = False
         await until_ready(client, 503)
         state = (await client.get("/ready")).json()
-        assert state["engine"] == "engine cannot start: its graph is damaged; build the bundle again"
+        assert state["engine"] == "it cannot start again; the log of its supervisor has the reason"
+        stats = (await client.get("/admin/stats", headers=BEARER)).json()
+        for told in (stats["engine"], caplog.text):
+            assert "/srv/bundle/model.onnx is damaged; build the bundle again" in told
         assert await tier(client, "a b") == "local"
         refused = await ask(client, "c d")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
         reason.unlink()
         async with asyncio.timeout(60):
-            while "damaged" in (await client.get("/ready")).json()["engine"]:
+            while "supervisor" in (await client.get("/ready")).json()["engine"]:
                 await asyncio.sleep(0.02)
         engine.ready = True
         await until_ready(client)
@@ -155,7 +161,7 @@ async def test_purge_reaches_every_gateway_and_survives_a_lost_second(engine: St
     """A purge makes old entries unreachable here at once, elsewhere soon, and a Redis brought back from an
     older state does not bring them back."""
     with running_redis(tmp_path / "redis") as redis:
-        options = {"redis_url": redis.url, "admin_token": "operator"}
+        options = {"redis_url": redis.url, "admin_token": "operator-of-these-tests"}
         async with running_gateway(engine.url, **options) as one, running_gateway(engine.url, **options) as two:
             await until_ready(one)
             await until_ready(two)
@@ -181,9 +187,15 @@ async def test_admin_is_closed_without_its_own_token(engine: StandInEngine, redi
     """No token set: closed. A wrong one, or a user's key: refused. A wrong body: named."""
     async with running_gateway(engine.url) as client:
         assert (await client.get("/admin/stats", headers=BEARER)).status_code == 403
-    keys = {"user": {"namespace": "a"}}
-    async with running_gateway(engine.url, redis_url=redis.url, admin_token="operator", api_keys=keys) as client:
-        for wrong in ({}, {"authorization": "Bearer user"}, {"authorization": "Bearer operato"}):
+    keys = {"key-of-namespace-a": {"namespace": "a"}}
+    async with running_gateway(
+        engine.url, redis_url=redis.url, admin_token="operator-of-these-tests", api_keys=keys
+    ) as client:
+        for wrong in (
+            {},
+            {"authorization": "Bearer key-of-namespace-a"},
+            {"authorization": BEARER["authorization"][:-1]},
+        ):
             assert (await client.get("/admin/stats", headers=wrong)).status_code == 401
         assert (await client.get("/admin/stats", headers=BEARER)).json()["redis"] == "ok"
         for body in ({}, {"all": True, "namespace": "a"}, {"namespace": "*"}, {"some": 1}):
@@ -194,26 +206,31 @@ async def test_admin_is_closed_without_its_own_token(engine: StandInEngine, redi
 
 async def test_namespaces_share_nothing(engine: StandInEngine, redis: RunningRedis) -> None:
     """The same text under two keys is two entries, in both tiers."""
-    keys = {"key-a": {"namespace": "a"}, "key-a2": {"namespace": "a"}, "key-b": {"namespace": "b"}}
+    keys = {
+        "key-of-namespace-a": {"namespace": "a"},
+        "key-2-of-namespace-a": {"namespace": "a"},
+        "key-of-namespace-b": {"namespace": "b"},
+    }
     async with running_gateway(engine.url, redis_url=redis.url, api_keys=keys) as client:
         await until_ready(client)
-        assert await tier(client, "a", authorization="Bearer key-a") == "miss"
-        assert await tier(client, "a", authorization="Bearer key-b") == "miss"
-        assert await tier(client, "a", authorization="Bearer key-a2") == "local"
+        assert await tier(client, "a", authorization="Bearer key-of-namespace-a") == "miss"
+        assert await tier(client, "a", authorization="Bearer key-of-namespace-b") == "miss"
+        assert await tier(client, "a", authorization="Bearer key-2-of-namespace-a") == "local"
         reply = await ask(client, "a")
         assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
 async def test_rate_limit_answers_429_with_retry_after(engine: StandInEngine) -> None:
     """A key's own limit is told apart from a full gateway, and says when to come back."""
-    keys = {"key": {"namespace": "a", "requests_per_minute": 2}, "other": {"namespace": "a"}}
+    limited, other = "key-of-namespace-a", "key-2-of-namespace-a"
+    keys = {limited: {"namespace": "a", "requests_per_minute": 2}, other: {"namespace": "a"}}
     async with running_gateway(engine.url, api_keys=keys) as client:
         await until_ready(client)
-        replies = [await ask(client, "a", authorization="Bearer key") for _ in range(3)]
+        replies = [await ask(client, "a", authorization=f"Bearer {limited}") for _ in range(3)]
         assert [reply.status_code for reply in replies] == [200, 200, 429]
         assert replies[2].json()["error"]["code"] == "rate_limit_exceeded"
         assert 1 <= int(replies[2].headers["retry-after"]) <= 30
-        assert await tier(client, "a", authorization="Bearer other") == "local"
+        assert await tier(client, "a", authorization=f"Bearer {other}") == "local"
 
 
 async def test_full_gateway_answers_429_and_recovers(engine: StandInEngine) -> None:

@@ -52,7 +52,11 @@ def client(redis: RunningRedis) -> Iterator[httpx.Client]:
         async with (
             StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine,
             running_gateway(
-                engine.url, redis_url=redis.url, body_timeout_s=BODY_TIMEOUT_S, max_body_mb=1, admin_token="operator"
+                engine.url,
+                redis_url=redis.url,
+                body_timeout_s=BODY_TIMEOUT_S,
+                max_body_mb=1,
+                admin_token="operator-of-these-tests",
             ) as client,
         ):
             await until_ready(client)
@@ -80,7 +84,7 @@ def assert_alive(client: httpx.Client) -> None:
 @given(path=st.sampled_from(["/v1/embeddings", "/embed", "/admin/purge"]), body=st.binary(max_size=300))
 def test_any_bytes_as_a_body(client: httpx.Client, path: str, body: bytes) -> None:
     """Bytes that are not JSON."""
-    headers = {"content-type": "application/json", "authorization": "Bearer operator"}
+    headers = {"content-type": "application/json", "authorization": "Bearer operator-of-these-tests"}
     assert_sane(client.post(path, content=body, headers=headers))
 
 

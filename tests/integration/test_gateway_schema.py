@@ -27,7 +27,7 @@ from tests.stand_in_engine import StandInEngine
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 40
-BEARER = {"authorization": "Bearer operator"}
+BEARER = {"authorization": "Bearer operator-of-these-tests"}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def _gateway(redis: RunningRedis) -> AsyncIterator[str]:
     async with (
         StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine,
-        running_gateway(engine.url, redis_url=redis.url, admin_token="operator") as client,
+        running_gateway(engine.url, redis_url=redis.url, admin_token="operator-of-these-tests") as client,
     ):
         await until_ready(client)
         yield str(client.base_url)

@@ -19,7 +19,7 @@ from tests.gateway_client import running_gateway, until_ready
 from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine, meaning_of, tiny_tokenizer
 
-OPERATOR = {"authorization": "Bearer operator"}
+OPERATOR = {"authorization": "Bearer operator-of-these-tests"}
 BASE = " ".join(f"w{number}" for number in range(12))
 
 
@@ -137,18 +137,18 @@ async def test_short_texts_are_not_looked_up(gateway: Callable[..., Any]) -> Non
 
 async def test_namespaces_never_cross(gateway: Callable[..., Any]) -> None:
     """One tenant's texts are no candidates for another's."""
-    keys = {"key-a": {"namespace": "a"}, "key-b": {"namespace": "b"}}
+    keys = {"key-of-namespace-a": {"namespace": "a"}, "key-of-namespace-b": {"namespace": "b"}}
     async with gateway(semantic_mode="on", api_keys=keys) as client:
         await until_ready(client)
-        await ask(client, BASE, "key-a")
+        await ask(client, BASE, "key-of-namespace-a")
 
         async def indexed() -> bool:
-            await ask(client, BASE, "key-a", **{"x-cache-control": "no-cache"})
+            await ask(client, BASE, "key-of-namespace-a", **{"x-cache-control": "no-cache"})
             return bool((await explain(client, BASE, namespace="a"))["candidates"])
 
         await until(indexed)
-        assert await tier(client, near(1), "key-b") == "miss"
-        assert await tier(client, near(2), "key-a") == "semantic"
+        assert await tier(client, near(1), "key-of-namespace-b") == "miss"
+        assert await tier(client, near(2), "key-of-namespace-a") == "semantic"
 
 
 async def test_a_verified_violation_is_mended(gateway: Callable[..., Any], engine: StandInEngine) -> None:
@@ -370,7 +370,9 @@ async def test_without_a_static_embedding_there_is_no_semantic_tier(redis: Runni
     """An old bundle works as before, and explain names what is missing."""
     async with (
         StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine,
-        running_gateway(engine.url, redis_url=redis.url, admin_token="operator", semantic_mode="on") as client,
+        running_gateway(
+            engine.url, redis_url=redis.url, admin_token="operator-of-these-tests", semantic_mode="on"
+        ) as client,
     ):
         await until_ready(client)
         assert await tier(client, BASE) == "miss"

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,8 @@ from deploy.embedded_redis import NotAvailable, answers, configure, locate
 from deploy.local import redis_child
 from deploy.orphan_guard import OrphanGuard
 from deploy.output import Output
+from deploy.ports import free_port
+from deploy.probes import alive_probe, http_probe
 from deploy.settings import SupervisorSettings
 from deploy.supervisor import Policy, StartRefused, Supervisor
 from engine.exit_status import CANNOT_START
@@ -308,3 +311,148 @@ def test_output_goes_to_terminal_and_files(tmp_path: Path, capsys: pytest.Captur
     output.close()
     assert "engine   │ ready to serve" in capsys.readouterr().out
     assert "ready to serve" in (tmp_path / "logs" / "engine.log").read_text()
+
+
+def server(port: int, answer: str) -> str:
+    """Code of a process that answers each connection with these bytes, at once; `silence`: with nothing, ever."""
+    return f"""
+import socket, time
+listener = socket.create_server(("127.0.0.1", {port}), backlog=64)
+kept = []
+print("up")
+while True:
+    connection, _ = listener.accept()
+    if {answer!r} == "silence":
+        kept.append(connection)
+        continue
+    connection.recv(4096)
+    connection.sendall({answer!r}.encode())
+    connection.close()"""
+
+
+FULL = {
+    "full": "HTTP/1.0 503 Service Unavailable\r\n\r\nService Unavailable",
+    "busy": "HTTP/1.0 429 Too Many Requests\r\n\r\n",
+    "closed": "",
+    "broken": "HTTP",
+}
+
+
+@pytest.mark.parametrize("answer", FULL.values(), ids=FULL)
+async def test_a_child_that_is_full_is_not_killed(answer: str) -> None:
+    """It refuses the check, or closes the connection that it has accepted: somebody is there who does."""
+    checks, port = 0, free_port()
+    probe = alive_probe("127.0.0.1", port, "/health", 30, fault='"not_ready"')
+
+    async def counted() -> bool:
+        nonlocal checks
+        checks += 1
+        return await probe()
+
+    lines = Lines()
+    async with supervised(child("gateway", server(port, answer), alive=counted), lines=lines):
+        await lines.until("gateway", "up")
+        async with asyncio.timeout(60):
+            while checks < 5 * FAST.watch.failures:
+                await asyncio.sleep(0.02)
+    assert not [line for line in lines.of("dejavec") if "killed" in line]
+    assert not await http_probe("127.0.0.1", port, "/health", 5)()
+
+
+SILENT = {
+    "silent": "silence",
+    "faulty": 'HTTP/1.0 503 Service Unavailable\r\n\r\n{"error":{"message":"hung","type":"not_ready"}}',
+}
+
+
+@pytest.mark.parametrize("answer", SILENT.values(), ids=SILENT)
+async def test_a_child_that_hangs_is_killed(answer: str) -> None:
+    """Connections that the system accepts for it are no sign of life; nor is an answer that its model has hung."""
+    lines, port = Lines(), free_port()
+    probe = alive_probe("127.0.0.1", port, "/ready", 0.2, fault='"not_ready"')
+    async with supervised(child("engine", server(port, answer), alive=probe), lines=lines):
+        await lines.until("dejavec", "engine failed 3 checks in a row, so it was killed")
+
+
+async def test_a_refused_connection_is_no_sign_of_life() -> None:
+    """Nobody listens."""
+    assert not await alive_probe("127.0.0.1", free_port(), "/health", 30)()
+
+
+async def test_what_cannot_be_prepared_ends_the_start(tmp_path: Path) -> None:
+    """A folder where a file was, or a read-only one: the reason at once, and no second try."""
+
+    def prepare() -> None:
+        tmp_path.unlink()
+
+    lines = Lines()
+    with pytest.raises(StartRefused, match=rf"engine cannot start: {tmp_path} cannot be used .*DEJAVEC_DATA_DIR"):
+        async with supervised(child("engine", SLEEP, ready=unwell, prepare=prepare), lines=lines):
+            pass
+    assert not [line for line in lines.of("dejavec") if "again" in line]
+
+
+def test_lines_reach_the_terminal_where_a_log_file_cannot_be_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No trace: it is reported once, and the others' files are written."""
+    output = Output(tmp_path / "logs", sys.stdout)
+    (tmp_path / "logs" / "engine.log").mkdir()
+    for line in ("one", "two"):
+        output("engine", line)
+    output("gateway", "three")
+    output.close()
+    shown, trace = capsys.readouterr()
+    assert [word in shown for word in ("one", "two", "three")] == [True] * 3
+    assert shown.count("cannot be written to") == 1
+    assert trace == ""
+    assert "three" in (tmp_path / "logs" / "gateway.log").read_text()
+
+
+def test_lines_on_a_full_disk_are_dropped_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once there is room the file says how many are missing."""
+    output = Output(tmp_path, sys.stdout)
+    (tmp_path / "engine.log").symlink_to("/dev/full")
+    for _ in range(3):
+        output("engine", "lost")
+    (tmp_path / "engine.log").unlink()
+    output("engine", "found")
+    output.close()
+    assert capsys.readouterr().err == ""
+    assert "3 log lines before this one could not be written" in (tmp_path / "engine.log").read_text()
+
+
+def test_a_line_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Escape sequences and half characters of any child, Redis included; a huge line is cut."""
+    output = Output(tmp_path, sys.stdout)
+    output("redis", "\x1b[2J\ud800 done")
+    output("redis", "x" * 100_000)
+    output.close()
+    shown = capsys.readouterr().out
+    assert "\\x1b[2J\\ud800 done" in shown
+    assert "\x1b" not in shown
+    assert len(shown) < 20_000
+    assert "\\x1b[2J" in (tmp_path / "redis.log").read_text()
+
+
+@pytest.mark.parametrize("target", ["/dev/full", "closed"])
+def test_the_supervisors_process_outlives_its_terminal(tmp_path: Path, target: str) -> None:
+    """Standard output on a full disk, or a pipe without a reader: no trace, and its own exit status."""
+    code = (
+        "import sys; from pathlib import Path; from deploy.output import Output; o = Output(Path(sys.argv[1]));"
+        "[o('engine', 'x' * 1000) for _ in range(100)]; o.close(); sys.exit(3)"
+    )
+    reader, writer = os.pipe() if target == "closed" else (None, os.open(target, os.O_WRONLY))
+    if reader is not None:
+        os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert (tmp_path / "engine.log").read_text().count("xxx") >= 100

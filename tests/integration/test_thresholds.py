@@ -27,7 +27,7 @@ from tests.integration.test_semantic_tier import (
 )
 from tests.running_redis import RunningRedis, running_redis
 
-KEYS = {"key-a": {"namespace": "a"}, "key-b": {"namespace": "b"}}
+KEYS = {"key-of-namespace-a": {"namespace": "a"}, "key-of-namespace-b": {"namespace": "b"}}
 LIVE_KEY = "dv1:live"
 
 
@@ -103,19 +103,19 @@ async def test_each_namespace_has_its_own_fidelity(gateway: Callable[..., Any]) 
     """`x-min-fidelity` and the threshold's bounds are the namespace's own; a change of one never moves the other."""
     namespaces = {"a": {"semantic_fidelity": 0.93}, "b": {"similarity_threshold": 0.97}}
     async with gateway(semantic_mode="on", api_keys=KEYS, namespaces=namespaces, local_cache_mb=0) as client:
-        await fill(client, "key-a", "key-b")
+        await fill(client, "key-of-namespace-a", "key-of-namespace-b")
         assert (await explain(client, BASE, namespace="a"))["fidelity"] == 0.93
-        assert await tier(client, near(1), "key-a", **{"x-min-fidelity": "0.925"}) == "semantic"
-        assert await tier(client, near(2), "key-a", **{"x-min-fidelity": "0.94"}) == "miss"
+        assert await tier(client, near(1), "key-of-namespace-a", **{"x-min-fidelity": "0.925"}) == "semantic"
+        assert await tier(client, near(2), "key-of-namespace-a", **{"x-min-fidelity": "0.94"}) == "miss"
         best = (await explain(client, near(3), namespace="b"))["best"]
         assert 0.92 < best["z"] < 0.97
-        assert await tier(client, near(3), "key-b") == "miss"
+        assert await tier(client, near(3), "key-of-namespace-b") == "miss"
 
         before = await learned_of(client, "b")
         await changed(client, namespace="a", semantic_fidelity=0.9, threshold_floor=0.91, threshold_ceiling=0.93)
         assert await learned_of(client, "b") == before
-        assert await tier(client, near(4), "key-a", **{"x-min-fidelity": "0.94"}) == "miss"
-        assert await tier(client, near(5), "key-a") == "semantic"
+        assert await tier(client, near(4), "key-of-namespace-a", **{"x-min-fidelity": "0.94"}) == "miss"
+        assert await tier(client, near(5), "key-of-namespace-a") == "semantic"
         await changed(client, all=True, similarity_threshold=0.91)
         assert await value(client, "similarity_threshold", "b") == (0.97, "configuration")
 
@@ -126,10 +126,10 @@ async def test_each_namespace_has_its_own_fidelity(gateway: Callable[..., Any]) 
 async def test_one_namespace_may_be_on_alone(gateway: Callable[..., Any], everywhere: str, own: dict[str, Any]) -> None:
     """The tier is there for the namespace that wants it, and only for that one."""
     async with gateway(semantic_mode=everywhere, api_keys=KEYS, namespaces=own, local_cache_mb=0) as client:
-        await fill(client, "key-a")
-        await tier(client, BASE, "key-b")
-        assert await tier(client, near(1), "key-a") == "semantic"
-        assert await tier(client, near(1), "key-b") == "miss"
+        await fill(client, "key-of-namespace-a")
+        await tier(client, BASE, "key-of-namespace-b")
+        assert await tier(client, near(1), "key-of-namespace-a") == "semantic"
+        assert await tier(client, near(1), "key-of-namespace-b") == "miss"
         reply = await client.post("/admin/explain", json={"text": BASE, "namespace": "b"}, headers=OPERATOR)
         assert reply.status_code == 404
         assert (await learned_of(client, "b"))["learned"] is None

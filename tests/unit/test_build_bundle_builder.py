@@ -1,6 +1,7 @@
 """From a tiny checkpoint to a finished folder: contents, skipping, replacing, refusing."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,11 @@ from engine.bundle import BundleError, check_files, parse_tokenizer, read_bundle
 from engine.feeds import feeds
 from engine.model import cpu_session
 from engine.model.check_vectors import CheckVectors, compare
+from engine.model.session import open_model
+from engine.model.topology import Topology
 from tests.tiny_bert import ragged, write_checkpoint, write_json
+
+ONE_CORE = Topology(cores=1, sessions=1, threads=1)
 
 
 @pytest.fixture
@@ -281,3 +286,41 @@ def test_prompts_may_come_from_a_file(source: str, tmp_path: Path) -> None:
 def test_every_failure_is_a_build_error() -> None:
     """One class is enough to catch them all."""
     assert issubclass(CheckpointError, BuildError)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished bundle; its checkpoint has 40 positions, 100 token vectors and 32 dimensions."""
+    folder = tmp_path_factory.mktemp("built")
+    write_checkpoint(folder / "tiny")
+    build_bundle(str(folder / "tiny"), folder / "bundle", precision="int8")
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("max_tokens", 41, "max_tokens 41 or vocab_size 100 is more than the graph has"),
+        ("max_tokens", 2, "max_tokens: 2 is not between 3"),
+        ("vocab_size", 101, "max_tokens 24 or vocab_size 101 is more than the graph has"),
+        ("vocab_size", 50, "vocab_size: 50, but tokenizer.json has ids up to"),
+        ("dimensions", 33, "dimensions: 33, but the graph gives 32"),
+    ],
+)
+def test_sizes_that_graph_or_tokenizer_do_not_have_are_refused(
+    built: Path, tmp_path: Path, field: str, value: int, complaint: str
+) -> None:
+    """At the engine's start, not with the first long text: `bundle.json` is covered by no hash."""
+    folder = Path(shutil.copytree(built, tmp_path / "bundle"))
+    content = json.loads((folder / "bundle.json").read_text())
+    write_json(folder / "bundle.json", content | {field: value})
+    with pytest.raises(BundleError, match=complaint):
+        open_model(folder, "cpu", ONE_CORE, allow_unverified=True)
+
+
+def test_the_largest_sizes_there_are_open(built: Path, tmp_path: Path) -> None:
+    """Every position of the checkpoint may be used."""
+    folder = Path(shutil.copytree(built, tmp_path / "bundle"))
+    content = json.loads((folder / "bundle.json").read_text())
+    write_json(folder / "bundle.json", content | {"max_tokens": 40})
+    assert open_model(folder, "cpu", ONE_CORE, allow_unverified=True).bundle.max_tokens == 40

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.bundle import Bundle, BundleError, check_files, parse_tokenizer, read_bundle, sha256_of
+from engine.bundle import FORMAT_VERSION, Bundle, BundleError, check_files, parse_tokenizer, read_bundle, sha256_of
 from tests.tiny_bert import write_tokenizer
 
 FIELDS: dict[str, object] = {
@@ -103,3 +103,30 @@ def test_what_is_not_a_tokenizer_is_refused() -> None:
     """The parser's own words are kept."""
     with pytest.raises(BundleError, match=r"not a tokenizer\.json"):
         parse_tokenizer(b"{}", 24)
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "dimensions", "vocab_size"])
+@pytest.mark.parametrize("value", [0, -1, True, 24.0, "24", None, 2**31, 10**30])
+def test_an_impossible_size_is_refused_by_its_field(tmp_path: Path, field: str, value: object) -> None:
+    """One line that names the field; nothing is taken for a number that only could become one."""
+    (tmp_path / "bundle.json").write_text(json.dumps(FIELDS | {"format_version": FORMAT_VERSION, field: value}))
+    with pytest.raises(BundleError, match=f"build it again: {field}: ") as caught:
+        read_bundle(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("max_tokens", [-1, 0, 2, 10**9])
+def test_a_length_without_room_for_a_token_is_refused(tmp_path: Path, max_tokens: int) -> None:
+    """Two special tokens and nothing else, or more than any text has: whoever reads the tokenizer is told."""
+    write_tokenizer(tmp_path / "tokenizer.json")
+    content = (tmp_path / "tokenizer.json").read_bytes()
+    with pytest.raises(BundleError, match=rf"max_tokens: {max_tokens} is not between 3"):
+        parse_tokenizer(content, max_tokens)
+    assert len(parse_tokenizer(content, 3).encode("w1 w2 w1").ids) == 3
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    """Not with a trace."""
+    (tmp_path / "bundle.json").mkdir()
+    with pytest.raises(BundleError, match=r"bundle\.json"):
+        read_bundle(tmp_path)

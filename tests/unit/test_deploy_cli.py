@@ -1,6 +1,7 @@
 """The `dejavec` command: quick help, lazy imports, one message for an operator's mistake."""
 
 import importlib.util
+import os
 import re
 import resource
 import subprocess
@@ -237,3 +238,15 @@ def test_what_a_worker_would_end_on_is_one_message(
     assert result.exit_code == 2
     assert told in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_file_that_every_user_may_change_is_refused(tmp_path: Path) -> None:
+    """It decides who gets in; behind a link the file itself is named."""
+    (tmp_path / "shared.toml").write_text("gateway_port = 9000\n")
+    (tmp_path / "shared.toml").chmod(0o666)
+    (tmp_path / "dejavec.toml").symlink_to(tmp_path / "shared.toml")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "deploy.cli", "config"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"every user can change {tmp_path}/shared.toml: `chmod o-w` it" in done.stderr

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from click import ClickException
 
-from deploy.config import HIDDEN, effective_settings, markdown_table, settings_classes, with_table
+from common.credentials import HIDDEN
+from deploy.config import effective_settings, markdown_table, settings_classes, with_table
 
 
 def setting(name: str) -> tuple[str, str]:
@@ -26,10 +27,14 @@ def test_sources_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_secrets_stay_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords, tokens and keys are never printed."""
-    monkeypatch.setenv("DEJAVEC_REDIS_URL", "redis://:hunter2@localhost/0")
-    monkeypatch.setenv("DEJAVEC_ADMIN_TOKEN", "hunter3")
-    monkeypatch.setenv("DEJAVEC_API_KEYS", '{"hunter2": {"namespace": "a"}}')
+    monkeypatch.setenv("DEJAVEC_REDIS_URL", "redis://:hunter2@localhost/0?password=hunter2")
+    monkeypatch.setenv("DEJAVEC_ADMIN_TOKEN", "hunter3-hunter3-hunter3")
+    monkeypatch.setenv("DEJAVEC_ENGINE_URL", "http://me:hunter2@gpu:8081")
+    monkeypatch.setenv("DEJAVEC_CLIENT_URL", "http://me:hunter2@gateway:8080")
+    monkeypatch.setenv("DEJAVEC_API_KEYS", '{"hunter2-hunter2-hunter2": {"namespace": "a"}}')
     assert {setting(name)[0] for name in ("redis_url", "admin_token", "api_keys")} == {HIDDEN}
+    assert setting("engine_url")[0] == "http://***@gpu:8081"
+    assert not any("hunter" in one.value for one in effective_settings())
 
 
 def test_every_setting_is_described() -> None:

@@ -83,3 +83,22 @@ def test_what_is_copied_exists_and_is_let_through() -> None:
     assert sources
     assert {source.split("/")[0] for source in sources} <= let_through
     assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+def test_every_image_is_named_by_digest(services: dict[str, dict[str, Any]]) -> None:
+    """A tag can be moved to other bytes; a digest cannot. A stage of the file itself needs none."""
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", DOCKERFILE, re.MULTILINE))
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    images = [re.sub(r"\$\{(\w+)\}", lambda name: arguments[name[1]], base) for base in bases if base not in stages()]
+    images += [source for source in re.findall(r"--from=(\S+)", DOCKERFILE) if source not in stages()]
+    images += [service["image"] for service in services.values() if "image" in service]
+    assert len(images) >= 3
+    assert [image for image in images if not re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image)] == []
+    assert {service.get("image") is None for service in services.values() if "build" in service} == {True}
+
+
+def test_no_other_container_file_is_without_a_check() -> None:
+    """These are all the files that name images."""
+    found = {*ROOT.glob("**/*Dockerfile*"), *ROOT.glob("*compose*.y*ml"), *ROOT.glob("deploy/**/*compose*.y*ml")}
+    here = {path.relative_to(ROOT).as_posix() for path in found if ".venv" not in path.parts}
+    assert here == {"deploy/docker/Dockerfile", "docker-compose.yml"}

@@ -13,7 +13,7 @@ from deploy.embedded_redis import Binaries, Instance, NotAvailable, configure, l
 from deploy.local import Plan, check_ports, engine_child, gateway_child, redis_child
 from deploy.ports import free_port
 from deploy.settings import SupervisorSettings
-from deploy.start_page import Found, show, without_password
+from deploy.start_page import Found, describe_redis, show
 from engine.configuration import ConfigurationError
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
@@ -52,17 +52,6 @@ def test_the_gateway_is_pointed_at_engine_and_redis(tmp_path: Path) -> None:
     assert child.environment["DEJAVEC_ENGINE_URL"] == "http://127.0.0.1:9001"
     assert child.environment["DEJAVEC_REDIS_URL"] == "redis://:secret@127.0.0.1:7000/0"
     assert not any("secret" in word for word in child.command)
-
-
-def test_workers_share_a_fresh_folder_of_metrics(tmp_path: Path) -> None:
-    """Several workers: PROMETHEUS_MULTIPROC_DIR is set and emptied before each start; one worker: unset."""
-    child = gateway_child(plan(tmp_path, gateway={"gateway_workers": 2}), None)
-    folder = Path(child.environment["PROMETHEUS_MULTIPROC_DIR"])
-    folder.mkdir(parents=True)
-    (folder / "counter_1.db").touch()
-    child.prepare()
-    assert list(folder.iterdir()) == []
-    assert "PROMETHEUS_MULTIPROC_DIR" not in gateway_child(plan(tmp_path), None).environment
 
 
 def test_data_follow_the_data_folder(tmp_path: Path) -> None:
@@ -147,16 +136,16 @@ def test_a_server_without_the_search_module_is_configured(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://:hunter2@localhost:6379/0", "redis://:***@localhost:6379/0"),
-        ("rediss://user:hunter2@cache.example:6380/1", "rediss://user:***@cache.example:6380/1"),
-        ("redis://localhost:6379", "redis://localhost:6379"),
-    ],
+    "url", ["redis://:hunter2@localhost:1/0", "redis://localhost:1?password=hunter2", "redis://hunter2:x@localhost:1"]
 )
-def test_passwords_are_not_shown(url: str, shown: str) -> None:
-    """The start page names a Redis without its password."""
-    assert without_password(url) == shown
+def test_the_start_page_shows_no_credentials(tmp_path: Path, url: str) -> None:
+    """Neither those of a Redis that does not answer, nor those of an engine elsewhere."""
+    page = io.StringIO()
+    here = plan(tmp_path, gateway={"engine_url": "http://me:hunter2@gpu-box:8081"})
+    show(here, Found(None, describe_redis(url)), Console(width=200, file=page))
+    assert "does not answer at redis://" in page.getvalue()
+    assert "http://***@gpu-box:8081" in page.getvalue()
+    assert "hunter2" not in page.getvalue()
 
 
 def test_start_page_has_what_to_copy(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gateway.errors import BadRequest, ChangeUnconfirmed
 from gateway.policies import MAX_CHANGES, Policies
 from gateway.settings import GatewaySettings
 
-KEYS = {"key-a": {"namespace": "a"}, "key-b": {"namespace": "b"}}
+KEYS = {"key-of-namespace-a": {"namespace": "a"}, "key-of-namespace-b": {"namespace": "b"}}
 
 
 class Record:

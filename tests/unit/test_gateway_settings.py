@@ -1,0 +1,128 @@
+"""What the gateway refuses to start with, and that no refusal prints a secret."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cache.keys import SecretError, load_or_make_secret
+from deploy.ports import free_port
+from engine.configuration import ConfigurationError, load
+from engine.exit_status import CANNOT_START
+from gateway.client.settings import ClientSettings
+from gateway.settings import GatewaySettings
+
+ROOT = Path(__file__).parents[2]
+UNSENDABLE = [
+    "",
+    "пароль-оператора-этих",
+    "hunter2-of-these-tests ",
+    " hunter2-of-these-tests",
+    "hunter2\nof-these-tests-x",
+]
+
+
+@pytest.mark.parametrize("token", [*UNSENDABLE, "hunter2", "x" * 15])
+def test_a_token_that_cannot_work_or_is_short_is_refused(token: str) -> None:
+    """The setting is named, the value is not."""
+    with pytest.raises(ConfigurationError, match="admin_token: it ") as caught:
+        load(GatewaySettings, admin_token=token)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [*UNSENDABLE, "hunter2", "x" * 15])
+def test_a_key_that_cannot_work_or_is_short_is_refused(key: str) -> None:
+    """Its namespace says which one it is."""
+    with pytest.raises(ConfigurationError, match="api_keys: a key of namespace 'team-a': it ") as caught:
+        load(GatewaySettings, api_keys={key: {"namespace": "team-a"}})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_a_header_can_carry_is_taken() -> None:
+    """All visible ASCII, from sixteen characters on; the admin token is not a key as well."""
+    token = "".join(map(chr, range(33, 127)))
+    keys = {"x" * 16: {"namespace": "a"}}
+    assert load(GatewaySettings, admin_token=token, api_keys=keys).admin_token is not None
+    with pytest.raises(ConfigurationError, match="admin_token must not be one of api_keys"):
+        load(GatewaySettings, admin_token="x" * 16, api_keys=keys)
+
+
+@pytest.mark.parametrize("field", ["client_api_key", "client_admin_token"])
+@pytest.mark.parametrize("value", UNSENDABLE)
+def test_a_client_does_not_try_what_cannot_be_sent(field: str, value: str) -> None:
+    """A line break would end the header; the gateway, which may be another version, judges the length."""
+    with pytest.raises(ConfigurationError, match=field) as caught:
+        load(ClientSettings, **{field: value})
+    assert "hunter2" not in str(caught.value)
+    load(ClientSettings, **{field: "short"})
+
+
+@pytest.mark.parametrize(
+    ("field", "url"),
+    [
+        ("engine_url", "http://me:hun ter2@gpu"),
+        ("engine_url", "http://me:hunter2@gpu:99999"),
+        ("engine_url", "http://me:hunter2@gpu/?key=hunter2"),
+        ("engine_url", "http://"),
+        ("engine_url", "http://me:hun/ter2@gpu"),
+        ("redis_url", "redis://:hunter2@cache:port"),
+        ("redis_url", "redis://:hun\nter2@cache"),
+        ("redis_url", "redis://:hun/ter2@cache"),
+        ("redis_url", "redis://:hunter2@[cache"),
+    ],
+)
+def test_a_url_that_could_be_read_in_two_ways_is_refused(field: str, url: str) -> None:
+    """The password in it is not printed."""
+    with pytest.raises(ConfigurationError, match=field) as caught:
+        load(GatewaySettings, **{field: url})
+    assert "ter2" not in str(caught.value)
+
+
+def gateway(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "PATH": "/usr/bin:/bin",
+        "DEJAVEC_GATEWAY_PORT": str(free_port()),
+        **variables,
+    }
+    command = [sys.executable, "-m", "deploy.cli", "gateway"]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DEJAVEC_ADMIN_TOKEN": "hunter2"},
+        {"DEJAVEC_API_KEYS": json.dumps({"hunter2": {"namespace": "a"}})},
+        {"DEJAVEC_REDIS_URL": "redis://:hunter2@cache:1?socket_timeout=soon"},
+        {"DEJAVEC_REDIS_URL": "redis://:hunter2@cache:1?no_such_option=1"},
+    ],
+)
+def test_the_command_ends_with_one_message(tmp_path: Path, variables: dict[str, str]) -> None:
+    """CANNOT_START, the setting, no trace, and not the value."""
+    done = gateway(tmp_path, **variables)
+    assert done.returncode == CANNOT_START
+    assert next(iter(variables)).removeprefix("DEJAVEC_").lower() in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_a_key_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    """Behind a link too; the message has the remedy and not the secret. One made here is private."""
+    target, link = tmp_path / "shared", tmp_path / "key-secret"
+    target.write_text("ab" * 32)
+    target.chmod(0o666)
+    link.symlink_to(target)
+    with pytest.raises(SecretError, match=rf"{link} cannot be used: its mode 0666.*chmod 600 {target}"):
+        load_or_make_secret(link)
+    done = gateway(tmp_path, DEJAVEC_KEY_SECRET_FILE=str(link))
+    assert done.returncode == CANNOT_START
+    assert "chmod 600" in done.stderr
+    assert "abab" not in done.stderr
+    target.chmod(0o600)
+    assert load_or_make_secret(link) == bytes.fromhex("ab" * 32)
+    assert len(load_or_make_secret(tmp_path / "made")) == 32
