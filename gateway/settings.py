@@ -176,7 +176,18 @@ class GatewaySettings(Configuration):
     max_inputs: int = Field(2048, ge=1, le=2048, description="Largest number of inputs in one request")
     max_input_chars: int = Field(200_000, ge=1, description="Longest input, in characters")
     max_body_mb: int = Field(16, ge=1, le=1024, description="Largest request body")
-    max_concurrent_requests: int = Field(1024, ge=1, description="Requests in progress in one worker; more get 429")
+    max_bodies_mb: int = Field(
+        0,
+        ge=0,
+        description="Bodies of requests in progress, and their replies, in one worker; more get 429. At least twice "
+        "`max_body_mb`; 0: eight times it",
+    )
+    max_concurrent_requests: int = Field(
+        1024,
+        ge=1,
+        description="Requests in progress in one worker; more get 429. Of several tenants one may have as many as it "
+        "leaves free, alone half; the same of `max_bodies_mb`",
+    )
     max_connections: int = Field(4096, ge=1, description="Open connections and their tasks in one worker; more get 503")
     bulk_request_items: int = Field(
         16, ge=2, description="Requests with at least this many inputs to compute take the bulk lane"
@@ -199,10 +210,17 @@ class GatewaySettings(Configuration):
             raise ValueError(f"namespaces: no API key leads to {', '.join(map(repr, unreached))}")
         if any(not key for key in self.api_keys):
             raise ValueError("api_keys: an empty key would let everyone in")
+        if 0 < self.max_bodies_mb < 2 * self.max_body_mb:
+            raise ValueError(f"max_bodies_mb must be at least {2 * self.max_body_mb}, twice max_body_mb, or 0")
         token = self.admin_token.get_secret_value() if self.admin_token else None
         if token is not None and (not token or token in self.api_keys):
             raise ValueError("admin_token must not be empty and must not be one of api_keys")
         return self
+
+    @property
+    def max_bodies_bytes(self) -> int:
+        """What `max_bodies_mb` comes to."""
+        return (self.max_bodies_mb or 8 * self.max_body_mb) * 1024 * 1024
 
     @property
     def is_exposed(self) -> bool:
