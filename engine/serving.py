@@ -16,13 +16,13 @@ import numpy as np
 from engine.batching.batcher import Batcher, BatcherSettings
 from engine.batching.heartbeat import Heartbeat
 from engine.batching.lane_queue import BatchShape
-from engine.bundle import parse_tokenizer
 from engine.configuration import ConfigurationError
 from engine.metrics import EngineMetrics
 from engine.model.session import Model, RunCost, heartbeat_text, measure_run_cost, open_model
 from engine.model.topology import Topology, choose, usable_cores
 from engine.protocol import MAX_REQUEST_ITEMS, EngineInfo, Int32Array
 from engine.settings import EngineSettings
+from engine.text_encoder import EncodedText, TextEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Engine:
         self.info = _info(model)
         self.max_body_bytes = settings.engine_max_body_bytes or _largest_body(self.info.max_request_tokens)
         self.drain_s = settings.engine_drain_s
-        self._tokenizer = parse_tokenizer(model.tokenizer_json, model.bundle.max_tokens)
+        self._encoder = TextEncoder(model.tokenizer_json, model.bundle.max_tokens)
         self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         cost = measure_run_cost(model)
         bounds = _batcher_settings(settings, self.info.max_request_tokens, cost, len(model.runs), model.device)
@@ -79,12 +79,18 @@ class Engine:
             logger.warning("the drain limit passed with requests unanswered: they got 503")
 
     async def tokenize(self, texts: Sequence[str]) -> list[Int32Array]:
-        """Token ids of texts, special tokens added, truncated at the model's maximum; off the event loop."""
+        """Token ids of texts, special tokens added, truncated at the model's maximum; off the event loop.
+
+        In steps: when it is cancelled, it ends after the one that runs, and other requests' steps come in between.
+        """
         started_s = time.perf_counter()
         loop = asyncio.get_running_loop()
-        encodings = await loop.run_in_executor(self._tokenizer_thread, self._tokenizer.encode_batch_fast, texts)
+        steps = self._encoder.steps(texts)
+        encoded: list[EncodedText] = []
+        while (part := await loop.run_in_executor(self._tokenizer_thread, next, steps, None)) is not None:
+            encoded += part
         self.metrics.tokenized(time.perf_counter() - started_s)
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        return [np.frombuffer(one.input_ids, dtype=np.int32) for one in encoded]
 
 
 def build_engine(settings: EngineSettings) -> Engine:

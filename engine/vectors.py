@@ -1,5 +1,6 @@
 """`POST /vectors`: a message in, through the batcher, vectors out. A bare ASGI callable, as it is the only hot path."""
 
+import asyncio
 import itertools
 import logging
 import time
@@ -68,6 +69,8 @@ class VectorsEndpoint:
         except ClientGone:
             self._engine.metrics.request_done(CLIENT_CLOSED, time.perf_counter() - started_s)
             return
+        except TimeoutError:
+            reply = error_reply(DeadlineExceeded("the deadline passed while the texts were tokenized"), self._common)
         except EngineError as error:
             reply = error_reply(error, self._common)
         except Exception:
@@ -91,7 +94,10 @@ class VectorsEndpoint:
             rate = (_RATE, b"%.0f" % self._engine.batcher.run_tokens_per_s)
             return Reply(encode_response(vectors), [*self._common, rate], content_type=_BINARY)
         if kind == asgi.JSON:
-            texts = await self._decode_json(await self._read_body(headers, receive))
+            body = await self._read_body(headers, receive)
+            until = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
+            with self._watch.guard(receive, until):
+                texts = await self._decode_json(body)
             vectors = await self._compute(texts, Lane.INTERACTIVE, deadline_s, receive)
             return Reply(self._encode_json(vectors), self._common)
         raise UnsupportedMediaType(f"send {CONTENT_TYPE} or {asgi.JSON.decode()}")

@@ -44,6 +44,7 @@ from gateway.settings import GatewaySettings
 from gateway.state import Gateway
 from gateway.tenants import Tenants
 from gateway.verifier import Verifier
+from gateway.work_pool import WorkPool
 
 FLUSH_TIMEOUT_S = 5.0
 
@@ -106,6 +107,8 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         policies = Policies(settings, namespaces, SharedSettings(link) if link else None)
         tiers = SemanticTiers(link, exact, semantic_settings(settings), policies, engine) if link and exact else None
         verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
+        pool = WorkPool()
+        stack.callback(pool.close)
         service = EmbeddingService(
             engine=engine,
             local=local,
@@ -115,13 +118,14 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             cache_dtype=settings.cache_dtype,
             cache_ttl_s=settings.cache_ttl_seconds,
             bulk_request_items=settings.bulk_request_items,
+            pool=pool,
             tiers=tiers,
             verifier=verifier,
         )
         gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants, service, policies, tiers)
         app.state.gateway = gateway
         names, decode = ModelNames(settings.model_aliases), decoder_for(settings.token_input_encoding)
-        app.state.calls = EmbeddingCalls(settings, engine, service, names, decode)
+        app.state.calls = EmbeddingCalls(settings, engine, service, names, decode, pool)
         loops: list[Callable[[], Awaitable[None]]] = [engine.run_watch, verifier.run, partial(_run_gauges, gateway)]
         if link and exact:
             stack.push_async_callback(link.aclose)

@@ -11,21 +11,19 @@ import asyncio
 import hashlib
 import logging
 import time
-from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 import numpy as np
 from multidict import CIMultiDictProxy
-from tokenizers import Tokenizer
 
 from common.credentials import shown_url, shown_urls_in
 from common.reply_parsing import error_in, retry_after_s
 from engine import protocol
-from engine.bundle import BundleError, parse_tokenizer
+from engine.bundle import BundleError
+from engine.text_encoder import EncodedText, TextEncoder
 from gateway.errors import BadRequest, DeadlineExceeded, EngineAway, EngineFailed, ModelChanged, Overloaded
 
 log = logging.getLogger("dejavec.gateway")
@@ -36,40 +34,15 @@ CONNECT_TIMEOUT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 256
 MAX_REASON_CHARS: Final = 4000
 REFUSED: Final = "it cannot start again; the log of its supervisor has the reason"
-INLINE_CHARS: Final = 16_384  # tokenising so much takes about 2 ms; more goes to a thread, off the event loop
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedText:
-    """One text as the model's input: `input_ids` are little-endian int32 bytes."""
-
-    input_ids: bytes
-    tokens: int
-    truncated: bool
 
 
 class Model:
     """The engine's model as this gateway read it: its identity, its tokenizer and its static embedding."""
 
-    def __init__(self, info: protocol.EngineInfo, tokenizer: Tokenizer, static_embedding: bytes | None) -> None:
+    def __init__(self, info: protocol.EngineInfo, encoder: TextEncoder, static_embedding: bytes | None) -> None:
         self.info = info
+        self.encoder = encoder
         self.static_embedding = static_embedding  # the bundle's file, for the semantic tier
-        self._tokenizer = tokenizer
-
-    async def encode(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Token ids of each text, cut at the model's limit; long batches are tokenised off the event loop."""
-        if sum(map(len, texts)) <= INLINE_CHARS:
-            return self._encode(texts)
-        return await asyncio.to_thread(self._encode, texts)
-
-    def _encode(self, texts: Sequence[str]) -> list[EncodedText]:
-        limit = self.info.max_tokens
-        encoded = []
-        for encoding in self._tokenizer.encode_batch_fast(list(texts)):
-            ids = encoding.ids
-            truncated = len(ids) >= limit and len(encoding.overflowing) > 0
-            encoded.append(EncodedText(array("i", ids).tobytes(), len(ids), truncated))
-        return encoded
 
 
 class EngineClient:
@@ -163,8 +136,8 @@ class EngineClient:
                 info = protocol.EngineInfo.from_json(await self._get(protocol.INFO_PATH))
                 known = self._model.info if self._model else None
                 if info != known:
-                    tokenizer = parse_tokenizer(await self._get(protocol.TOKENIZER_PATH), info.max_tokens)
-                    self._model = Model(info, tokenizer, await self._static_embedding(info))
+                    encoder = TextEncoder(await self._get(protocol.TOKENIZER_PATH), info.max_tokens)
+                    self._model = Model(info, encoder, await self._static_embedding(info))
                     log.info("engine: %s, fingerprint %s, %s", info.model, info.fingerprint, info.kernel_class)
                     for follow in self._followers:
                         follow()

@@ -19,13 +19,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from common import asgi
 from common.asgi import JSON, BodyLimits, ClientGone, Reply, media_type, read_body, send_reply
 from common.disconnects import DisconnectWatch
+from gateway.admission import Admission, Place
+from gateway.auth_failures import AuthFailures
 from gateway.errors import (
     BodyTimeout,
     BodyTooLarge,
     DeadlineExceeded,
     GatewayError,
     InternalError,
-    Overloaded,
+    Unauthorized,
     UnsupportedMedia,
 )
 from gateway.metrics import CLIENT_GONE, IN_FLIGHT, LATENCY, REQUESTS
@@ -53,6 +55,11 @@ class Exchange:
     started: float  # time.perf_counter() when the request came
     deadline: float  # event-loop time
 
+    def take_body(self) -> bytes:
+        """The body, once: what is parsed need not stay in memory beside what came of it."""
+        body, self.body = self.body, b""
+        return body
+
 
 Handler = Callable[[Exchange], Awaitable[Reply]]
 
@@ -65,29 +72,52 @@ class Front:
         self._small_limits = BodyLimits(MAX_SMALL_BODY, settings.body_timeout_s)
         self._send_timeout_s = settings.send_timeout_s
         self._request_timeout_s = settings.request_timeout_s
-        self._max_in_flight = settings.max_concurrent_requests
+        self._admission = Admission(
+            settings.max_concurrent_requests, settings.max_bodies_bytes, is_shared=tenants.are_several
+        )
         self._tenants = tenants
+        self._failures = AuthFailures()
         self._watch = DisconnectWatch(WATCH_AFTER_S)
-        self.in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in work: admitted, and their replies not yet sent."""
+        return self._admission.requests
 
     def route(self, handler: Handler) -> ASGIApp:
         """An ASGI app answering with `handler`."""
         return _Route(self, handler)
 
-    async def answer(self, handler: Handler, scope: Scope, receive: Receive) -> Reply:
-        """The whole life of one request, errors included. Raises ClientGone."""
+    async def serve(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, from its head to the end of its reply; until then it is in flight and holds its memory."""
+        place = Place(self._admission)
+        IN_FLIGHT.inc()
+        try:
+            reply = await self.answer(handler, scope, receive, place)
+            REQUESTS.labels(str(reply.status)).inc()
+            place.keep(len(reply.body))
+            await self.send(reply, send)
+        except ClientGone:
+            CLIENT_GONE.inc()
+            REQUESTS.labels("499").inc()
+        finally:
+            place.leave()
+            IN_FLIGHT.dec()
+
+    async def answer(self, handler: Handler, scope: Scope, receive: Receive, place: Place) -> Reply:
+        """The reply to one request, errors included; `place` then has what it holds. Raises ClientGone."""
         started = time.perf_counter()
-        if self.in_flight >= self._max_in_flight:
-            return _refusal(Overloaded("the gateway has too many requests in work", retry_after_s=1))
-        self.in_flight += 1
         try:
             headers: dict[bytes, bytes] = dict(scope["headers"])
             tenant = self._tenants.of(headers.get(b"authorization"))
+            place.enter(tenant.namespace)
             tenant.admit()
-            body = await _body_of(headers, receive, self._limits)
-            deadline = asyncio.get_running_loop().time() + self._request_timeout_s
-            with self._watch.guard(receive, deadline):
-                return await handler(Exchange(headers, body, tenant, started, deadline))
+            exchange = Exchange(headers, await _body_of(headers, receive, self._limits, place), tenant, started, 0)
+            exchange.deadline = asyncio.get_running_loop().time() + self._request_timeout_s
+            with self._watch.guard(receive, exchange.deadline):
+                return await handler(exchange)
+        except Unauthorized as error:
+            return _refusal(self.failed(scope, error))
         except GatewayError as error:
             return _refusal(error)
         except TimeoutError:
@@ -98,8 +128,14 @@ class Front:
             log.exception("request %s failed", scope.get(REQUEST_ID_KEY))
             return _refusal(InternalError("an internal fault; the gateway's log has it under this x-request-id"))
         finally:
-            self.in_flight -= 1
             LATENCY.observe(time.perf_counter() - started)
+
+    def failed(self, scope: Scope, error: Unauthorized) -> GatewayError:
+        """The error to answer a request with that has no right key or token; wrong ones are counted by address."""
+        if not any(name == b"authorization" for name, _ in scope["headers"]):
+            return error
+        host, _ = scope.get("client") or ("", 0)
+        return self._failures.count(host, error)
 
     def guarded(self, app: ASGIApp, prefix: str, check: Callable[[bytes | None], None]) -> ASGIApp:
         """`app` with its paths under `prefix` behind a check of the Authorization header, then a bounded body."""
@@ -126,17 +162,7 @@ class _Route:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        IN_FLIGHT.inc()
-        try:
-            reply = await self._front.answer(self._handler, scope, receive)
-        except ClientGone:
-            CLIENT_GONE.inc()
-            REQUESTS.labels("499").inc()
-            return
-        finally:
-            IN_FLIGHT.dec()
-        REQUESTS.labels(str(reply.status)).inc()
-        await self._front.send(reply, send)
+        await self._front.serve(self._handler, scope, receive, send)
 
 
 class _Guarded:
@@ -156,6 +182,9 @@ class _Guarded:
         try:
             self._check(headers.get(b"authorization"))
             body = await self._front.read_small_body(headers, receive) if scope["method"] in WITH_BODY else b""
+        except Unauthorized as error:
+            await self._front.send(_refusal(self._front.failed(scope, error)), send)
+            return
         except GatewayError as error:
             await self._front.send(_refusal(error), send)
             return
@@ -206,16 +235,42 @@ class RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
-async def _body_of(headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits) -> bytes:
-    """An uncompressed JSON body. Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, ClientGone."""
+async def _body_of(
+    headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits, place: Place | None = None
+) -> bytes:
+    """An uncompressed JSON body; `place` holds its length, where that is declared before it is read.
+
+    Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, Overloaded, ClientGone.
+    """
     if media_type(headers, JSON) != JSON or headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMedia("send uncompressed JSON with `Content-Type: application/json`")
+    if place is not None:
+        receive = _held(headers, receive, limits, place)
     try:
         return await read_body(headers, receive, limits)
     except asgi.BodyTooLarge:
         raise BodyTooLarge(f"the body is over {limits.max_bytes // 1024 // 1024} MiB: send less at once") from None
     except asgi.BodyTimeout:
         raise BodyTimeout(f"the body did not arrive within {limits.timeout_s:g} s") from None
+
+
+def _held(headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits, place: Place) -> Receive:
+    """`receive`, with a place that holds the body: what is declared at once, otherwise each part as it comes.
+
+    Raises Overloaded, as may the function returned. A body that is declared too long is left to `read_body`.
+    """
+    declared = headers.get(b"content-length", b"")
+    if len(declared) < 20 and declared.isdigit():
+        if int(declared) <= limits.max_bytes:
+            place.hold(int(declared))
+        return receive
+
+    async def receive_and_hold() -> Message:
+        message = await receive()
+        place.hold(len(message.get("body", b"")))
+        return message
+
+    return receive_and_hold
 
 
 def _refusal(error: GatewayError) -> Reply:

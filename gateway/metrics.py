@@ -41,6 +41,7 @@ TOKENS = Counter("dejavec_tokens_total", "Tokens of answered texts, cached ones 
 TRUNCATED = Counter("dejavec_truncated_total", "Texts cut at the model's limit")
 IN_FLIGHT = Gauge("dejavec_requests_in_flight", "Requests in work", multiprocess_mode="livesum")
 CLIENT_GONE = Counter("dejavec_client_gone_total", "Requests whose client left before the answer")
+AUTH_FAILURES = Counter("dejavec_auth_failures_total", "Requests with a wrong API key or admin token")
 ENGINE_READY = Gauge("dejavec_engine_ready", "1 while a real inference passed lately", multiprocess_mode="livemin")
 REDIS_OK = Gauge("dejavec_redis_ok", "1 while Redis answers, 0 while it is bypassed", multiprocess_mode="livemin")
 

@@ -197,7 +197,18 @@ class GatewaySettings(Configuration):
     max_inputs: int = Field(2048, ge=1, le=2048, description="Largest number of inputs in one request")
     max_input_chars: int = Field(200_000, ge=1, description="Longest input, in characters")
     max_body_mb: int = Field(16, ge=1, le=1024, description="Largest request body")
-    max_concurrent_requests: int = Field(1024, ge=1, description="Requests in progress in one worker; more get 429")
+    max_bodies_mb: int = Field(
+        0,
+        ge=0,
+        description="Bodies of requests in progress, and their replies, in one worker; more get 429. At least twice "
+        "`max_body_mb`; 0: eight times it",
+    )
+    max_concurrent_requests: int = Field(
+        1024,
+        ge=1,
+        description="Requests in progress in one worker; more get 429. Of several tenants one may have as many as it "
+        "leaves free, alone half; the same of `max_bodies_mb`",
+    )
     max_connections: int = Field(
         4096,
         ge=1,
@@ -229,7 +240,14 @@ class GatewaySettings(Configuration):
             _check_token(self.admin_token.get_secret_value(), "admin_token")
             if self.admin_token.get_secret_value() in self.api_keys:
                 raise ValueError("admin_token must not be one of api_keys")
+        if 0 < self.max_bodies_mb < 2 * self.max_body_mb:
+            raise ValueError(f"max_bodies_mb must be at least {2 * self.max_body_mb}, twice max_body_mb, or 0")
         return self
+
+    @property
+    def max_bodies_bytes(self) -> int:
+        """What `max_bodies_mb` comes to."""
+        return (self.max_bodies_mb or 8 * self.max_body_mb) * 1024 * 1024
 
     @property
     def is_exposed(self) -> bool:

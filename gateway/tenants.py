@@ -3,6 +3,11 @@
 Keys are compared by hash in constant time, all of them on every request, so neither a key's prefix nor which key
 matched can be read from the time taken. Limits are token buckets of each worker, holding one minute's allowance;
 with several workers each gets its share.
+
+A request's tokens are taken when they have been counted, before anything is computed, and given back when it fails. It
+passes when the bucket has them all, so requests at the same time cannot take more than there is, and the wait is at
+most a minute. A request of more tokens than the bucket can hold passes when the bucket is full, and leaves it in debt:
+the next one waits until that is paid at the allowance's rate.
 """
 
 import hashlib
@@ -17,7 +22,7 @@ from gateway.settings import DEFAULT_NAMESPACE, ApiKey
 
 
 class Bucket:
-    """A token bucket that may go into debt: what a request costs is known only after it is tokenised."""
+    """A token bucket holding one minute's allowance."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity = max(per_minute, 1.0)
@@ -26,16 +31,20 @@ class Bucket:
         self._clock = clock
         self._at = clock()
 
-    def wait_s(self) -> float:
-        """Seconds until a request may pass; 0 when it may now."""
+    def wait_s(self, amount: float = 1) -> float:
+        """Seconds until so much may be taken; 0 when it may now. More than a minute's needs a full bucket."""
         now = self._clock()
         self._level = min(self._capacity, self._level + (now - self._at) * self._rate_per_s)
         self._at = now
-        return 0.0 if self._level >= 1 else (1 - self._level) / self._rate_per_s
+        return max(0.0, (min(amount, self._capacity) - self._level) / self._rate_per_s)
 
     def take(self, amount: float) -> None:
-        """Charge an amount."""
+        """Take an amount."""
         self._level -= amount
+
+    def give_back(self, amount: float) -> None:
+        """Put back what was taken and not used."""
+        self._level = min(self._capacity, self._level + amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +58,38 @@ class Tenant:
     def admit(self) -> None:
         """Count one request. Raises RateLimited when a limit is used up."""
         for bucket, unit in ((self.requests, "requests"), (self.tokens, "tokens")):
-            if bucket is not None and (wait_s := bucket.wait_s()) > 0:
-                raise RateLimited(
-                    f"this key's limit of {unit} a minute is used up; try again in {math.ceil(wait_s)} s",
-                    retry_after_s=wait_s,
-                )
+            if bucket is not None:
+                _check(bucket, 1, unit)
         if self.requests is not None:
             self.requests.take(1)
 
-    def charge(self, tokens: int) -> None:
-        """Count a request's tokens, after it is answered."""
-        if self.tokens is not None:
-            self.tokens.take(tokens)
+    def allowance(self) -> "Allowance":
+        """What one request takes of this tenant's tokens."""
+        return Allowance(self.tokens)
+
+
+class Allowance:
+    """The tokens that one request has taken from its tenant's bucket; none where there is no limit."""
+
+    __slots__ = ("_bucket", "_taken")
+
+    def __init__(self, bucket: Bucket | None) -> None:
+        self._bucket = bucket
+        self._taken = 0
+
+    def take(self, tokens: int) -> None:
+        """Take a request's tokens, in place of what it had taken. Raises RateLimited when there are not so many."""
+        if self._bucket is not None:
+            self.give_back()
+            _check(self._bucket, tokens, "tokens")
+            self._bucket.take(tokens)
+            self._taken = tokens
+
+    def give_back(self) -> None:
+        """Put back what was taken: the request was not answered."""
+        if self._bucket is not None:
+            self._bucket.give_back(self._taken)
+            self._taken = 0
 
 
 class Tenants:
@@ -86,11 +115,23 @@ class Tenants:
             raise Unauthorized("this API key is not known")
         return found
 
+    @property
+    def are_several(self) -> bool:
+        """Whether there is more than one tenant."""
+        return len(self.namespaces()) > 1
+
     def namespaces(self) -> list[str]:
         """Every namespace there is, for warming their epochs at start."""
         if self._open is not None:
             return [self._open.namespace]
         return sorted({tenant.namespace for _, tenant in self._tenants})
+
+
+def _check(bucket: Bucket, amount: float, unit: str) -> None:
+    if (wait_s := bucket.wait_s(amount)) > 0:
+        raise RateLimited(
+            f"this key's limit of {unit} a minute is used up; try again in {math.ceil(wait_s)} s", retry_after_s=wait_s
+        )
 
 
 def bearer(authorization: bytes | None) -> str | None:

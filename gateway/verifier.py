@@ -15,7 +15,8 @@ from cache.keys import Scope
 from cache.metrics import SEMANTIC_QUEUE_DROPPED
 from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
 from engine.protocol import Float32Array, Lane
-from gateway.engine_client import EncodedText, EngineClient, Model
+from engine.text_encoder import EncodedText
+from gateway.engine_client import EngineClient, Model
 from gateway.errors import EngineFailed, GatewayError, ModelChanged
 
 log = logging.getLogger("dejavec.gateway")

@@ -97,7 +97,7 @@ async def explain(gateway: Admin, body: ExplainBody) -> dict[str, object]:
     model = gateway.engine.model
     tier = semantic_tier(gateway, model, known_namespace(gateway, body.namespace))
     scope = await gateway.service.scope_of(model, body.namespace)
-    (encoded,) = await model.encode([body.text])
+    (encoded,) = await gateway.service.encode(model, body.namespace, [body.text])
 
     async def recompute() -> bytes:
         deadline = asyncio.get_running_loop().time() + gateway.settings.request_timeout_s

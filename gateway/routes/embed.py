@@ -2,21 +2,21 @@
 
 import time
 
-from gateway.errors import BadRequest, Unprocessable
+from gateway.errors import BadRequest
 from gateway.http import Exchange, Reply
 from gateway.routes.embedding_call import EmbeddingCalls, result_headers
-from gateway.routes.schemas import EmbedInputsBody, EmbedTextsBody, array_reply, is_texts_shape, parse, texts_reply
+from gateway.routes.schemas import EmbedInputsBody, EmbedTextsBody, array_reply, parse_embed, texts_reply
 
 
 async def embed(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     """Answer either shape."""
-    if is_texts_shape(exchange.body):
-        return await _embed_texts(calls, exchange)
-    return await _embed_inputs(calls, exchange)
+    body = await calls.parsed(exchange, parse_embed)
+    if isinstance(body, EmbedTextsBody):
+        return await _embed_texts(calls, exchange, body)
+    return await _embed_inputs(calls, exchange, body)
 
 
-async def _embed_inputs(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
-    body = parse(exchange.body, EmbedInputsBody, Unprocessable)
+async def _embed_inputs(calls: EmbeddingCalls, exchange: Exchange, body: EmbedInputsBody) -> Reply:
     if body.normalize is False:
         raise BadRequest("normalize: false is not possible: stored vectors have unit length", param="normalize")
     prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
@@ -24,8 +24,7 @@ async def _embed_inputs(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     return Reply(array_reply(vectors), result_headers(result))
 
 
-async def _embed_texts(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
-    body = parse(exchange.body, EmbedTextsBody, Unprocessable)
+async def _embed_texts(calls: EmbeddingCalls, exchange: Exchange, body: EmbedTextsBody) -> Reply:
     prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
     result, vectors = await calls.run(exchange, body.texts, prompt, body.dimensions, field="texts")
     latency_ms = 1000 * (time.perf_counter() - exchange.started)

@@ -5,14 +5,14 @@ from fastapi import APIRouter, Request
 from gateway.errors import ModelNotFound
 from gateway.http import Exchange, Reply
 from gateway.routes.embedding_call import EmbeddingCalls, result_headers
-from gateway.routes.schemas import EmbeddingsBody, embeddings_reply, parse
+from gateway.routes.schemas import embeddings_reply, parse_embeddings
 
 router = APIRouter(tags=["OpenAI"])
 
 
 async def embeddings(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     """`POST /v1/embeddings`."""
-    body = parse(exchange.body, EmbeddingsBody)
+    body = await calls.parsed(exchange, parse_embeddings)
     info = calls.engine.model.info
     prompt = calls.names.prompt_of(body.model, body.prompt_name, info)
     result, vectors = await calls.run(exchange, body.input, prompt, body.dimensions)

@@ -1,10 +1,13 @@
 """Input given as token ids: decoded by a named tiktoken encoding where the operator chose one, refused otherwise."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from gateway.errors import BadRequest
 from gateway.routes.schemas import TEXT_ONLY_MESSAGE
+
+DECODED_AT_ONCE: Final = 16  # texts, in one step
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -39,3 +42,9 @@ def texts_of(token_ids: Sequence[Sequence[int]], decode: Decode | None) -> list[
     if not all(texts):
         raise BadRequest("input holds token ids that decode to an empty string", param="input")
     return texts
+
+
+def decoding_steps(token_ids: Sequence[Sequence[int]], decode: Decode) -> Iterator[list[str]]:
+    """The same, some texts at a time."""
+    for start in range(0, len(token_ids), DECODED_AT_ONCE):
+        yield texts_of(token_ids[start : start + DECODED_AT_ONCE], decode)

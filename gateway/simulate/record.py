@@ -16,7 +16,8 @@ import numpy as np
 from cache.semantic.replay import Recording
 from common.credentials import shown_url, shown_urls_in
 from engine.protocol import EngineInfo, Float32Array, Lane
-from gateway.engine_client import EncodedText, EngineClient, Model
+from engine.text_encoder import EncodedText
+from gateway.engine_client import EngineClient, Model
 from gateway.errors import EngineAway, GatewayError, ModelChanged
 
 ENCODED_AT_ONCE: Final = 512
@@ -88,7 +89,7 @@ async def _until_ready(engine: EngineClient, url: str) -> None:
 async def _encode(model: Model, texts: Sequence[str]) -> list[EncodedText]:
     encoded: list[EncodedText] = []
     for start in range(0, len(texts), ENCODED_AT_ONCE):
-        encoded += await model.encode(texts[start : start + ENCODED_AT_ONCE])
+        encoded += await asyncio.to_thread(model.encoder.encode, texts[start : start + ENCODED_AT_ONCE])
     return encoded
 
 
