@@ -3,6 +3,7 @@
     place = Place(admission)
     place.enter(namespace)      # before the body is read
     place.hold(length)          # its length, or its parts as they come
+    place.expect(length)        # of the reply, before what it holds is computed
     place.keep(len(reply))
     place.leave()               # when the reply is sent
 
@@ -57,12 +58,13 @@ class Admission:
 class Place:
     """What one request holds, from its admission until its reply is sent."""
 
-    __slots__ = ("_admission", "_held", "_size")
+    __slots__ = ("_admission", "_expected", "_held", "_size")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._held: _Held | None = None
         self._size = 0
+        self._expected = 0
 
     def enter(self, tenant: str) -> None:
         """Become one of the tenant's requests in work. Raises Overloaded."""
@@ -74,10 +76,16 @@ class Place:
         self._admission.check(self._held, size)
         self._add(size)
 
+    def expect(self, size: int) -> None:
+        """Hold a reply's bytes before there is one. Raises Overloaded."""
+        self.hold(size)
+        self._expected += size
+
     def keep(self, size: int) -> None:
-        """Hold so many bytes more, be they free or not: they are there, and are freed when they are sent."""
+        """Hold a reply's bytes in place of those expected, be they free or not: they are there until they are sent."""
         if self._held is not None:
-            self._add(size)
+            self._add(size - self._expected)
+            self._expected = size
 
     def leave(self) -> None:
         """Give everything back."""

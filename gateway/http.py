@@ -54,6 +54,7 @@ class Exchange:
     tenant: Tenant
     started: float  # time.perf_counter() when the request came
     deadline: float  # event-loop time
+    place: Place
 
     def take_body(self) -> bytes:
         """The body, once: what is parsed need not stay in memory beside what came of it."""
@@ -112,9 +113,11 @@ class Front:
             tenant = self._tenants.of(headers.get(b"authorization"))
             place.enter(tenant.namespace)
             tenant.admit()
-            exchange = Exchange(headers, await _body_of(headers, receive, self._limits, place), tenant, started, 0)
-            exchange.deadline = asyncio.get_running_loop().time() + self._request_timeout_s
-            with self._watch.guard(receive, exchange.deadline):
+            body = await _body_of(headers, receive, self._limits, place)
+            deadline = asyncio.get_running_loop().time() + self._request_timeout_s
+            exchange = Exchange(headers, body, tenant, started, deadline, place)
+            del body  # the exchange alone holds it, and gives it away
+            with self._watch.guard(receive, deadline):
                 return await handler(exchange)
         except Unauthorized as error:
             return _refusal(self.failed(scope, error))

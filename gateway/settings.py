@@ -201,7 +201,7 @@ class GatewaySettings(Configuration):
         0,
         ge=0,
         description="Bodies of requests in progress, and their replies, in one worker; more get 429. At least twice "
-        "`max_body_mb`; 0: eight times it",
+        "`max_body_mb`; 0: sixteen times it",
     )
     max_concurrent_requests: int = Field(
         1024,
@@ -247,7 +247,7 @@ class GatewaySettings(Configuration):
     @property
     def max_bodies_bytes(self) -> int:
         """What `max_bodies_mb` comes to."""
-        return (self.max_bodies_mb or 8 * self.max_body_mb) * 1024 * 1024
+        return (self.max_bodies_mb or 16 * self.max_body_mb) * 1024 * 1024
 
     @property
     def is_exposed(self) -> bool:

@@ -20,6 +20,8 @@ from gateway.work_pool import WorkPool
 
 INLINE_BODY_BYTES: Final = 65_536  # parsed in 0.1 ms, 10 ms at worst; more on the pool, off the event loop
 INLINE_TOKEN_IDS: Final = 4096  # likewise
+JSON_NUMBER_BYTES: Final = 13.0  # of a float32 and its comma
+BASE64_NUMBER_BYTES: Final = 5.5  # of its share of a string
 MAX_TIER_RUNS: Final = 64
 FINGERPRINT_NAME: Final = FINGERPRINT_HEADER.encode()
 REPLY_HEADERS: Final = (  # all that `result_headers` may send; scripts of other origins may read them
@@ -64,12 +66,17 @@ class EmbeddingCalls:
         dimensions: int | None,
         truncate: bool | None = None,
         field: str = "input",
+        number_bytes: float = JSON_NUMBER_BYTES,
     ) -> tuple[EmbedResult, list[bytes]]:
-        """The service's result and its vectors, shortened to `dimensions`; errors name `field`. Raises GatewayError."""
+        """The service's result and its vectors, shortened to `dimensions`. Raises GatewayError; errors name `field`.
+
+        `number_bytes`: what a number of a vector takes in the reply, whose memory is held before it is computed.
+        """
         texts = self._checked(await self._texts(exchange, inputs), field)
         most = self.engine.model.info.dimensions
         if dimensions is not None and dimensions > most:
             raise BadRequest(f"dimensions must be at most {most}, this model's size", param="dimensions")
+        exchange.place.expect(int(len(texts) * (dimensions or most) * number_bytes))
         allowance = exchange.tenant.allowance()
         request = EmbedRequest(
             namespace=exchange.tenant.namespace,

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from gateway.errors import ModelNotFound
 from gateway.http import Exchange, Reply
-from gateway.routes.embedding_call import EmbeddingCalls, result_headers
+from gateway.routes.embedding_call import BASE64_NUMBER_BYTES, JSON_NUMBER_BYTES, EmbeddingCalls, result_headers
 from gateway.routes.schemas import embeddings_reply, parse_embeddings
 
 router = APIRouter(tags=["OpenAI"])
@@ -15,8 +15,10 @@ async def embeddings(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     body = await calls.parsed(exchange, parse_embeddings)
     info = calls.engine.model.info
     prompt = calls.names.prompt_of(body.model, body.prompt_name, info)
-    result, vectors = await calls.run(exchange, body.input, prompt, body.dimensions)
-    content = embeddings_reply(vectors, body.encoding_format == "base64", result.model.model, result.tokens)
+    is_base64 = body.encoding_format == "base64"
+    number_bytes = BASE64_NUMBER_BYTES if is_base64 else JSON_NUMBER_BYTES
+    result, vectors = await calls.run(exchange, body.input, prompt, body.dimensions, number_bytes=number_bytes)
+    content = embeddings_reply(vectors, is_base64, result.model.model, result.tokens)
     return Reply(content, result_headers(result))
 
 
