@@ -40,6 +40,7 @@ class Lookup:
     vector: bytes | None = None  # float32 bytes, when served
     is_checked: bool = False
     ticket: int = 0  # of this look-up, in this process
+    projected: Float32Array | None = None  # the neighbour's vector in the static embedding's space, as the index has it
 
     @property
     def clears(self) -> bool:

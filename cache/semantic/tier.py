@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from cache.keys import Scope
-from cache.metrics import SEMANTIC_LOOKUPS, SEMANTIC_QUEUE_DROPPED
+from cache.metrics import REFUSED, SEMANTIC_LOOKUPS, SEMANTIC_QUEUE_DROPPED
 from cache.redis_link import RedisAway, RedisLink
 from cache.semantic.calibration import SHOWN_FIDELITIES, reading
 from cache.semantic.cost_gate import CostGateSettings
@@ -38,6 +38,9 @@ from common.tasks import cancel_and_wait
 __all__ = ["Lookup", "Observation", "SemanticSettings", "SemanticTier", "StaticEmbeddingError", "Text"]
 
 FINAL_FLUSH_S: Final = 2.0  # of each of its two parts
+# Cosine of a stored vector's projection with the one in the index, float16, where both are of one text: another CPU
+# kind's vector of it has 0.999 (ARCHITECTURE.md, "Invariants").
+LEAST_BELONGING: Final = 0.99
 
 Loop = Callable[[], Awaitable[None]]
 
@@ -102,6 +105,7 @@ class SemanticTier:
     def in_redis(
         cls,
         link: RedisLink,
+        secret: bytes,
         vectors: VectorStore,
         model: tuple[str, str, bytes],
         settings: SemanticSettings,
@@ -113,12 +117,13 @@ class SemanticTier:
         embedding, embedding_id = StaticEmbedding.from_bytes(content), embedding_hash[:16]
         index = RedisIndex(
             link,
+            secret,
             f"{fingerprint[:16]}{embedding_id}",
             embedding.dimensions,
             settings.hnsw_from,
             settings.index_timeout_s,
         )
-        return cls(index, vectors, RedisExchange(link), embedding, embedding_id, settings, policy_of)
+        return cls(index, vectors, RedisExchange(link, secret), embedding, embedding_id, settings, policy_of)
 
     async def look_up(self, scope: Scope, texts: Sequence[Text], min_fidelity: float = 0.0) -> list[Lookup | None]:
         """One Lookup a text, in order; `vector` is set where a neighbour's may be served.
@@ -308,6 +313,7 @@ class SemanticTier:
             static_vector,
             policy,
             neighbour=None if choice is None else near[choice.index].digest,
+            projected=None if choice is None else near[choice.index].projected,
             choice=choice,
             tau=tau,
             version=partition.version,
@@ -339,7 +345,7 @@ class SemanticTier:
             vectors = await self._vectors.get_many(neighbours, self._embedding.engine_dimensions)
             self._partitions.follow_policy(partition)
             if partition.tau(policy) is not None:
-                found = zip(chosen, vectors, strict=True)
+                found = zip(chosen, self._belonging(chosen, vectors), strict=True)
                 served = {one.ticket: replace(one, vector=vector) for one, vector in found if vector is not None}
         finally:  # also where the client has left
             for one in chosen:
@@ -347,6 +353,21 @@ class SemanticTier:
                     partition.pending.settle(one.ticket)
         partition.record_hits(len(served))
         return [served.get(one.ticket, one) for one in lookups]
+
+    def _belonging(self, lookups: Sequence[Lookup], vectors: Sequence[bytes | None]) -> list[bytes | None]:
+        """Vectors that are those of the neighbours by whose projection was decided; None for others, counted."""
+        there = [place for place, vector in enumerate(vectors) if vector is not None]
+        if not there:
+            return list(vectors)
+        stored = np.frombuffer(b"".join(filter(None, vectors)), dtype="<f4").reshape(len(there), -1)
+        decided_by = np.stack([one.projected for one in lookups if one.projected is not None])[there]
+        similarities = np.einsum("ij,ij->i", self._embedding.project(stored), decided_by)
+        found = list(vectors)
+        for place, similarity in zip(there, similarities, strict=True):
+            if not similarity >= LEAST_BELONGING:  # also where it is no number
+                REFUSED.labels("document", "mismatch").inc()
+                found[place] = None
+        return found
 
 
 def _best(lookup: Lookup) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ from cache.keys import Scope
 from cache.semantic.alignment import FIRST_FIT
 from cache.semantic.certifier import CertifierSettings
 from cache.semantic.cost_gate import CostGateSettings
-from cache.semantic.exchange import Saved
 from cache.semantic.in_memory import InMemoryExchange
 from cache.semantic.lookup import Lookup
 from cache.semantic.partition import NO_VERSION, Partition
@@ -153,7 +152,7 @@ async def test_bounds_move_tau_and_keep_the_rest() -> None:
     await sync(log, state)
     assert state.certifier.phase == "serving"
     state.threshold.tau = 0.915
-    log.saved[SCOPE.tag] = Saved(log.saved[SCOPE.tag].last_event, state.to_state())
+    log.saved[SCOPE.tag] = replace(log.saved[SCOPE.tag], state=state.to_state())
     state.adopt(with_bounds(0.92, 0.92, 0.95))
     assert (state.threshold.tau, state.threshold.reason) == (0.92, "moved into its bounds")
     reader = state_of(with_bounds(0.92, 0.92, 0.95))
