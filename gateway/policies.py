@@ -170,7 +170,7 @@ class Policies:
         return self._record is None or self._kept is not None
 
     async def _read(self, record: SharedSettings) -> None:
-        """Go by what is stored. Where nothing is any more, or something older (an eviction, a Redis that lost its memory
+        """Go by what is stored. Where nothing is any more, or something older (eviction, a Redis that lost its memory
         or was restored), put back what was: it may promise less than an operator has since. Raises RedisAway,
         ChangeFailed.
         """

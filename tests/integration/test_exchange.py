@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from cache.authentication import Seal
 from cache.keys import ALIGNMENT_PREFIX, LABELS_PREFIX, LEASE_PREFIX, PARTITION_PREFIX
+from cache.metrics import REFUSED
 from cache.redis_link import RedisAway, RedisLink
 from cache.semantic.exchange import LEASE_MS, RedisExchange, Saved
 from tests.running_redis import RunningRedis
 
-
 SECRET = b"s" * 32
+GENUINE = b'{"last_event": "1-0", "state": {}, "saved_at": 1}'
 
 
 @pytest.fixture
@@ -62,9 +64,30 @@ async def test_a_state_without_a_last_event_is_none(link: RedisLink, tag: str, l
 async def test_a_state_that_is_none_is_none(link: RedisLink, tag: str) -> None:
     """Whatever lies there."""
     log = RedisExchange(link, SECRET)
-    for content in (b"", b"[]", b"{", b'{"last_event": "1-0"}', b'{"last_event": "1-0", "state": 5}'):
+    seal = Seal(SECRET, "state")
+    for content in (b"", b"[]", b"{", b'{"last_event": "1-0"}', b'{"last_event": "1-0", "state": 5}', GENUINE):
         await link.redis.set(PARTITION_PREFIX + tag.encode(), content)
         assert await log.load(tag) is None
+        await link.redis.set(PARTITION_PREFIX + tag.encode(), seal.seal(tag.encode(), content))
+        assert (await log.load(tag) is None) == (content is not GENUINE)
+
+
+async def test_what_another_partition_holds_is_not_there(link: RedisLink, tag: str) -> None:
+    """State, matrix and events, copied over from another tag: each is refused and counted."""
+    log, other = RedisExchange(link, SECRET), secrets.token_hex(16)
+    await log.take_lease(other)
+    await log.save(other, Saved("1-0", {"a": 1}), b"matrix")
+    await log.append(other, [{"n": 1}])
+    assert await log.load(other) == Saved("1-0", {"a": 1})
+    assert await log.load_alignment(other) == b"matrix"
+    kinds = ("state", "matrix", "event")
+    before = [REFUSED.labels(kind, "mac")._value.get() for kind in kinds]
+    for prefix in (PARTITION_PREFIX, ALIGNMENT_PREFIX, LABELS_PREFIX):
+        assert await link.redis.copy((prefix + other.encode()).decode(), (prefix + tag.encode()).decode())
+    assert await log.load(tag) is None
+    assert await log.load_alignment(tag) == b""
+    assert [event for _, event in await log.events_after(tag, "0-0")] == [{}]
+    assert [REFUSED.labels(kind, "mac")._value.get() for kind in kinds] == [count + 1 for count in before]
 
 
 async def test_what_is_of_another_type_is_gone_the_next_time(link: RedisLink, tag: str) -> None:

@@ -1,11 +1,16 @@
 """What is stored in Redis: written and read back exactly, and refused when it is anything else."""
 
+import struct
+import zlib
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.authentication import Seal
-from cache.exact import as_stored, decode_value, encode_value
+from cache.exact import ExactTier, as_stored, decode_value, encode_value
+from cache.metrics import REFUSED
 
 SEAL = Seal(b"s" * 32, "exact")
 DIGEST = bytes(range(16))
@@ -45,3 +50,26 @@ def test_a_value_under_another_key_or_of_another_size_is_a_miss() -> None:
     assert decode_value(SEAL, bytes(16), value, 12) is None
     assert decode_value(SEAL, DIGEST, value, 13) is None
     assert decode_value(SEAL, DIGEST, value[:-4], 11) is None
+
+
+def test_a_value_with_a_checksum_is_a_miss() -> None:
+    """What was stored before values were sealed; anyone can make a checksum."""
+    head = struct.pack("<BBI", 1, ord("f"), zlib.crc32(UNIT, zlib.crc32(DIGEST)))
+    assert decode_value(SEAL, DIGEST, head + UNIT, 12) is None
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+async def test_numbers_that_are_not_finite_are_misses(number: float) -> None:
+    """Even sealed; the vectors beside them are served."""
+    vector = np.frombuffer(UNIT, dtype="<f4").copy()
+    vector[3] = number
+    values = [encode_value(SEAL, DIGEST, one, "float32") for one in (UNIT, vector.tobytes())]
+
+    class Link:
+        async def call(self, command: object) -> list[bytes | None]:
+            return [*values, None]
+
+    tier = ExactTier(Link(), b"s" * 32, 60, 0)  # type: ignore[arg-type]
+    before = REFUSED.labels("exact", "not_finite")._value.get()
+    assert await tier.get_many([DIGEST] * 3, 12) == [UNIT, None, None]
+    assert REFUSED.labels("exact", "not_finite")._value.get() == before + 1
