@@ -24,7 +24,7 @@ WRITTEN = Counter("dejavec_exact_written_total", "Vectors written to the exact t
 WRITE_DROPPED = Counter(
     "dejavec_exact_write_dropped_total",
     "Vectors not written back, by reason",
-    ["reason"],  # queue_full, failed
+    ["reason"],  # queue_full, failed, not_finite
 )
 SEMANTIC_LOOKUPS = Counter(
     "dejavec_semantic_lookups_total", "Texts looked up in the semantic tier, by outcome", ["outcome"]

@@ -21,6 +21,12 @@ FAR = "999999999999999-" + 16 * "f"
 
 Put = Callable[[Redis, bytes], Awaitable[object]]
 
+
+async def _another_type(redis: Redis, key: bytes) -> None:
+    await redis.delete(key)
+    await redis.rpush(key, "x")  # type: ignore[misc]
+
+
 DAMAGE: dict[str, Put] = {
     "nothing": lambda redis, key: redis.delete(key),
     "empty": lambda redis, key: redis.set(key, b""),
@@ -30,13 +36,8 @@ DAMAGE: dict[str, Put] = {
     "far future": lambda redis, key: redis.set(key, FAR),
     "far future with a MAC of its own": lambda redis, key: redis.set(key, FAR + "-" + 32 * "f"),
     "of before": lambda redis, key: redis.set(key, new_epoch()),
-    "list": lambda redis, key: _another_type(redis, key),
+    "list": _another_type,
 }
-
-
-async def _another_type(redis: Redis, key: bytes) -> None:
-    await redis.delete(key)
-    await redis.rpush(key, "x")  # type: ignore[misc]
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ async def test_purging_over_http(engine: StandInEngine, redis: RunningRedis) -> 
 
 
 async def test_a_purge_that_is_not_on_disk_says_so(link: RedisLink, name: str) -> None:
-    """It is in force all the same: as where Redis' clock was set back, and it does not sync until that has caught up."""
+    """It is in force all the same, as where Redis' clock was set back and it does not sync until that has caught up."""
     epochs = Epochs(link, SECRET)
     before = await own(epochs, name)
     await link.redis.config_set("appendfsync", "no")

@@ -112,9 +112,7 @@ async def test_documents_with_fields_of_others(gateway: Callable[..., Any], dire
         assert await refused(client, "document") > before
 
 
-async def test_a_document_that_points_a_text_at_another_ones_vector(
-    gateway: Callable[..., Any], direct: Redis
-) -> None:
+async def test_a_document_that_points_a_text_at_another_ones_vector(gateway: Callable[..., Any], direct: Redis) -> None:
     """A made-up neighbour beside a real one would make the real one look as similar as one likes."""
     async with gateway(**SETTINGS) as client:
         documents = await ready(client, direct, a=TEXTS[:2])

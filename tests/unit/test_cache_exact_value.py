@@ -1,7 +1,10 @@
 """What is stored in Redis: written and read back exactly, and refused when it is anything else."""
 
+import asyncio
 import struct
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 
 from cache.authentication import Seal
 from cache.exact import ExactTier, as_stored, decode_value, encode_value
-from cache.metrics import REFUSED
+from cache.metrics import WRITE_DROPPED
 
 SEAL = Seal(b"s" * 32, "exact")
 DIGEST = bytes(range(16))
@@ -58,18 +61,27 @@ def test_a_value_with_a_checksum_is_a_miss() -> None:
     assert decode_value(SEAL, DIGEST, head + UNIT, 12) is None
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-async def test_numbers_that_are_not_finite_are_misses(number: float) -> None:
-    """Even sealed; the vectors beside them are served."""
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e6])
+async def test_numbers_that_are_not_finite_are_never_sealed(number: float) -> None:
+    """Nor those that float16 cannot hold; the vectors beside them are written."""
     vector = np.frombuffer(UNIT, dtype="<f4").copy()
     vector[3] = number
-    values = [encode_value(SEAL, DIGEST, one, "float32") for one in (UNIT, vector.tobytes())]
+    written: list[int] = []
 
     class Link:
-        async def call(self, command: object) -> list[bytes | None]:
-            return [*values, None]
+        write_timeout_s = 1.0
 
-    tier = ExactTier(Link(), b"s" * 32, 60, 0)  # type: ignore[arg-type]
-    before = REFUSED.labels("exact", "not_finite")._value.get()
-    assert await tier.get_many([DIGEST] * 3, 12) == [UNIT, None, None]
-    assert REFUSED.labels("exact", "not_finite")._value.get() == before + 1
+        async def call(self, command: Callable[[Any], object], timeout_s: float) -> None:
+            command(self)
+
+        def eval(self, source: str, count: int, *words: object) -> None:
+            written.append(count)
+
+    tier = ExactTier(Link(), b"s" * 32, 60, 0, "float16")  # type: ignore[arg-type]
+    before = WRITE_DROPPED.labels("not_finite")._value.get()
+    tier.put_many([(DIGEST, UNIT), (DIGEST, vector.tobytes())])
+    writing = asyncio.create_task(tier.run_writer())
+    await tier.flush(5)
+    writing.cancel()
+    assert written == [1]
+    assert WRITE_DROPPED.labels("not_finite")._value.get() == before + 1

@@ -131,7 +131,7 @@ async def test_a_vector_that_does_not_belong_to_its_document_is_not_served() -> 
         assert lookup.vector is None
     assert REFUSED.labels("document", "mismatch")._value.get() == before + 2
     parts.compute(BASE)
-    hit, gone = await parts.tier.look_up(SCOPE, [NEAR, FAR])
+    hit, _ = await parts.tier.look_up(SCOPE, [NEAR, FAR])
     assert hit is not None
     assert hit.vector == parts.vectors.held[BASE.digest]
     await parts.tier.stop()
