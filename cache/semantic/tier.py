@@ -20,13 +20,13 @@ from typing import Any, Final
 import numpy as np
 
 from cache.keys import Scope
-from cache.metrics import REFUSED, SEMANTIC_LOOKUPS, SEMANTIC_QUEUE_DROPPED
+from cache.metrics import SEMANTIC_LOOKUPS, SEMANTIC_QUEUE_DROPPED
 from cache.redis_link import RedisAway, RedisLink
 from cache.semantic.calibration import SHOWN_FIDELITIES, reading
 from cache.semantic.cost_gate import CostGateSettings
 from cache.semantic.exchange import Exchange, RedisExchange
 from cache.semantic.index import MAX_TEXTS_AT_ONCE, Index, Neighbour, RedisIndex
-from cache.semantic.lookup import Lookup, Observation, Text
+from cache.semantic.lookup import Lookup, Observation, Text, belonging
 from cache.semantic.observation import Observations, VectorStore, cosine_similarity, is_indexed
 from cache.semantic.partition import Partition
 from cache.semantic.policy import Policy, SemanticMode
@@ -38,9 +38,6 @@ from common.tasks import cancel_and_wait
 __all__ = ["Lookup", "Observation", "SemanticSettings", "SemanticTier", "StaticEmbeddingError", "Text"]
 
 FINAL_FLUSH_S: Final = 2.0  # of each of its two parts
-# Cosine of a stored vector's projection with the one in the index, float16, where both are of one text: another CPU
-# kind's vector of it has 0.999 (ARCHITECTURE.md, "Invariants").
-LEAST_BELONGING: Final = 0.99
 
 Loop = Callable[[], Awaitable[None]]
 
@@ -345,7 +342,7 @@ class SemanticTier:
             vectors = await self._vectors.get_many(neighbours, self._embedding.engine_dimensions)
             self._partitions.follow_policy(partition)
             if partition.tau(policy) is not None:
-                found = zip(chosen, self._belonging(chosen, vectors), strict=True)
+                found = zip(chosen, belonging(self._embedding, chosen, vectors), strict=True)
                 served = {one.ticket: replace(one, vector=vector) for one, vector in found if vector is not None}
         finally:  # also where the client has left
             for one in chosen:
@@ -353,21 +350,6 @@ class SemanticTier:
                     partition.pending.settle(one.ticket)
         partition.record_hits(len(served))
         return [served.get(one.ticket, one) for one in lookups]
-
-    def _belonging(self, lookups: Sequence[Lookup], vectors: Sequence[bytes | None]) -> list[bytes | None]:
-        """Vectors that are those of the neighbours by whose projection was decided; None for others, counted."""
-        there = [place for place, vector in enumerate(vectors) if vector is not None]
-        if not there:
-            return list(vectors)
-        stored = np.frombuffer(b"".join(filter(None, vectors)), dtype="<f4").reshape(len(there), -1)
-        decided_by = np.stack([one.projected for one in lookups if one.projected is not None])[there]
-        similarities = np.einsum("ij,ij->i", self._embedding.project(stored), decided_by)
-        found = list(vectors)
-        for place, similarity in zip(there, similarities, strict=True):
-            if not similarity >= LEAST_BELONGING:  # also where it is no number
-                REFUSED.labels("document", "mismatch").inc()
-                found[place] = None
-        return found
 
 
 def _best(lookup: Lookup) -> dict[str, Any] | None:
