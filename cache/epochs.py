@@ -4,16 +4,20 @@ An epoch is `<milliseconds>-<random hex>` and part of every key's hash, so chang
 unreachable at once; their TTL removes them. Epochs only move forward: every exchange with Redis keeps the greater of
 its value and ours, so a Redis that lost its last second, or was restored from a backup, is brought up to date by any
 gateway that remembers. All gateways follow a purge within `FOLLOW_S` (polled every `REFRESH_S`) while they reach Redis.
+
+In Redis an epoch stands with its MAC, `<epoch>-<MAC hex>`, so that only gateways can move one. Whatever else lies under
+its key counts as nothing and is replaced. A new epoch is greater than the one before whatever the clock says: a gateway
+whose clock was wrong leaves epochs of another time, and all go on from there.
 """
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from typing import Final
 
-from redis.asyncio import Redis
-
+from cache.authentication import Seal
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, SECRET_CHECK_KEY, epoch_key, secret_fingerprint
 from cache.redis_link import RedisAway, RedisLink, script, script_on_disk
@@ -25,13 +29,27 @@ REFRESH_S: Final = 1.0
 FOLLOW_S: Final = 2.0
 MAX_NAMESPACES: Final = 10_000
 
-# Keeps the greater of the stored and the offered epoch and returns it; an empty offer only reads.
+SEALED: Final = re.compile(r"([0-9]{15}-[0-9a-f]{16})-([0-9a-f]{32})")
+EPOCH_CHARS: Final = 32  # of the epoch alone
+MAX_STORED: Final = 128  # bytes read of what lies under an epoch's key; an epoch with its MAC has 65
+ATTEMPTS: Final = 3  # to replace what is no epoch, while somebody puts it there again
+
+# Whether what gateways leave there is ours; where nothing is, or something of another type, ours is put.
+COMPARE: Final = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'string' then redis.call('SET', KEYS[1], ARGV[1]) end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
+"""
+
+# Keeps the greater of the stored and the offered epoch and returns it; an empty offer only reads. `refused` is what was
+# found before and is no epoch, or is of another type: it gives way to any offer.
 ADVANCE: Final = """
 local out = {}
 for i, key in ipairs(KEYS) do
-  local stored = redis.call('GET', key)
-  local offered = ARGV[i]
-  if offered ~= '' and (not stored or stored < offered) then
+  local stored = false
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'string' then stored = redis.call('GETRANGE', key, 0, ARGV[1] - 1) end
+  local offered, refused = ARGV[2 * i], ARGV[2 * i + 1]
+  if offered ~= '' and (not stored or stored == refused or stored < offered) then
     redis.call('SET', key, offered)
     stored = offered
   end
@@ -55,7 +73,8 @@ class Epochs:
     def __init__(self, link: RedisLink | None, secret: bytes) -> None:
         self._link = link
         self._secret = secret
-        self._known: dict[str, str] = {}
+        self._seal = Seal(secret, "epoch")
+        self._known: dict[str, str] = {}  # each with its MAC, as it lies in Redis, so that most need no new one
         self._own = new_epoch()  # used where Redis has never told one: L0 works, the exact tier is bypassed
         self._secret_checked = False
         self.secret_differs = False
@@ -63,7 +82,7 @@ class Epochs:
     def current(self, namespace: str) -> tuple[str, str] | None:
         """(epoch of all, epoch of this namespace), or None while Redis has not told them."""
         everything, own = self._known.get(ALL_NAMESPACES), self._known.get(namespace)
-        return None if everything is None or own is None else (everything, own)
+        return None if everything is None or own is None else (everything[:EPOCH_CHARS], own[:EPOCH_CHARS])
 
     def private(self) -> tuple[str, str]:
         """Epochs of this process alone, for what never leaves it."""
@@ -81,22 +100,24 @@ class Epochs:
             return None
         return self.current(namespace)
 
-    async def purge(self, namespace: str) -> str:
-        """Give a namespace (or ALL_NAMESPACES) a new epoch, on disk before this returns where Redis keeps an AOF.
+    async def purge(self, namespace: str) -> tuple[str, bool]:
+        """Give a namespace (or ALL_NAMESPACES) a new epoch; that, and whether it is on disk where Redis keeps an AOF.
 
-        Raises PurgeFailed when Redis did not confirm it.
+        What was stored before can then no longer be served by any gateway that reaches Redis. Raises PurgeFailed when
+        Redis did not confirm it.
         """
         if self._link is None:
             self._own = new_epoch(self._own)
-            return self._own
+            return self._own, True
         try:
             await self._exchange([namespace], create=True)
-            epoch = new_epoch(self._known[namespace])
-            self._known[namespace] = epoch
-            await self._advance([namespace], [epoch], until_on_disk=True)
+            epoch = self._known[namespace] = self._sealed(namespace, new_epoch(self._known.get(namespace)))
+            is_on_disk = await self._advance([namespace], [epoch], until_on_disk=True)
         except RedisAway as error:
             raise PurgeFailed("Redis did not confirm the purge: try again when /ready names it ok") from error
-        return self._known[namespace]
+        if not is_on_disk:
+            log.warning("a purge of %s is in force, but Redis did not write it to disk in time", namespace)
+        return self._known[namespace][:EPOCH_CHARS], is_on_disk
 
     async def run_refresh(self) -> None:
         """Follow other gateways' purges until cancelled."""
@@ -115,19 +136,62 @@ class Epochs:
             part = namespaces[start : start + 256]
             if create and any(name not in self._known for name in part):
                 await self._advance(part, [self._known.get(n, "") for n in part])
-            offers = [self._known.get(n) or (new_epoch() if create else "") for n in part]
+            offers = [self._known.get(n) or (self._sealed(n, new_epoch()) if create else "") for n in part]
             await self._advance(part, offers)
 
-    async def _advance(self, namespaces: list[str], offers: list[str], until_on_disk: bool = False) -> None:
-        assert self._link is not None
-        keys = [epoch_key(name) for name in namespaces]
+    async def _advance(self, namespaces: list[str], offers: list[str], until_on_disk: bool = False) -> bool:
+        """Offer epochs ("" only reads) and learn what is stored; whether that is on disk.
 
-        run, timeout_s = (script_on_disk, PURGE_TIMEOUT_S) if until_on_disk else (script, None)
-        told = await self._link.call(lambda redis: run(redis, ADVANCE, keys, list(offers)), timeout_s=timeout_s)
-        for name, value in zip(namespaces, told, strict=True):
-            epoch = value.decode("ascii", "replace")
-            if epoch and epoch > self._known.get(name, ""):
-                self._known[name] = epoch
+        Raises RedisAway, also where an offer is neither stored nor below what is: somebody writes something else there
+        all the time.
+        """
+        left = dict(zip(namespaces, offers, strict=True))
+        refused: dict[str, bytes] = {}
+        for _ in range(ATTEMPTS):
+            found, is_on_disk = await self._tell(left, refused, until_on_disk)
+            refused = {}
+            for name, stored in found.items():
+                if not self._learn(name, stored):
+                    refused[name] = stored
+            left = {name: left[name] for name in refused if left[name]}
+            if not left:
+                return is_on_disk
+        raise RedisAway("an epoch is overwritten again and again")
+
+    async def _tell(
+        self, offers: dict[str, str], refused: dict[str, bytes], until_on_disk: bool
+    ) -> tuple[dict[str, bytes], bool]:
+        """What is stored after these offers, where anything is, and whether it is on disk."""
+        assert self._link is not None
+        keys = [epoch_key(name) for name in offers]
+        words: list[str | bytes | int] = [MAX_STORED]
+        for name, offer in offers.items():
+            words += (offer, refused.get(name, b""))
+        if until_on_disk:
+            told, is_on_disk = await self._link.call(
+                lambda redis: script_on_disk(redis, ADVANCE, keys, words), timeout_s=PURGE_TIMEOUT_S
+            )
+        else:
+            told, is_on_disk = await self._link.call(lambda redis: script(redis, ADVANCE, keys, words)), False
+        return {name: stored for name, stored in zip(offers, told, strict=True) if stored}, is_on_disk
+
+    def _sealed(self, namespace: str, epoch: str) -> str:
+        return f"{epoch}-{self._seal.mac(namespace.encode(), epoch.encode()).hex()}"
+
+    def _learn(self, namespace: str, stored: bytes) -> bool:
+        """Go by a greater epoch; False where this is none that a gateway stored for this namespace."""
+        known, text = self._known.get(namespace, ""), stored.decode("ascii", "replace")
+        if text == known:
+            return True
+        match = SEALED.fullmatch(text)
+        if match is None:
+            self._seal.refuse("format")
+            return False
+        epoch, mac = match.groups()
+        if not self._seal.fits(namespace.encode(), epoch.encode(), bytes.fromhex(mac)):
+            return False
+        self._known[namespace] = max(known, text)
+        return True
 
     async def _check_secret(self) -> None:
         """Once a connection: do all gateways on this Redis hash with one secret?"""
@@ -136,16 +200,12 @@ class Epochs:
         assert self._link is not None
         mine = secret_fingerprint(self._secret)
 
-        async def compare(redis: Redis) -> bool:
-            await redis.set(SECRET_CHECK_KEY, mine, nx=True)
-            return bool(await redis.get(SECRET_CHECK_KEY) == mine)
-
-        same = await self._link.call(compare)
+        same = await self._link.call(lambda redis: script(redis, COMPARE, [SECRET_CHECK_KEY], [mine]))
         self._secret_checked = True
         self.secret_differs = not same
         if not same:
             log.error(
-                "this gateway's key secret differs from the one used on this Redis before: they share no entries. "
-                "Give all gateways the same key_secret (or key_secret_file), or purge %s",
+                "this gateway's key secret differs from the one used on this Redis before: they share neither "
+                "entries nor live values. Give all gateways the same key_secret (or key_secret_file), or purge %s",
                 SECRET_CHECK_KEY.decode(),
             )

@@ -1,12 +1,14 @@
 """Every Redis key, prefix and hash of the product, in one place. Knows nothing of values.
 
     dv1:x:<32 hex>          exact entry: one stored vector, with TTL
-    dv1:epoch:<namespace>   a namespace's epoch ("*" for all of them), no TTL
-    dv1:s:, dv1:si:         semantic documents and their index: see cache.semantic.index
+    dv1:epoch:<namespace>   a namespace's epoch ("*" for all of them) with its MAC, no TTL
+    dv1:t:, dv1:ti:         semantic documents and their index: see cache.semantic.index
     dv1:l:, :p:, :a:, :w:, :g:  of a partition: labels (stream), state, alignment matrix, writer's lease, and which
                             gateways exchange now; each with a scope's tag: see cache.semantic.exchange
     dv1:live                values changed while running, for all gateways, no TTL
     dv1:secret-check        tells whether all gateways hash with the same secret, no TTL
+
+What is read under them counts only with the MAC of a gateway that has the key secret: see `cache.authentication`.
 
 An entry's digest is a keyed BLAKE2b of fingerprint, namespace, epochs and token ids, so a key neither reveals its
 text to someone who lacks the secret nor matches that of another model, namespace or epoch.

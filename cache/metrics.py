@@ -12,11 +12,19 @@ EXACT_ERRORS = Counter(
     "Exact-tier operations that failed and were answered as misses, by reason",
     ["reason"],  # timeout, connection, corrupt, bypassed, other
 )
+REFUSED = Counter(
+    "dejavec_cache_refused_total",
+    "Values in Redis that were not gone by, by kind and reason",
+    # value: exact, document, state, matrix, event, live, epoch
+    # reason: format (of another version), mac (not stored by a gateway with this key secret under this key, or
+    # damaged), size, not_finite, mismatch (a vector that does not belong to its index document), older
+    ["value", "reason"],
+)
 WRITTEN = Counter("dejavec_exact_written_total", "Vectors written to the exact tier")
 WRITE_DROPPED = Counter(
     "dejavec_exact_write_dropped_total",
     "Vectors not written back, by reason",
-    ["reason"],  # queue_full, failed
+    ["reason"],  # queue_full, failed, not_finite
 )
 SEMANTIC_LOOKUPS = Counter(
     "dejavec_semantic_lookups_total", "Texts looked up in the semantic tier, by outcome", ["outcome"]

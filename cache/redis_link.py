@@ -108,19 +108,21 @@ def command(redis: Redis, *words: Any) -> Awaitable[Any]:
     return result
 
 
-async def script_on_disk(redis: Redis, source: str, keys: list[bytes], arguments: list[Any]) -> Any:
-    """As `script`, on a connection of its own until what it wrote is on disk: WAITAOF waits for its own writes only."""
+async def script_on_disk(redis: Redis, source: str, keys: list[bytes], arguments: list[Any]) -> tuple[Any, bool]:
+    """As `script`, and whether what it wrote came to be on disk within two seconds.
+
+    On a connection of its own: WAITAOF waits for its own writes only. False also while Redis' clock is behind the time
+    of its last sync: it does not sync by the second until the clock has caught up.
+    """
     async with redis.client() as connection:
         result = await script(connection, source, keys, arguments)
-        await _sync_to_disk(connection)
-        return result
+        return result, await _is_on_disk(connection)
 
 
-async def _sync_to_disk(redis: Redis) -> None:
+async def _is_on_disk(redis: Redis) -> bool:
     """Wait for the AOF to be on disk; servers without AOF or before 7.2 have nothing to wait for."""
     try:
         on_disk, _replicas = await redis.waitaof(1, 0, 2000)
     except ResponseError:
-        return
-    if not on_disk:
-        raise TimeoutError
+        return True
+    return bool(on_disk)

@@ -1,6 +1,7 @@
 """The shared settings document: values changed while running, which all gateways read and any may replace.
 
-    dv1:live    the document, without a TTL so that eviction under volatile-* never takes it
+    dv1:live    the document, sealed (`cache.authentication`), without a TTL so that eviction under volatile-* never
+                takes it
 
 A replacement names what it replaces (checked in the same script), so of two at once the second has to look again, and
 a document is never half of one and half of the other. What the document holds is `gateway.policies`'s business.
@@ -10,11 +11,13 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from cache.authentication import SEAL_BYTES, Seal
 from cache.errors import ChangeFailed
 from cache.keys import LIVE_KEY
 from cache.redis_link import RedisAway, RedisLink, script, script_on_disk
 
 MAX_BYTES: Final = 262_144
+MAX_STORED: Final = MAX_BYTES + SEAL_BYTES
 WRITE_TIMEOUT_S: Final = 3.0
 
 # What is stored: '' for nothing, the type's name for what is no string, one byte too many of what is too large.
@@ -28,26 +31,38 @@ REPLACE: Final = STORED + "if stored ~= ARGV[2] then return 0 end redis.call('SE
 
 
 class SharedSettings:
-    """The document as bytes; empty where there is none."""
+    """The document, first as it lies in Redis, then as bytes."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: RedisLink, secret: bytes) -> None:
         self._link = link
+        self._seal = Seal(secret, "live")
 
     async def load(self) -> bytes:
-        """What is stored now; it may be anything. Raises RedisAway."""
-        content: bytes = await self._link.call(lambda redis: script(redis, LOAD, [LIVE_KEY], [MAX_BYTES]))
+        """What is stored now; it may be anything, empty where there is nothing. Raises RedisAway."""
+        content: bytes = await self._link.call(lambda redis: script(redis, LOAD, [LIVE_KEY], [MAX_STORED]))
         return content
 
-    async def replace(self, old: bytes, new: bytes) -> bool:
-        """Store `new` if `old` is still what `load` gives; on disk before this returns where Redis keeps an AOF.
+    def open(self, stored: bytes) -> bytes | None:
+        """The document in what `load` gave; None where no gateway with this key secret stored it."""
+        return self._seal.open(LIVE_KEY, stored)
 
-        `new` must have at most `MAX_BYTES`. False when another gateway was faster; raises ChangeFailed when Redis did
-        not confirm it.
+    def seal(self, document: bytes) -> bytes:
+        """A document of at most `MAX_BYTES` as `replace` takes it."""
+        assert len(document) <= MAX_BYTES
+        return self._seal.seal(LIVE_KEY, document)
+
+    async def replace(self, old: bytes, new: bytes) -> bool:
+        """Store `new`, sealed, if `old` is still what `load` gives; on disk before this returns where Redis keeps an
+        AOF.
+
+        False when another gateway was faster; raises ChangeFailed when Redis did not confirm it.
         """
-        assert len(new) <= MAX_BYTES
 
         async def write(redis: Redis) -> bool:
-            return bool(await script_on_disk(redis, REPLACE, [LIVE_KEY], [MAX_BYTES, old, new]))
+            is_replaced, is_on_disk = await script_on_disk(redis, REPLACE, [LIVE_KEY], [MAX_STORED, old, new])
+            if not is_on_disk:
+                raise TimeoutError
+            return bool(is_replaced)
 
         try:
             return await self._link.call(write, timeout_s=WRITE_TIMEOUT_S)

@@ -100,12 +100,16 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         )
         engine = EngineClient(settings.engine_url, http, settings.engine_refusal_file)
         link = RedisLink(settings.redis_url, settings.redis_timeout_ms / 1000) if settings.redis_url else None
-        exact = _exact_tier(settings, link) if link else None
+        exact = _exact_tier(settings, link, secret) if link else None
         epochs = Epochs(link, secret)
         local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
         namespaces = app.state.tenants.namespaces()
-        policies = Policies(settings, namespaces, SharedSettings(link) if link else None)
-        tiers = SemanticTiers(link, exact, semantic_settings(settings), policies, engine) if link and exact else None
+        policies = Policies(settings, namespaces, SharedSettings(link, secret) if link else None)
+        tiers = (
+            SemanticTiers(link, secret, exact, semantic_settings(settings), policies, engine)
+            if link and exact
+            else None
+        )
         verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
         pool = WorkPool()
         stack.callback(pool.close)
@@ -148,9 +152,10 @@ def _secret(settings: GatewaySettings) -> bytes:
     return load_or_make_secret(settings.key_secret_file)
 
 
-def _exact_tier(settings: GatewaySettings, link: RedisLink) -> ExactTier:
+def _exact_tier(settings: GatewaySettings, link: RedisLink, secret: bytes) -> ExactTier:
     return ExactTier(
         link,
+        secret,
         ttl_s=settings.cache_ttl_seconds,
         ttl_jitter=settings.cache_ttl_jitter,
         dtype=settings.cache_dtype,

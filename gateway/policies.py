@@ -6,12 +6,13 @@ For each value the most specific source wins:
 
 Live values and the last changes are one document in Redis (`cache.shared_settings`), which every worker of every
 gateway reads once a second; requests only look up a dictionary. Until it has been read once there are no semantic
-hits, so a gateway that starts never serves under an older, looser policy. A document that cannot be read is logged,
-and one that is gone is put back: what was in force stays.
+hits, so a gateway that starts never serves under an older, looser policy. A document that cannot be read, or that no
+gateway with this key secret stored, is logged; one that is gone, or older than what was in force, is replaced by that.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cache.errors import ChangeFailed
 from cache.keys import ALL_NAMESPACES
+from cache.metrics import REFUSED
 from cache.redis_link import RedisAway
 from cache.semantic.policy import Policy, SemanticMode
 from cache.shared_settings import MAX_BYTES, SharedSettings
@@ -59,6 +61,7 @@ class _Document(BaseModel):
 
     live: dict[Annotated[str, Field(pattern=rf"^\*$|{NAMESPACE_PATTERN}")], NamespaceSettings] = {}
     changes: list[Change] = Field(default_factory=list, max_length=MAX_CHANGES)  # the latest first
+    changed_at: int = 0  # ms; only moves forward, whatever the clock says
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,9 @@ class Policies:
             content = document.model_dump_json(exclude_unset=True).encode()
             if len(content) > MAX_BYTES:
                 raise BadRequest(f"live values may take {MAX_BYTES} bytes in all; put some into the configuration")
-            if await record.replace(self._stored or b"", content):
-                self._adopt(content)
+            sealed = record.seal(content)
+            if await record.replace(self._stored or b"", sealed):
+                self._adopt(record, sealed)
                 return changes
         raise ChangeUnconfirmed("other gateways change values at this moment: try again", retry_after_s=1)
 
@@ -166,39 +170,58 @@ class Policies:
         return self._record is None or self._kept is not None
 
     async def _read(self, record: SharedSettings) -> None:
-        """Go by what is stored. Where nothing is any more (an eviction, a Redis that lost its memory), put back what
-        was: the configuration may promise less than an operator has since. Raises RedisAway, ChangeFailed.
+        """Go by what is stored. Where nothing is any more, or something older (eviction, a Redis that lost its memory
+        or was restored), put back what was: it may promise less than an operator has since. Raises RedisAway,
+        ChangeFailed.
         """
         stored = await record.load()
-        if stored or not self._kept:
-            self._adopt(stored)
+        if (stored or not self._kept) and self._adopt(record, stored):
             return
-        if await record.replace(b"", self._kept):
+        assert self._kept is not None
+        if await record.replace(stored, self._kept):
             self._stored = self._kept
-            log.warning("the live values were gone from Redis; what was in force stays, and is put back")
+            log.warning("the live values were gone from Redis, or older ones were there; what was in force is put back")
 
-    def _adopt(self, stored: bytes) -> None:
-        """Go by what is stored, if it is new and can be read; every change that came with it is logged."""
+    def _adopt(self, record: SharedSettings, stored: bytes) -> bool:
+        """Go by what is stored, if it is new and can be read; every change that came with it is logged.
+
+        False for what is older than what is in force.
+        """
         if stored == self._stored:
-            return
+            return True
+        document = self._parsed(record, stored)
+        if document is not None and self._kept is not None and document.changed_at < self._document.changed_at:
+            REFUSED.labels("live", "older").inc()
+            return False
         self._stored = stored
-        try:
-            document = _Document.model_validate_json(stored) if stored else _Document()
-        except ValidationError as error:
-            stays = (
-                "what was in force stays" if self._is_known else "there are no semantic hits until they are set anew"
-            )
-            log.warning("the live values in Redis cannot be read, %s: %s", stays, _first(error))
-            return
+        if document is None:
+            return True
         is_first, self._kept = self._kept is None, stored
         known, self._document = self._document, document
         self._go_by(_values(document))
         if is_first:
             log.info("live values for: %s", ", ".join(document.live) or "none")
-            return
+            return True
         for one in (change for change in reversed(document.changes) if change not in known.changes):
             facts = (one.namespace, one.field, one.old, one.new)
             log.info("threshold changed: namespace=%s field=%s old=%s new=%s", *facts)
+        return True
+
+    def _parsed(self, record: SharedSettings, stored: bytes) -> _Document | None:
+        """The document that is stored, an empty one where nothing is; None, and logged, where it cannot be read."""
+        if not stored:
+            return _Document()
+        content = record.open(stored)
+        if content is None:
+            fault = "no gateway with this key secret stored them"
+        else:
+            try:
+                return _Document.model_validate_json(content)
+            except ValidationError as error:
+                fault = _first(error)
+        stays = "what was in force stays" if self._is_known else "there are no semantic hits until they are set anew"
+        log.warning("the live values in Redis cannot be read, %s: %s", stays, fault)
+        return None
 
     def _go_by(self, live: Live) -> None:
         """Put values in force; live ones that contradict the configuration are left out, and logged."""
@@ -232,6 +255,7 @@ class Policies:
         document = _Document(
             live={name: NamespaceSettings.model_validate(own) for name, own in after.items() if own},
             changes=[*changes, *self._document.changes][:MAX_CHANGES],
+            changed_at=max(self._document.changed_at + 1, time.time_ns() // 1_000_000),
         )
         return document, changes
 

@@ -38,9 +38,16 @@ class SemanticTiers:
     """Holds the current tier; follows the engine's model and the policies from its construction on."""
 
     def __init__(
-        self, link: RedisLink, exact: ExactTier, settings: SemanticSettings, policies: Policies, engine: EngineClient
+        self,
+        link: RedisLink,
+        secret: bytes,
+        exact: ExactTier,
+        settings: SemanticSettings,
+        policies: Policies,
+        engine: EngineClient,
     ) -> None:
         self._link = link
+        self._secret = secret
         self._exact = exact
         self._settings = settings
         self._policies = policies
@@ -89,7 +96,9 @@ class SemanticTiers:
             return None
         source = (model.info.fingerprint, model.info.static_embedding_sha256, model.static_embedding)
         try:
-            return SemanticTier.in_redis(self._link, self._exact, source, self._settings, self._policies.of)
+            return SemanticTier.in_redis(
+                self._link, self._secret, self._exact, source, self._settings, self._policies.of
+            )
         except StaticEmbeddingError as error:
             log.warning("no semantic tier: %s", error)
             return None

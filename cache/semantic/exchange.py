@@ -8,6 +8,10 @@
     dv1:p:<tag>   the state, JSON without a TTL so that eviction under volatile-* never takes it
     dv1:a:<tag>   the alignment matrix that belongs to the state, likewise; the state names its bytes
 
+Events, state and matrix are sealed under the tag (`cache.authentication`): what no gateway stored is not there. Lease
+and presence are not: who overwrites them can stop labels from being counted, or have gateways share the error budget by
+a wrong number, which the violations they find make up for.
+
 The state names the last event in it, so a new writer goes on where the old one stopped and no event counts twice. A
 write counts only while the lease is held (checked in the same script).
 """
@@ -22,6 +26,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from cache.authentication import Seal
 from cache.keys import ALIGNMENT_PREFIX, LABELS_PREFIX, LEASE_PREFIX, PARTITION_PREFIX, PRESENT_PREFIX
 from cache.redis_link import RedisLink, script
 from cache.semantic.events import Event
@@ -73,10 +78,11 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A stored state and the id of the last event that is in it."""
+    """A stored state, the id of the last event that is in it, and when it was saved: ms that only move forward."""
 
     last_event: str
     state: dict[str, Any]
+    saved_at: int = 0
 
 
 class Exchange(Protocol):
@@ -104,8 +110,9 @@ class Exchange(Protocol):
 class RedisExchange:
     """Events and states of partitions, by their tags. Every method raises RedisAway."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: RedisLink, secret: bytes) -> None:
         self._link = link
+        self._state, self._matrix, self._event = (Seal(secret, kind) for kind in ("state", "matrix", "event"))
         self._writer = secrets.token_hex(8).encode()
 
     @property
@@ -120,7 +127,8 @@ class RedisExchange:
         async def add(redis: Redis) -> list[bytes]:
             async with redis.pipeline(transaction=False) as commands:
                 for event in events:
-                    commands.xadd(key, {"e": orjson.dumps(event)}, maxlen=MAX_EVENTS, approximate=True)
+                    sealed = self._event.seal(tag.encode(), orjson.dumps(event))
+                    commands.xadd(key, {"e": sealed}, maxlen=MAX_EVENTS, approximate=True)
                 ids: list[bytes] = await commands.execute()
                 return ids
 
@@ -129,11 +137,12 @@ class RedisExchange:
     async def load(self, tag: str) -> Saved | None:
         """The stored state; None when there is none, or none that can be read."""
         key = PARTITION_PREFIX + tag.encode()
-        content = await self._link.call(lambda redis: _of_own_type(redis, key, redis.get(key)))
+        content: bytes | None = await self._link.call(lambda redis: _of_own_type(redis, key, redis.get(key)))  # type: ignore[arg-type]
+        opened = self._state.open(tag.encode(), content) if content is not None else None
         try:
-            saved = orjson.loads(content or b"")
+            saved = orjson.loads(opened or b"")
             last_event, state = saved["last_event"], dict(saved["state"])
-            return Saved(last_event, state) if EVENT_ID.fullmatch(last_event) else None
+            return Saved(last_event, state, int(saved["saved_at"])) if EVENT_ID.fullmatch(last_event) else None
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return None
 
@@ -152,21 +161,23 @@ class RedisExchange:
         key = LABELS_PREFIX + tag.encode()
         words = [last_event, EVENTS_PER_READ]
         entries = await self._link.call(lambda redis: _of_own_type(redis, key, script(redis, EVENTS, [key], words)))
-        return [(str(event_id, "ascii"), _event(fields)) for event_id, fields in entries]
+        return [(str(event_id, "ascii"), self._event_in(tag, fields)) for event_id, fields in entries]
 
     async def load_alignment(self, tag: str) -> bytes:
-        """The stored matrix, which may be anything; empty when there is none."""
+        """The stored matrix; empty when there is none."""
         key = ALIGNMENT_PREFIX + tag.encode()
-        content = await self._link.call(
-            lambda redis: _of_own_type(redis, key, redis.get(key)), timeout_s=ALIGNMENT_TIMEOUT_S
+        content: bytes | None = await self._link.call(
+            lambda redis: _of_own_type(redis, key, redis.get(key)),  # type: ignore[arg-type]
+            timeout_s=ALIGNMENT_TIMEOUT_S,
         )
-        return content if isinstance(content, bytes) else b""
+        return (self._matrix.open(tag.encode(), content) if content is not None else None) or b""
 
     async def save(self, tag: str, saved: Saved, alignment: bytes = b"") -> bool:
         """Store the state, and with it a new matrix where one is given, if the lease is still ours."""
-        content = orjson.dumps({"last_event": saved.last_event, "state": saved.state})
+        content = orjson.dumps({"last_event": saved.last_event, "state": saved.state, "saved_at": saved.saved_at})
         keys = [prefix + tag.encode() for prefix in (LEASE_PREFIX, PARTITION_PREFIX, ALIGNMENT_PREFIX)]
-        words = [self._writer, content, alignment]
+        sealed = self._matrix.seal(tag.encode(), alignment) if alignment else b""
+        words = [self._writer, self._state.seal(tag.encode(), content), sealed]
         timeout_s = ALIGNMENT_TIMEOUT_S if alignment else None
         return bool(await self._link.call(lambda redis: script(redis, SAVE, keys, words), timeout_s=timeout_s))
 
@@ -174,6 +185,16 @@ class RedisExchange:
         """Drop everything kept of a partition that a purge has ended, once every gateway has left it."""
         keys = [prefix + tag.encode() for prefix in OF_PARTITION]
         await self._link.call(lambda redis: redis.unlink(*keys))
+
+    def _event_in(self, tag: str, fields: Any) -> Event:
+        """An entry's event; empty when it holds none that a gateway put there for this tag."""
+        try:
+            sealed = dict(zip(fields[::2], fields[1::2], strict=False))[b"e"]
+        except (KeyError, TypeError):
+            return {}
+        opened = self._event.open(tag.encode(), sealed)
+        event = orjson.loads(opened) if opened is not None else {}
+        return event if isinstance(event, dict) else {}
 
 
 async def _of_own_type(redis: Redis, key: bytes, answer: Awaitable[T]) -> T:
@@ -184,12 +205,3 @@ async def _of_own_type(redis: Redis, key: bytes, answer: Awaitable[T]) -> T:
         if "WRONGTYPE" in str(error):
             await redis.unlink(key)
         raise
-
-
-def _event(fields: Any) -> Event:
-    """An entry's event; empty when it holds none."""
-    try:
-        event = orjson.loads(dict(zip(fields[::2], fields[1::2], strict=False))[b"e"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return {}
-    return event if isinstance(event, dict) else {}

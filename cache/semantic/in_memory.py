@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -138,7 +139,7 @@ class InMemoryExchange:
 
     async def save(self, tag: str, saved: Saved, alignment: bytes = b"") -> bool:
         """Store the state, and with it a new matrix where one is given."""
-        self.saved[tag] = Saved(saved.last_event, json.loads(json.dumps(saved.state)))
+        self.saved[tag] = replace(saved, state=json.loads(json.dumps(saved.state)))
         if alignment:
             self.alignments[tag] = alignment
         return True

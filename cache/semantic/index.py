@@ -2,15 +2,18 @@
 
 `Index` is what the tier needs; `RedisIndex` keeps it in RediSearch:
 
-    document   dv1:s:<index id>:<digest hex>   HASH  ns (tag, hex), v (static vector), e (engine's vector in the same
-                                               space), both float16[dimensions]; TTL
-    index      dv1:si:<index id>:flat | :hnsw  over those documents
+    document   dv1:t:<index id>:<digest hex>   HASH  ns (tag, hex), v (static vector), e (engine's vector in the same
+                                               space), both float16[dimensions], m (MAC over all of it); TTL
+    index      dv1:ti:<index id>:flat | :hnsw  over those documents
 
 A document is named by the digest of its exact entry and expires with it, so a neighbour always names the stored
-vector it stands for. RediSearch's traps are handled here and nowhere else: COSINE is a distance in [0, 2]; a query
-or a field of the wrong length fails silently (the index id names the static embedding's size, and FT.INFO's failures
-are watched); expired documents come back as nil after the top k is chosen; a small index is FLAT (exact), and beyond
-`hnsw_from` documents an HNSW index is built beside it and takes over once it has caught up.
+vector it stands for. Each neighbour's MAC is checked, not only that of the one that is served: the others' vectors
+decide how similar it is taken to be.
+
+RediSearch's traps are handled here and nowhere else: COSINE is a distance in [0, 2]; a query or a field of the wrong
+length fails silently (the index id names the static embedding's size, and FT.INFO's failures are watched); expired
+documents come back as nil after the top k is chosen; a small index is FLAT (exact), and beyond `hnsw_from` documents an
+HNSW index is built beside it and takes over once it has caught up.
 """
 
 import asyncio
@@ -22,15 +25,16 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
+from cache.authentication import Seal
 from cache.keys import PREFIX
 from cache.redis_link import RedisAway, RedisLink, command
 
 log = logging.getLogger("dejavec.cache")
 
-DOCUMENT_PREFIX: Final = PREFIX + b"s:"
-INDEX_PREFIX: Final = PREFIX + b"si:"
+DOCUMENT_PREFIX: Final = PREFIX + b"t:"  # "s:" had no MAC
+INDEX_PREFIX: Final = PREFIX + b"ti:"
 EF_RUNTIME: Final = 64  # the default of 10 misses neighbours
 INFO_COMMAND: Final = "FT.INFO"
 CHECK_INTERVAL_S: Final = 5.0
@@ -77,9 +81,16 @@ class RedisIndex:
     """KNN over the static vectors of one model. `run_checks` must be running for the index to exist and stay sound."""
 
     def __init__(
-        self, link: RedisLink, index_id: str, dimensions: int, hnsw_from: int = 20_000, timeout_s: float = 0.05
+        self,
+        link: RedisLink,
+        secret: bytes,
+        index_id: str,
+        dimensions: int,
+        hnsw_from: int = 20_000,
+        timeout_s: float = 0.05,
     ) -> None:
         self._link = link
+        self._seal = Seal(secret, "document")
         self._dimensions = dimensions
         self._documents = DOCUMENT_PREFIX + index_id.encode() + b":"
         self._names = {kind: INDEX_PREFIX + index_id.encode() + b":" + kind.encode() for kind in ("flat", "hnsw")}
@@ -124,23 +135,25 @@ class RedisIndex:
             return nothing
         if any(isinstance(reply, ResponseError) for reply in replies):
             self._active = None  # checked and rebuilt in the background; misses until then
-        return [self._parse(reply) for reply in replies]
+        return [self._parse(tag, reply) for reply in replies]
 
     async def add(self, entries: Sequence[tuple[str, Neighbour]], ttl_s: int) -> None:
         """Put (tag, neighbour) pairs into the index, with the life of their exact entries. Raises RedisAway."""
+        keys = [self._documents + one.digest.hex().encode() for _, one in entries]
 
         async def write(redis: Redis) -> None:
             async with redis.pipeline(transaction=False) as commands:
-                for tag, one in entries:
-                    key = self._documents + one.digest.hex().encode()
-                    fields: dict[Any, Any] = {
-                        "ns": tag,
-                        "v": one.static_vector.astype("<f2").tobytes(),
-                        "e": one.projected.astype("<f2").tobytes(),
-                    }
+                for key, (tag, one) in zip(keys, entries, strict=True):
+                    v, e = (vector.astype("<f2").tobytes() for vector in (one.static_vector, one.projected))
+                    fields: dict[Any, Any] = {"ns": tag, "v": v, "e": e, "m": self._seal.mac(_name(tag, key), v + e)}
                     commands.hset(key, mapping=fields)
                     commands.expire(key, ttl_s)
-                await commands.execute()
+                done = await commands.execute(raise_on_error=False)
+            if spoiled := [key for key, one in zip(keys, done[::2], strict=True) if _is_of_another_type(one)]:
+                await redis.unlink(*spoiled)  # for the next time
+            for one in done:
+                if isinstance(one, RedisError) and not _is_of_another_type(one):
+                    raise one
 
         await self._link.call(write, timeout_s=self._link.write_timeout_s)
 
@@ -192,31 +205,34 @@ class RedisIndex:
         query = f"(@ns:{{$ns}})=>[KNN {k} @v $v{runtime} AS d]"
         parameters = ("PARAMS", 4, "ns", tag, "v", blob)
         limits = ("SORTBY", "d", "LIMIT", 0, k, "DIALECT", 2, "TIMEOUT", max(1, int(1000 * self._timeout_s)))
-        return "FT.SEARCH", self._names[self._active], query, *parameters, "RETURN", 2, "v", "e", *limits
+        return "FT.SEARCH", self._names[self._active], query, *parameters, "RETURN", 3, "v", "e", "m", *limits
 
-    def _parse(self, reply: Any) -> list[Neighbour]:
+    def _parse(self, tag: str, reply: Any) -> list[Neighbour]:
         """Neighbours of one RESP2 reply: [total, key, [field, value, ...], key, nil, ...]."""
         if not isinstance(reply, list):
             return []
         found = []
         for key, fields in zip(reply[1::2], reply[2::2], strict=False):
-            if not isinstance(fields, list) or not key.startswith(self._documents):
+            if not isinstance(fields, list) or not isinstance(key, bytes) or not key.startswith(self._documents):
                 continue
-            neighbour = self._neighbour(key, dict(zip(fields[::2], fields[1::2], strict=False)))
+            neighbour = self._neighbour(tag, key, dict(zip(fields[::2], fields[1::2], strict=False)))
             if neighbour is not None:
                 found.append(neighbour)
         return found
 
-    def _neighbour(self, key: bytes, fields: dict[bytes, bytes]) -> Neighbour | None:
-        try:
-            digest = bytes.fromhex(key[len(self._documents) :].decode("ascii"))
-            static, projected = (np.frombuffer(fields[name], dtype="<f2").astype(np.float32) for name in (b"v", b"e"))
-        except (KeyError, ValueError):
+    def _neighbour(self, tag: str, key: bytes, fields: dict[bytes, bytes]) -> Neighbour | None:
+        """The neighbour in a document, if a gateway put it there for this tag; counted where not."""
+        v, e, mac = (fields.get(name) or b"" for name in (b"v", b"e", b"m"))
+        if len(v) != 2 * self._dimensions or len(e) != len(v):
+            self._seal.refuse("size")
             return None
-        sizes = {len(static), len(projected)}
-        if sizes != {self._dimensions} or not (np.isfinite(static).all() and np.isfinite(projected).all()):
+        if not self._seal.fits(_name(tag, key), v + e, mac):
             return None
-        return Neighbour(digest, static, projected)
+        static, projected = (np.frombuffer(vector, dtype="<f2").astype(np.float32) for vector in (v, e))
+        if not (np.isfinite(static).all() and np.isfinite(projected).all()):
+            self._seal.refuse("not_finite")
+            return None
+        return Neighbour(bytes.fromhex(key[len(self._documents) :].decode("ascii")), static, projected)
 
     def _is_sound(self, info: dict[str, Any]) -> bool:
         """Schema as ours, and failures not the rule: documents of another size fail silently."""
@@ -269,6 +285,16 @@ class RedisIndex:
                 return  # another gateway was first
 
         await self._link.call(drop, timeout_s=2.0)
+
+
+def _name(tag: str, key: bytes) -> bytes:
+    """What a document's MAC binds it to: the scope it was made in, and its key."""
+    return tag.encode() + b":" + key
+
+
+def _is_of_another_type(answer: object) -> bool:
+    """Whether a command met something under its key that is no hash."""
+    return isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer)
 
 
 def _is_complete(info: dict[str, Any]) -> bool:

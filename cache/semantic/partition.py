@@ -17,7 +17,8 @@ from cache.semantic.alignment import Alignment, AlignmentSums
 from cache.semantic.calibration import LabelTable
 from cache.semantic.certifier import Certifier, Label
 from cache.semantic.cost_gate import CostGate, CostGateSettings
-from cache.semantic.events import Event, Outbox, count_event, count_of, label_event, label_of
+from cache.semantic.error_budget import ErrorBudget
+from cache.semantic.events import Counted, Event, Outbox, count_event, count_of, label_event, label_of
 from cache.semantic.lookup import Lookup
 from cache.semantic.policy import Policy, SemanticMode
 from cache.semantic.threshold import DynamicThreshold, verify_probability
@@ -32,12 +33,15 @@ NO_VERSION: Final = -1  # of labels that no certificate may use
 class Partition:
     """Learned state under one policy, named in Redis by its scope's tag.
 
+    `saved_at`: of the newest shared state seen; `counted`: the events that are in it. `balance_on`: the error budget in
+    mode `on`, where it opens no breaker and only bounds how many hits are pending.
     `is_writer`, `gateways`: whether this gateway folds events into the shared state, and how many exchange, as of the
     last exchange.
     """
 
     certifier: Certifier
     threshold: DynamicThreshold
+    balance_on: ErrorBudget
     served: dict[str, int]
 
     def __init__(
@@ -52,7 +56,8 @@ class Partition:
         self.sums = AlignmentSums(dimensions)
         self.outbox = Outbox()
         self.pending = PendingVerifications()
-        self.last_event = "0-0"
+        self.last_event, self.saved_at = "0-0", 0
+        self.counted = Counted()
         self.is_writer, self.gateways = False, 0
         self._embedding_id = embedding_id
         self._named_alignment: str | None = None  # by the shared state
@@ -138,22 +143,30 @@ class Partition:
     def admits(self, lookup: Lookup) -> bool:
         """Whether the error budget covers this hit and all pending ones if all violate; if so it becomes one of them.
 
-        Texts of one request, and requests of one moment, are all decided before any of them is checked.
+        Texts of one request, and requests of one moment, are all decided before any of them is checked. A lone hit is
+        admitted where this gateway may serve at all.
         """
-        if self.policy.mode is not SemanticMode.AUTO:
-            return True
-        if self.certifier.budget is None or not self.gateways:
-            return False
         cost, pending = 1 / lookup.probability, self.pending.cost
-        balance = self.certifier.budget.balance
-        share = balance / self.gateways
-        if cost > share:  # too little to share: it is the writer's alone
-            share = balance if self.is_writer else 0.0
-        if pending + cost > share and (pending or not share):
+        share = self._share_on() if self.policy.mode is SemanticMode.ON else self._share(cost)
+        if share is None or (pending and pending + cost > share):
             return False
         if lookup.is_checked:
             self.pending.add(lookup.ticket, cost)
         return True
+
+    def _share(self, cost: float) -> float | None:
+        """This gateway's share of the error budget in mode `auto`; None where it may serve nothing."""
+        if self.certifier.budget is None or not self.gateways:
+            return None
+        balance = self.certifier.budget.balance
+        share = balance / self.gateways
+        if cost > share:  # too little to share: it is the writer's alone
+            share = balance if self.is_writer else 0.0
+        return share or None
+
+    def _share_on(self) -> float:
+        """This gateway's share of the error budget in mode `on`, in which each may always serve a hit at a time."""
+        return self.balance_on.balance / max(1, self.gateways)
 
     def record_hits(self, hits: int) -> None:
         """Vectors were served."""
@@ -236,6 +249,7 @@ class Partition:
         elif not self._resume(state):
             return
         self.table = _table(state.get("table"))
+        self.counted = _counted(state.get("counted"))
         self.last_event = last_event
 
     def taken_now(self) -> None:
@@ -249,7 +263,9 @@ class Partition:
             "certifier": self.certifier.to_state(),
             "threshold": self.threshold.to_state(),
             "started_at": self.policy.threshold.similarity_threshold,
+            "balance_on": self.balance_on.to_state(),
             "served": self.served,
+            "counted": self.counted.to_state(),
             "table": self.table.to_state(),
             "alignment": self._named_alignment,
         }
@@ -257,6 +273,7 @@ class Partition:
     def _start_afresh(self) -> None:
         self.certifier = Certifier(self.policy.certifier)
         self.threshold = DynamicThreshold(self.policy.threshold)
+        self.balance_on = ErrorBudget.start(self.policy.certifier.budget)
         self.served = {"hits": 0, "checked": 0, "violations": 0}
         self.outbox.await_nothing()
 
@@ -264,23 +281,28 @@ class Partition:
         self.served["hits"] += hits
         for _ in range(hits):
             self.certifier.add_hit()
+            self.balance_on.add_hit()
 
     def _add_label(self, label: Label) -> None:
         self.certifier.add_label(label)
         self.threshold.add_label(label.z, label.similarity, label.was_hit)
         if label.was_hit:
+            is_violation = label.similarity < self.policy.fidelity
             self.served["checked"] += 1
-            self.served["violations"] += label.similarity < self.policy.fidelity
+            self.served["violations"] += is_violation
+            self.balance_on.add_check(is_violation, label.probability)
+            self.balance_on.balance = max(0.0, self.balance_on.balance)
 
     def _resume(self, state: dict[str, Any]) -> bool:
         """Go on from a state; False for one of another version: the writer starts afresh, nothing is served before."""
         try:
             certifier = Certifier.from_state(self.policy.certifier, state["certifier"])
             threshold = self._threshold_from(state["threshold"], float(state.get("started_at", 0)))
+            balance_on = ErrorBudget.from_state(self.policy.certifier.budget, state["balance_on"])
             served = {name: int(state["served"][name]) for name in self.served}
         except (KeyError, TypeError, ValueError, OverflowError):
             return False
-        self.certifier, self.threshold, self.served = certifier, threshold, served
+        self.certifier, self.threshold, self.balance_on, self.served = certifier, threshold, balance_on, served
         return True
 
     def _threshold_from(self, state: dict[str, Any], started_at: float) -> DynamicThreshold:
@@ -306,3 +328,11 @@ def _table(state: Any) -> LabelTable:
         return LabelTable.from_state(state)
     except (KeyError, TypeError, ValueError, IndexError):
         return LabelTable()
+
+
+def _counted(state: Any) -> Counted:
+    """The saved numbers; none where there are none that can be read."""
+    try:
+        return Counted.from_state(state)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Counted()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cache.keys import Scope
+from cache.metrics import REFUSED
 from cache.redis_link import RedisAway
 from cache.semantic.cost_gate import CostGateSettings
 from cache.semantic.exchange import Exchange, Saved
@@ -37,19 +38,29 @@ async def send(partition: Partition, exchange: Exchange) -> None:
         partition.outbox.sent(len(batch), last_id)
 
 
-async def load_state(partition: Partition, exchange: Exchange) -> None:
-    """Take the shared state without its alignment matrix, sending nothing. Raises RedisAway."""
+async def load_state(partition: Partition, exchange: Exchange) -> bool:
+    """Take the shared state without its alignment matrix, sending nothing. Raises RedisAway.
+
+    False where it is older than one this gateway has seen: it is not gone by, and without a newer one soon nothing is
+    served in `auto`.
+    """
     saved = await exchange.load(partition.scope.tag)
+    if saved is not None and saved.saved_at < partition.saved_at:
+        REFUSED.labels("state", "older").inc()
+        return False
     if saved is not None:
         partition.take(saved.state, saved.last_event)
+        partition.saved_at = saved.saved_at
     partition.taken_now()
+    return True
 
 
-async def load(partition: Partition, exchange: Exchange) -> None:
-    """Take the shared state and its alignment matrix, sending nothing. Raises RedisAway."""
-    await load_state(partition, exchange)
+async def load(partition: Partition, exchange: Exchange) -> bool:
+    """Take the shared state and its alignment matrix, sending nothing; False as in `load_state`. Raises RedisAway."""
+    is_newest = await load_state(partition, exchange)
     if not partition.has_its_alignment:
         partition.take_alignment(await exchange.load_alignment(partition.scope.tag))
+    return is_newest
 
 
 async def synchronise(partition: Partition, exchange: Exchange) -> None:
@@ -59,8 +70,8 @@ async def synchronise(partition: Partition, exchange: Exchange) -> None:
     """
     await send(partition, exchange)
     partition.is_writer, partition.gateways = await exchange.take_lease(partition.scope.tag)
-    await load(partition, exchange)
-    if partition.is_writer:
+    is_newest = await load(partition, exchange)
+    if partition.is_writer and (is_newest or await _save(partition, exchange)):
         await _fold(partition, exchange)
     partition.outbox.counted(partition.last_event)
 
@@ -71,12 +82,23 @@ async def _fold(partition: Partition, exchange: Exchange) -> None:
         partition.drop_alignment()
     while events := await exchange.events_after(tag, partition.last_event):
         for event_id, event in events:
-            partition.apply(event)
+            if partition.counted.is_new(event):
+                partition.apply(event)
             partition.last_event = event_id
-        if not await exchange.save(tag, Saved(partition.last_event, partition.to_state())):
+        if not await _save(partition, exchange):
             return
     if content := partition.fit_alignment():
-        await exchange.save(tag, Saved(partition.last_event, partition.to_state()), content)
+        await _save(partition, exchange, content)
+
+
+async def _save(partition: Partition, exchange: Exchange, alignment: bytes = b"") -> bool:
+    """Store what this gateway holds, as the newest state there is. Raises RedisAway."""
+    saved_at = max(partition.saved_at + 1, time.time_ns() // 1_000_000)
+    saved = Saved(partition.last_event, partition.to_state(), saved_at)
+    if not await exchange.save(partition.scope.tag, saved, alignment):
+        return False
+    partition.saved_at = saved_at
+    return True
 
 
 class Partitions:

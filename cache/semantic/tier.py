@@ -26,7 +26,7 @@ from cache.semantic.calibration import SHOWN_FIDELITIES, reading
 from cache.semantic.cost_gate import CostGateSettings
 from cache.semantic.exchange import Exchange, RedisExchange
 from cache.semantic.index import MAX_TEXTS_AT_ONCE, Index, Neighbour, RedisIndex
-from cache.semantic.lookup import Lookup, Observation, Text
+from cache.semantic.lookup import Lookup, Observation, Text, belonging
 from cache.semantic.observation import Observations, VectorStore, cosine_similarity, is_indexed
 from cache.semantic.partition import Partition
 from cache.semantic.policy import Policy, SemanticMode
@@ -102,6 +102,7 @@ class SemanticTier:
     def in_redis(
         cls,
         link: RedisLink,
+        secret: bytes,
         vectors: VectorStore,
         model: tuple[str, str, bytes],
         settings: SemanticSettings,
@@ -113,12 +114,13 @@ class SemanticTier:
         embedding, embedding_id = StaticEmbedding.from_bytes(content), embedding_hash[:16]
         index = RedisIndex(
             link,
+            secret,
             f"{fingerprint[:16]}{embedding_id}",
             embedding.dimensions,
             settings.hnsw_from,
             settings.index_timeout_s,
         )
-        return cls(index, vectors, RedisExchange(link), embedding, embedding_id, settings, policy_of)
+        return cls(index, vectors, RedisExchange(link, secret), embedding, embedding_id, settings, policy_of)
 
     async def look_up(self, scope: Scope, texts: Sequence[Text], min_fidelity: float = 0.0) -> list[Lookup | None]:
         """One Lookup a text, in order; `vector` is set where a neighbour's may be served.
@@ -308,6 +310,7 @@ class SemanticTier:
             static_vector,
             policy,
             neighbour=None if choice is None else near[choice.index].digest,
+            projected=None if choice is None else near[choice.index].projected,
             choice=choice,
             tau=tau,
             version=partition.version,
@@ -339,7 +342,7 @@ class SemanticTier:
             vectors = await self._vectors.get_many(neighbours, self._embedding.engine_dimensions)
             self._partitions.follow_policy(partition)
             if partition.tau(policy) is not None:
-                found = zip(chosen, vectors, strict=True)
+                found = zip(chosen, belonging(self._embedding, chosen, vectors), strict=True)
                 served = {one.ticket: replace(one, vector=vector) for one, vector in found if vector is not None}
         finally:  # also where the client has left
             for one in chosen:

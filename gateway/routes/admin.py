@@ -109,19 +109,23 @@ async def explain(gateway: Admin, body: ExplainBody) -> dict[str, object]:
 
 
 @router.post("/purge", summary="Make a namespace's entries unreachable, in O(1)")
-async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str]:
-    """Other gateways follow within two seconds. The entries' memory is freed by their TTL."""
+async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str | bool]:
+    """Other gateways follow within two seconds. The entries' memory is freed by their TTL.
+
+    `on_disk` false: in force, but Redis did not write it to its append-only file in time. Should it lose that, entries
+    come back once no gateway remembers the purge.
+    """
     if body.all == (body.namespace is not None):
         raise BadRequest("name a `namespace`, or send `all`: true", param="namespace")
     namespace = ALL_NAMESPACES if body.all else known_namespace(gateway, str(body.namespace))
     learned = await _learned(gateway, gateway.tenants.namespaces() if body.all else [namespace])
     try:
-        epoch = await gateway.epochs.purge(namespace)
+        epoch, is_on_disk = await gateway.epochs.purge(namespace)
     except PurgeFailed as error:
         raise PurgeUnconfirmed(str(error), retry_after_s=1) from error
     for tier, scope in learned:
         tier.forget(scope)
-    return {"purged": "all" if body.all else namespace, "epoch": epoch}
+    return {"purged": "all" if body.all else namespace, "epoch": epoch, "on_disk": is_on_disk}
 
 
 async def _learned(gateway: Gateway, namespaces: list[str]) -> list[tuple[SemanticTier, Scope]]:

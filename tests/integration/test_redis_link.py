@@ -37,7 +37,7 @@ async def test_a_redis_without_search_is_no_fault(redis: RunningRedis, monkeypat
     """Its answer to the index's check is an answer: no error is counted, the breaker stays closed."""
     link = RedisLink(redis.url, timeout_s=5.0)
     monkeypatch.setattr("cache.semantic.index.INFO_COMMAND", "FT.NOSUCHINFO")
-    index = RedisIndex(link, "0" * 32, 4)
+    index = RedisIndex(link, b"s" * 32, "0" * 32, 4)
     for _ in range(5):
         with pytest.raises(NoSearchModule):
             await index.check()

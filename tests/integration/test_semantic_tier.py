@@ -316,7 +316,7 @@ async def test_a_violation_is_found_when_the_served_entry_is_gone(
 
 async def documents_and_index(direct: Redis, engine: StandInEngine) -> tuple[list[bytes], list[bytes]]:
     own = engine.fingerprint[:16].encode()
-    documents = [key async for key in direct.scan_iter(b"dv1:s:" + own + b"*", count=1000)]
+    documents = [key async for key in direct.scan_iter(b"dv1:t:" + own + b"*", count=1000)]
     names = [name for name in await direct.execute_command("FT._LIST") if own in name]
     return documents, names
 

@@ -61,8 +61,8 @@ async def link(redis: RunningRedis) -> AsyncIterator[RedisLink]:
 async def test_a_request_with_the_old_model_finds_no_tier_and_ends_none(link: RedisLink) -> None:
     """`of` only looks: asked for an old model, in whatever order, the tier of the new one stays the same."""
     engine, policies = Engine(), Policies()
-    exact, settings = ExactTier(link, 60, 0), SemanticSettings(1, 60)
-    tiers = SemanticTiers(link, exact, settings, policies, engine)  # type: ignore[arg-type]
+    exact, settings = ExactTier(link, b"s" * 32, 60, 0), SemanticSettings(1, 60)
+    tiers = SemanticTiers(link, b"s" * 32, exact, settings, policies, engine)  # type: ignore[arg-type]
     old = engine.serve(secrets.token_hex(16))
     assert tiers.of(old, "default") is not None
     new = engine.serve(secrets.token_hex(16))

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from cache.keys import Scope
+from cache.metrics import REFUSED
 from cache.semantic.alignment import FIRST_FIT
 from cache.semantic.certifier import CertifierSettings
 from cache.semantic.cost_gate import CostGateSettings
-from cache.semantic.exchange import Saved
+from cache.semantic.events import MAX_ORIGINS, Counted
 from cache.semantic.in_memory import InMemoryExchange
 from cache.semantic.lookup import Lookup
 from cache.semantic.partition import NO_VERSION, Partition
@@ -153,7 +154,7 @@ async def test_bounds_move_tau_and_keep_the_rest() -> None:
     await sync(log, state)
     assert state.certifier.phase == "serving"
     state.threshold.tau = 0.915
-    log.saved[SCOPE.tag] = Saved(log.saved[SCOPE.tag].last_event, state.to_state())
+    log.saved[SCOPE.tag] = replace(log.saved[SCOPE.tag], state=state.to_state())
     state.adopt(with_bounds(0.92, 0.92, 0.95))
     assert (state.threshold.tau, state.threshold.reason) == (0.92, "moved into its bounds")
     reader = state_of(with_bounds(0.92, 0.92, 0.95))
@@ -433,3 +434,95 @@ async def test_gateways_share_the_error_budget() -> None:
     await sync(log, writer, reader)
     assert not reader.admits(hit(reader, 20))
     assert [writer.admits(hit(writer, ticket)) for ticket in (30, 31, 32)] == [True, True, False]
+
+
+async def test_no_event_counts_twice() -> None:
+    """Whoever repeats what a gateway has sent proves nothing with it, also where the stream begins anew."""
+    log, state, another = Log(), state_of(), state_of()
+    await sync(log, state, another)
+    for pair in range(20):
+        label(state, pair)
+    state.record_hits(3)
+    await sync(log, state)
+    before = state.to_state()
+    log.events[SCOPE.tag] += log.events[SCOPE.tag] * 20
+    await sync(log, state)
+    assert state.to_state() == before
+    label(another, 100)
+    await sync(log, another, state)
+    assert state.certifier.certificate.tests[-1].labels == 21
+
+
+def test_of_many_origins_the_newest_are_kept_and_none_is_repeated() -> None:
+    """What one that was left out sent before does not count again; what it sends later does."""
+    counted = Counted()
+    assert all(counted.is_new({"o": f"{number}", "t": number}) for number in range(1, 3 * MAX_ORIGINS))
+    counted = Counted.from_state(counted.to_state())
+    assert not any(counted.is_new({"o": f"{number}", "t": number}) for number in range(1, 3 * MAX_ORIGINS))
+    assert counted.is_new({"o": "1", "t": 1000})
+    assert not any(counted.is_new(event) for event in ({}, {"o": 1, "t": 2000}, {"o": "1", "t": "x"}, {"o": "1"}))
+
+
+async def test_an_older_state_is_not_gone_by() -> None:
+    """Who puts one back gives nobody its error budget again: the writer stores the newest anew, and nothing is lost."""
+    log, auto = Log(), replace(POLICY, mode=SemanticMode.AUTO)
+    writer, reader = state_of(auto), state_of(auto)
+    await proven(log, writer)
+    older = log.saved[SCOPE.tag]
+    label(writer, 5000, true=0.5, hit=True)
+    label(writer, 5001, true=0.5, hit=True)
+    await sync(log, writer, reader)
+    assert reader.certifier.phase == "testing"
+    log.saved[SCOPE.tag] = older
+    refused = REFUSED.labels("state", "older")._value.get()
+    await sync(log, reader)
+    assert reader.certifier.phase == "testing"
+    assert REFUSED.labels("state", "older")._value.get() == refused + 1
+    newest = writer.to_state()
+    await sync(log, writer, reader)
+    assert log.state == newest
+    assert reader.certifier.to_state() == writer.certifier.to_state()
+
+
+async def test_a_state_saved_under_a_clock_put_back_is_newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the clock says, what is saved later is gone by."""
+    log, writer, reader = Log(), state_of(), state_of()
+    await proven(log, writer)
+    await sync(log, reader)
+    monkeypatch.setattr("cache.semantic.sync.time.time_ns", lambda: 10**15)
+    label(writer, 5000)
+    await sync(log, writer, reader)
+    assert reader.certifier.to_state() == writer.certifier.to_state()
+    assert reader.certifier.certificate.tests[-1].labels == 201
+
+
+async def test_mode_on_has_no_more_hits_pending_than_its_balance_covers() -> None:
+    """However many texts are decided at once; clean hits earn room for more, violations take it, one may always be."""
+    log, state = Log(), state_of()
+    await sync(log, state)
+    assert sum(state.admits(hit(state, ticket)) for ticket in range(1000)) == 2
+    state.pending.settle(0)
+    state.pending.settle(1)
+    state.record_hits(400)
+    await sync(log, state)
+    assert sum(state.admits(hit(state, ticket)) for ticket in range(1000)) == 8
+    for ticket in range(1000):
+        state.pending.settle(ticket)
+    for pair in range(20):
+        label(state, pair, true=0.5, hit=True)
+    await sync(log, state)
+    assert state.balance_on.balance == 0
+    assert [state.admits(hit(state, ticket)) for ticket in (1, 2)] == [True, False]
+    again = state_of()
+    await load(again, log)
+    assert again.balance_on == state.balance_on
+
+
+async def test_in_mode_on_every_gateway_serves() -> None:
+    """Each has its part of the balance, and at least one hit at a time."""
+    log = Log()
+    log.gateways = 4
+    states = [state_of() for _ in range(4)]
+    await sync(log, *states)
+    for one in states:
+        assert [one.admits(hit(one, ticket)) for ticket in range(3)] == [True, False, False]

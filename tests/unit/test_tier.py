@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 
 from cache.keys import Scope
+from cache.metrics import REFUSED
 from cache.semantic.in_memory import InMemoryExchange, InMemoryIndex, InMemoryVectors
 from cache.semantic.policy import Policy
 from cache.semantic.static_embedding import StaticEmbedding
@@ -114,3 +115,35 @@ async def test_an_exchange_that_hangs_does_not_hold_up_the_end(monkeypatch) -> N
     monkeypatch.setattr(parts.exchange, "append", hang)
     async with asyncio.timeout(2):
         await parts.tier.stop()
+
+
+async def test_a_vector_that_does_not_belong_to_its_document_is_not_served() -> None:
+    """Decided by one vector, the store holding another: a counted miss. Without numbers likewise."""
+    parts = Parts()
+    parts.tier.start(keep_running)
+    await indexed(parts, BASE, FAR)
+    before = REFUSED.labels("document", "mismatch")._value.get()
+    for spoiled in (parts.vectors.held[FAR.digest], np.full(WIDTH, np.nan, np.float32).tobytes()):
+        parts.vectors.put_many([(BASE.digest, spoiled)])
+        (lookup,) = await parts.tier.look_up(SCOPE, [NEAR])
+        assert lookup is not None
+        assert lookup.clears
+        assert lookup.vector is None
+    assert REFUSED.labels("document", "mismatch")._value.get() == before + 2
+    parts.compute(BASE)
+    hit, _ = await parts.tier.look_up(SCOPE, [NEAR, FAR])
+    assert hit is not None
+    assert hit.vector == parts.vectors.held[BASE.digest]
+    await parts.tier.stop()
+
+
+async def test_one_request_serves_no_more_unverified_hits_than_the_balance_covers() -> None:
+    """Mode `on`, the words of a stored text in a thousand other orders at once: two, until they are verified."""
+    parts = Parts()
+    parts.tier.start(keep_running)
+    await indexed(parts, BASE)
+    draw = np.random.default_rng(0)
+    lookups = await parts.tier.look_up(SCOPE, [text(*draw.permutation(12).tolist()) for _ in range(1000)])
+    assert sum(one is not None and one.clears for one in lookups) == 1000
+    assert sum(one is not None and one.vector is not None for one in lookups) == 2
+    await parts.tier.stop()
