@@ -192,7 +192,7 @@ def _scaled(vectors: Sequence[bytes], to: OutputType) -> npt.NDArray[np.generic]
     floats = _matrix(vectors)
     widest = min(1.0, WIDEST / math.sqrt(floats.shape[1]))
     limits = np.maximum(np.abs(floats).max(axis=1, keepdims=True), np.float32(widest))
-    rows = np.rint(floats * (np.float32(INT8_MAX) / limits)).astype(np.int8)
+    rows: npt.NDArray[np.int8] = np.rint(floats * (np.float32(INT8_MAX) / limits)).astype(np.int8)
     return rows if to is OutputType.INT8 else (rows.astype(np.int16) + ZERO_UINT8).astype(np.uint8)
 
 
