@@ -4,7 +4,7 @@ presented_key({b"api-key": b"secret"})  ->  "secret"
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gateway.errors import Unauthorized
@@ -30,3 +30,14 @@ def presented_key(headers: Mapping[bytes, bytes]) -> str | None:
             raise Unauthorized(f"{where} and {name.decode()} hold different API keys; send one of them")
         found, where = key, name.decode()
     return found
+
+
+def one_key(fields: Iterable[tuple[bytes, bytes]], headers: Mapping[bytes, bytes]) -> str | None:
+    """The same of a request's header fields, which may come twice; `headers` has the last of each name.
+
+    Authorization comes once: the server refuses two. Raises Unauthorized where another comes twice, and differs.
+    """
+    for name, value in fields:
+        if name in KEY_HEADERS and headers[name] != value:
+            raise Unauthorized(f"{name.decode()} comes twice, with different API keys; send one of them")
+    return presented_key(headers)
