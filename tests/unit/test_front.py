@@ -53,7 +53,7 @@ class Client:
         self.sent += message.get("body", b"")
 
     async def ask(self, front: Front) -> int:
-        await front.serve(echo, self.scope, self.receive, self.send)
+        await front.route(echo)(self.scope, self.receive, self.send)
         return self.status
 
 
