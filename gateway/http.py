@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from common import asgi
 from common.asgi import JSON, BodyLimits, ClientGone, Reply, media_type, read_body, send_reply
 from common.disconnects import DisconnectWatch
-from gateway.admission import Admission, Place
+from gateway.admission import UNCOUNTED_BYTES, Admission, Place
 from gateway.auth_failures import AuthFailures
 from gateway.errors import (
     BodyTimeout,
@@ -41,6 +41,8 @@ log = logging.getLogger("dejavec.gateway")
 REQUEST_ID_KEY: Final = "dejavec.request_id"
 WATCH_AFTER_S: Final = 0.005  # an answer from the cache is faster, and is not worth watching the connection for
 MAX_SMALL_BODY: Final = 1024 * 1024  # of operators' requests
+UNCOUNTED_DIGITS: Final = len(str(UNCOUNTED_BYTES))  # a length of fewer digits is less
+MAX_DIGITS: Final = 20  # of a length; int() refuses thousands
 WITH_BODY: Final = ("POST", "PUT", "PATCH", "DELETE")
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -73,7 +75,7 @@ class Front:
         self._small_limits = BodyLimits(MAX_SMALL_BODY, settings.body_timeout_s)
         self._send_timeout_s = settings.send_timeout_s
         self._request_timeout_s = settings.request_timeout_s
-        self._admission = Admission(
+        self.admission = Admission(
             settings.max_concurrent_requests, settings.max_bodies_bytes, is_shared=tenants.are_several
         )
         self._tenants = tenants
@@ -83,27 +85,11 @@ class Front:
     @property
     def in_flight(self) -> int:
         """Requests in work: admitted, and their replies not yet sent."""
-        return self._admission.requests
+        return self.admission.requests
 
     def route(self, handler: Handler) -> ASGIApp:
         """An ASGI app answering with `handler`."""
         return _Route(self, handler)
-
-    async def serve(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, from its head to the end of its reply; until then it is in flight and holds its memory."""
-        place = Place(self._admission)
-        IN_FLIGHT.inc()
-        try:
-            reply = await self.answer(handler, scope, receive, place)
-            REQUESTS.labels(str(reply.status)).inc()
-            place.keep(len(reply.body))
-            await self.send(reply, send)
-        except ClientGone:
-            CLIENT_GONE.inc()
-            REQUESTS.labels("499").inc()
-        finally:
-            place.leave()
-            IN_FLIGHT.dec()
 
     async def answer(self, handler: Handler, scope: Scope, receive: Receive, place: Place) -> Reply:
         """The reply to one request, errors included; `place` then has what it holds. Raises ClientGone."""
@@ -165,7 +151,21 @@ class _Route:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._front.serve(self._handler, scope, receive, send)
+        """One request, from its head to the end of its reply; until then it is in flight and holds its memory."""
+        place = Place(self._front.admission)
+        IN_FLIGHT.inc()
+        try:
+            reply = await self._front.answer(self._handler, scope, receive, place)
+            REQUESTS.labels(str(reply.status)).inc()
+            if len(reply.body) > UNCOUNTED_BYTES:
+                place.keep_reply(len(reply.body))
+            await self._front.send(reply, send)
+        except ClientGone:
+            CLIENT_GONE.inc()
+            REQUESTS.labels("499").inc()
+        finally:
+            place.leave()
+            IN_FLIGHT.dec()
 
 
 class _Guarded:
@@ -247,8 +247,9 @@ async def _body_of(
     """
     if media_type(headers, JSON) != JSON or headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMedia("send uncompressed JSON with `Content-Type: application/json`")
-    if place is not None:
-        receive = _held(headers, receive, limits, place)
+    declared = headers.get(b"content-length", b"")
+    if place is not None and not (len(declared) < UNCOUNTED_DIGITS and declared.isdigit()):
+        receive = _held(declared, receive, limits, place)
     try:
         return await read_body(headers, receive, limits)
     except asgi.BodyTooLarge:
@@ -257,14 +258,13 @@ async def _body_of(
         raise BodyTimeout(f"the body did not arrive within {limits.timeout_s:g} s") from None
 
 
-def _held(headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits, place: Place) -> Receive:
+def _held(declared: bytes, receive: Receive, limits: BodyLimits, place: Place) -> Receive:
     """`receive`, with a place that holds the body: what is declared at once, otherwise each part as it comes.
 
     Raises Overloaded, as may the function returned. A body that is declared too long is left to `read_body`.
     """
-    declared = headers.get(b"content-length", b"")
-    if len(declared) < 20 and declared.isdigit():
-        if int(declared) <= limits.max_bytes:
+    if len(declared) < MAX_DIGITS and declared.isdigit():
+        if UNCOUNTED_BYTES < int(declared) <= limits.max_bytes:
             place.hold(int(declared))
         return receive
 

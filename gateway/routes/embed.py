@@ -4,13 +4,14 @@ import time
 
 from gateway.errors import BadRequest
 from gateway.http import Exchange, Reply
-from gateway.routes.embedding_call import EmbeddingCalls, result_headers
+from gateway.routes.embedding_call import INLINE_BODY_BYTES, EmbeddingCalls, result_headers
 from gateway.routes.schemas import EmbedInputsBody, EmbedTextsBody, array_reply, parse_embed, texts_reply
 
 
 async def embed(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     """Answer either shape."""
-    body = await calls.parsed(exchange, parse_embed)
+    is_small = len(exchange.body) <= INLINE_BODY_BYTES
+    body = parse_embed(exchange.body) if is_small else await calls.parsed(exchange, parse_embed)
     if isinstance(body, EmbedTextsBody):
         return await _embed_texts(calls, exchange, body)
     return await _embed_inputs(calls, exchange, body)

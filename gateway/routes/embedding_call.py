@@ -16,6 +16,7 @@ from gateway.routes.schemas import TokenIds, shorten
 from gateway.routes.token_input import Decode, decoding_steps, texts_of
 from gateway.service import CacheControl, EmbeddingService, EmbedRequest, EmbedResult
 from gateway.settings import GatewaySettings
+from gateway.tenants import Allowance
 from gateway.work_pool import WorkPool
 
 INLINE_BODY_BYTES: Final = 65_536  # parsed in 0.1 ms, 10 ms at worst; more on the pool, off the event loop
@@ -50,13 +51,8 @@ class EmbeddingCalls:
     pool: WorkPool
 
     async def parsed(self, exchange: Exchange, parse: Callable[[bytes], T]) -> T:
-        """What `parse` makes of the body, which is then freed; a large one off the event loop. Raises GatewayError."""
-        body = exchange.take_body()
-        if len(body) <= INLINE_BODY_BYTES:
-            return parse(body)
-        work = partial(parse, body)
-        del body
-        return await self.pool.run(exchange.tenant.namespace, work)
+        """What `parse` makes of a large body, which is then freed; off the event loop. Raises GatewayError."""
+        return await self.pool.run(exchange.tenant.namespace, partial(parse, exchange.take_body()))
 
     async def run(
         self,
@@ -72,12 +68,15 @@ class EmbeddingCalls:
 
         `number_bytes`: what a number of a vector takes in the reply, whose memory is held before it is computed.
         """
-        texts = self._checked(await self._texts(exchange, inputs), field)
+        if isinstance(inputs, TokenIds):
+            inputs = await self._decoded(exchange, inputs)
+        texts = self._texts(inputs, field)
         most = self.engine.model.info.dimensions
         if dimensions is not None and dimensions > most:
             raise BadRequest(f"dimensions must be at most {most}, this model's size", param="dimensions")
-        exchange.place.expect(int(len(texts) * (dimensions or most) * number_bytes))
-        allowance = exchange.tenant.allowance()
+        exchange.place.expect_reply(int(len(texts) * (dimensions or most) * number_bytes))
+        bucket = exchange.tenant.tokens
+        allowance = Allowance(bucket) if bucket is not None else None
         request = EmbedRequest(
             namespace=exchange.tenant.namespace,
             texts=texts,
@@ -86,26 +85,27 @@ class EmbeddingCalls:
             control=cache_control(exchange.headers.get(b"x-cache-control")),
             truncate=self.settings.truncate_inputs if truncate is None else truncate,
             min_fidelity=min_fidelity(exchange.headers.get(b"x-min-fidelity")),
-            take_tokens=allowance.take,
+            take_tokens=None if allowance is None else allowance.take,
         )
         try:
             result = await self.service.embed(request)
         except BaseException:  # a client that leaves as well
-            allowance.give_back()
+            if allowance is not None:
+                allowance.give_back()
             raise
         return result, shorten(result.vectors, None if dimensions == most else dimensions)
 
-    async def _texts(self, exchange: Exchange, inputs: object) -> Sequence[str]:
-        if isinstance(inputs, str):
-            return [inputs]
-        if isinstance(inputs, TokenIds):
-            if self.decode is None or sum(map(len, inputs)) <= INLINE_TOKEN_IDS:
-                return texts_of(inputs, self.decode)
-            return await self.pool.collect(exchange.tenant.namespace, decoding_steps(inputs, self.decode))
-        assert isinstance(inputs, list)
-        return inputs
+    async def _decoded(self, exchange: Exchange, token_ids: TokenIds) -> list[str]:
+        if self.decode is None or sum(map(len, token_ids)) <= INLINE_TOKEN_IDS:
+            return texts_of(token_ids, self.decode)
+        return await self.pool.collect(exchange.tenant.namespace, decoding_steps(token_ids, self.decode))
 
-    def _checked(self, texts: Sequence[str], field: str) -> Sequence[str]:
+    def _texts(self, inputs: object, field: str) -> Sequence[str]:
+        if isinstance(inputs, str):
+            texts = [inputs]
+        else:
+            assert isinstance(inputs, list)
+            texts = inputs
         if len(texts) > self.settings.max_inputs:
             raise BadRequest(
                 f"{len(texts)} inputs in one request; send at most {self.settings.max_inputs}", param=field

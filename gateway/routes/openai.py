@@ -1,18 +1,29 @@
 """OpenAI's routes: `POST /v1/embeddings`, through `EmbeddingCalls`, and the model list."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 
 from gateway.errors import ModelNotFound
 from gateway.http import Exchange, Reply
-from gateway.routes.embedding_call import BASE64_NUMBER_BYTES, JSON_NUMBER_BYTES, EmbeddingCalls, result_headers
-from gateway.routes.schemas import embeddings_reply, parse_embeddings
+from gateway.routes.embedding_call import (
+    BASE64_NUMBER_BYTES,
+    INLINE_BODY_BYTES,
+    JSON_NUMBER_BYTES,
+    EmbeddingCalls,
+    result_headers,
+)
+from gateway.routes.schemas import EmbeddingsBody, embeddings_reply, parse
 
 router = APIRouter(tags=["OpenAI"])
 
 
 async def embeddings(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     """`POST /v1/embeddings`."""
-    body = await calls.parsed(exchange, parse_embeddings)
+    if len(exchange.body) <= INLINE_BODY_BYTES:
+        body = parse(exchange.body, EmbeddingsBody)
+    else:
+        body = await calls.parsed(exchange, partial(parse, shape=EmbeddingsBody))
     info = calls.engine.model.info
     prompt = calls.names.prompt_of(body.model, body.prompt_name, info)
     is_base64 = body.encoding_format == "base64"
