@@ -26,7 +26,7 @@ MIB = 1024 * 1024
 PATIENCE_S = 60.0
 LONG = 199_000  # characters; the limit is 200,000
 TEXTS = ["a b c " * (LONG // 6), "x" * LONG, "電" * (LONG // 3), " " * LONG, "e" + "\u0301" * (LONG // 2)]
-KEYS = {f"key-{name}": {"namespace": name} for name in ("attacker", "victim")}
+KEYS = {f"key-of-namespace-{name}": {"namespace": name} for name in ("attacker", "victim")}
 GROWTH_MIB = 400
 DRAIN_S = 60
 
@@ -102,7 +102,7 @@ def until(condition: Callable[[], bool], gateway: Gateway) -> None:
 
 def status(gateway: Gateway, tenant: str, *texts: str) -> int:
     """Of one request; 0 while nothing listens."""
-    headers = {"authorization": f"Bearer key-{tenant}", "content-type": "application/json"}
+    headers = {"authorization": f"Bearer key-of-namespace-{tenant}", "content-type": "application/json"}
     body = orjson.dumps({"model": "tiny", "input": texts})
     try:
         return httpx.post(gateway.url + "/v1/embeddings", content=body, headers=headers, timeout=PATIENCE_S).status_code
@@ -113,7 +113,7 @@ def status(gateway: Gateway, tenant: str, *texts: str) -> int:
 def send_and_leave(gateway: Gateway, body: bytes, *, chunked: bool) -> None:
     """All of a body, and then the end of the connection, without a look at the reply."""
     size = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(body)
-    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: g\r\nauthorization: Bearer key-attacker\r\n"
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: g\r\nauthorization: Bearer key-of-namespace-attacker\r\n"
     head += b"content-type: application/json\r\n" + size + b"\r\n\r\n"
     content = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_S) as connection:

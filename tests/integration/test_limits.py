@@ -15,6 +15,8 @@ from tests.stand_in_engine import StandInEngine
 TEXTS = 50
 TOKENS = TEXTS * 12
 
+KEY, TOKEN = "key-of-these-tests", "operator-of-these-tests"
+
 
 @pytest.fixture
 async def engine() -> AsyncIterator[StandInEngine]:
@@ -23,11 +25,11 @@ async def engine() -> AsyncIterator[StandInEngine]:
 
 
 def limited(engine: StandInEngine, **key: int) -> Any:
-    keys = {"key": {"namespace": "a", **key}, "other": {"namespace": "b"}}
-    return running_gateway(engine.url, api_keys=keys, admin_token="operator")
+    keys = {KEY: {"namespace": "a", **key}, "another-key-of-these-tests": {"namespace": "b"}}
+    return running_gateway(engine.url, api_keys=keys, admin_token=TOKEN)
 
 
-async def ask(client: httpx.AsyncClient, number: int, key: str = "key") -> httpx.Response:
+async def ask(client: httpx.AsyncClient, number: int, key: str = KEY) -> httpx.Response:
     texts = [f"w{number} w{place}{' a' * 8}" for place in range(TEXTS)]
     body = {"model": "tiny", "input": texts}
     return await client.post("/v1/embeddings", json=body, headers={"authorization": f"Bearer {key}"})
@@ -44,7 +46,7 @@ async def test_requests_of_one_moment_take_no_more_tokens_than_there_are(engine:
         assert len(refused) == 18
         assert all(1 <= int(reply.headers["retry-after"]) <= 60 for reply in refused)
         assert len(engine.computed) == 2 * TEXTS
-        assert (await ask(client, 0, "other")).status_code == 200
+        assert (await ask(client, 0, "another-key-of-these-tests")).status_code == 200
 
 
 async def test_a_request_of_more_tokens_than_a_minutes_passes_alone(engine: StandInEngine) -> None:
@@ -66,7 +68,7 @@ async def test_what_was_not_delivered_is_given_back(engine: StandInEngine) -> No
             await client.post(
                 "/v1/embeddings",
                 json={"model": "tiny", "input": ["w1 a"] * TEXTS},
-                headers={"authorization": "Bearer key"},
+                headers={"authorization": f"Bearer {KEY}"},
                 timeout=0.5,
             )
         async with asyncio.timeout(30):
@@ -83,13 +85,13 @@ async def test_guessing_is_refused_and_counted(engine: StandInEngine) -> None:
     """Keys and admin tokens alike, all of one address; the right ones pass."""
     async with limited(engine) as client:
         await until_ready(client)
-        guesses = [await ask(client, 0, f"key{number}") for number in range(MAX_A_MINUTE // 2)]
+        guesses = [await ask(client, 0, f"{KEY}{number}") for number in range(MAX_A_MINUTE // 2)]
         for number in range(MAX_A_MINUTE):
-            headers = {"authorization": f"Bearer operator{number}"}
+            headers = {"authorization": f"Bearer {TOKEN}{number}"}
             guesses.append(await client.get("/admin/stats", headers=headers))
         assert [guess.status_code for guess in guesses] == [401] * MAX_A_MINUTE + [429] * (MAX_A_MINUTE // 2)
         assert guesses[-1].json()["error"]["code"] == "rate_limit_exceeded"
         assert 1 <= int(guesses[-1].headers["retry-after"]) <= 60
         assert (await ask(client, 0)).status_code == 200
-        assert (await client.get("/admin/stats", headers={"authorization": "Bearer operator"})).status_code == 200
+        assert (await client.get("/admin/stats", headers={"authorization": f"Bearer {TOKEN}"})).status_code == 200
         assert "dejavec_auth_failures_total" in (await client.get("/metrics")).text

@@ -13,7 +13,7 @@ from gateway.settings import ApiKey, GatewaySettings
 from gateway.tenants import Tenants
 
 MIB = 1024 * 1024
-KEYS = {"key-a": ApiKey(namespace="a"), "key-b": ApiKey(namespace="b")}
+KEYS = {"key-of-namespace-a": ApiKey(namespace="a"), "key-of-namespace-b": ApiKey(namespace="b")}
 
 
 def front(**settings: int) -> Front:
@@ -28,7 +28,7 @@ async def echo(exchange: Exchange) -> Reply:
 class Client:
     """One request and what came back."""
 
-    def __init__(self, *parts: bytes, key: bytes = b"key-a", length: int | None = None) -> None:
+    def __init__(self, *parts: bytes, key: bytes = b"key-of-namespace-a", length: int | None = None) -> None:
         headers = [(b"authorization", b"Bearer " + key)]
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
@@ -73,8 +73,8 @@ async def test_a_request_is_in_flight_until_its_reply_is_sent() -> None:
         await asyncio.sleep(0)
     assert (asking.done(), at.in_flight) == (False, 1)
     assert await Client(b"{}").ask(at) == 429
-    assert await Client(b"{}", key=b"key-b").ask(at) == 200
-    assert await Client(b"{}", key=b"key-b", length=9 * MIB).ask(at) == 429
+    assert await Client(b"{}", key=b"key-of-namespace-b").ask(at) == 200
+    assert await Client(b"{}", key=b"key-of-namespace-b", length=9 * MIB).ask(at) == 429
     slow.reads.set()
     assert (await asking, len(slow.sent), at.in_flight) == (200, 12 * MIB, 0)
     assert await Client(b"{}").ask(at) == 200
@@ -88,7 +88,7 @@ async def test_declared_bodies_are_refused_before_they_are_read() -> None:
     asking = asyncio.create_task(first.ask(at))
     await asyncio.sleep(0)
     second, longer = Client(b"x", length=MIB), Client(b"x", length=MIB + 1)
-    other = Client(b"x", key=b"key-b", length=1000)
+    other = Client(b"x", key=b"key-of-namespace-b", length=1000)
     assert await statuses(at, [second, longer, other]) == [429, 413, 200]
     assert (second.taken, longer.taken) == (0, 0)
     assert orjson.loads(second.sent)["error"]["code"] == "overloaded"
@@ -126,4 +126,4 @@ def test_bodies_in_work_have_room_for_two(monkeypatch: pytest.MonkeyPatch) -> No
     """Otherwise one of several tenants could not send the largest there is."""
     with pytest.raises(ValueError, match="max_bodies_mb must be at least 32"):
         GatewaySettings(max_bodies_mb=31)
-    assert GatewaySettings(max_body_mb=2).max_bodies_bytes == 16 * MIB
+    assert GatewaySettings(max_body_mb=2).max_bodies_bytes == 32 * MIB
