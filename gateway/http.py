@@ -21,7 +21,7 @@ from common import asgi
 from common.asgi import JSON, BodyLimits, ClientGone, Reply, send_reply
 from common.content_coding import MIN_REPLY_BYTES, compressed
 from common.disconnects import DisconnectWatch
-from gateway.admission import Admission, Place
+from gateway.admission import UNCOUNTED_BYTES, Admission, Place
 from gateway.auth_failures import AuthFailures
 from gateway.bodies import body_of, expanded_body
 from gateway.errors import DeadlineExceeded, GatewayError, InternalError, Unauthorized, UnsupportedMedia
@@ -71,7 +71,7 @@ class Front:
         self._small_limits = BodyLimits(MAX_SMALL_BODY, settings.body_timeout_s)
         self._send_timeout_s = settings.send_timeout_s
         self._request_timeout_s = settings.request_timeout_s
-        self._admission = Admission(
+        self.admission = Admission(
             settings.max_concurrent_requests, settings.max_bodies_bytes, is_shared=tenants.are_several
         )
         self._tenants = tenants
@@ -82,34 +82,23 @@ class Front:
     @property
     def in_flight(self) -> int:
         """Requests in work: admitted, and their replies not yet sent."""
-        return self._admission.requests
+        return self.admission.requests
 
     def tenants_changed(self) -> None:
         """There are other tenants: share what there is among them."""
-        self._admission.is_shared = self._tenants.are_several
+        self.admission.is_shared = self._tenants.are_several
 
     def route(self, handler: Handler, error_body: ErrorBody = GatewayError.body) -> ASGIApp:
         """An ASGI app answering with `handler`; `error_body`: the shape of its errors."""
         return _Route(self, handler, error_body)
 
-    async def serve(self, handler: Handler, error_body: ErrorBody, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, from its head to the end of its reply; until then it is in flight and holds its memory."""
-        place = Place(self._admission)
-        IN_FLIGHT.inc()
-        try:
-            reply = await self.answer(handler, error_body, scope, receive, place)
-            REQUESTS.labels(str(reply.status)).inc()
-            place.keep(len(reply.body))
-            await self.send(reply, send)
-        except ClientGone:
-            CLIENT_GONE.inc()
-            REQUESTS.labels("499").inc()
-        finally:
-            place.leave()
-            IN_FLIGHT.dec()
-
     async def answer(
-        self, handler: Handler, error_body: ErrorBody, scope: Scope, receive: Receive, place: Place
+        self,
+        handler: Handler,
+        scope: Scope,
+        receive: Receive,
+        place: Place,
+        error_body: ErrorBody = GatewayError.body,
     ) -> Reply:
         """The reply to one request, errors included; `place` then has what it holds. Raises ClientGone."""
         started = time.perf_counter()
@@ -183,7 +172,21 @@ class _Route:
         self._error_body = error_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._front.serve(self._handler, self._error_body, scope, receive, send)
+        """One request, from its head to the end of its reply; until then it is in flight and holds its memory."""
+        place = Place(self._front.admission)
+        IN_FLIGHT.inc()
+        try:
+            reply = await self._front.answer(self._handler, scope, receive, place, self._error_body)
+            REQUESTS.labels(str(reply.status)).inc()
+            if len(reply.body) > UNCOUNTED_BYTES:
+                place.keep_reply(len(reply.body))
+            await self._front.send(reply, send)
+        except ClientGone:
+            CLIENT_GONE.inc()
+            REQUESTS.labels("499").inc()
+        finally:
+            place.leave()
+            IN_FLIGHT.dec()
 
 
 class _Guarded:
