@@ -17,7 +17,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import asgi
-from common.asgi import JSON, BodyLimits, ClientGone, Reply, media_type, read_body, send_reply
+from common.asgi import JSON, WHOLE_BODY, BodyLimits, ClientGone, Reply, media_type, read_body, send_reply
 from common.disconnects import DisconnectWatch
 from gateway.admission import UNCOUNTED_BYTES, Admission, Place
 from gateway.auth_failures import AuthFailures
@@ -73,7 +73,6 @@ class Front:
     def __init__(self, settings: GatewaySettings, tenants: Tenants) -> None:
         self._limits = BodyLimits(settings.max_body_mb * 1024 * 1024, settings.body_timeout_s)
         self._small_limits = BodyLimits(MAX_SMALL_BODY, settings.body_timeout_s)
-        self._send_timeout_s = settings.send_timeout_s
         self._request_timeout_s = settings.request_timeout_s
         self.admission = Admission(
             settings.max_concurrent_requests, settings.max_bodies_bytes, is_shared=tenants.are_several
@@ -99,7 +98,7 @@ class Front:
             tenant = self._tenants.of(headers.get(b"authorization"))
             place.enter(tenant.namespace)
             tenant.admit()
-            body = await _body_of(headers, receive, self._limits, place)
+            body = await _body_of(headers, receive, self._limits, place, WHOLE_BODY in scope)
             deadline = asyncio.get_running_loop().time() + self._request_timeout_s
             exchange = Exchange(headers, body, tenant, started, deadline, place)
             del body  # the exchange alone holds it, and gives it away
@@ -130,14 +129,6 @@ class Front:
         """`app` with its paths under `prefix` behind a check of the Authorization header, then a bounded body."""
         return _Guarded(self, app, prefix, check)
 
-    async def send(self, reply: Reply, send: Send) -> None:
-        """Send a reply in pieces, and give up on a client that does not read it."""
-        try:
-            await send_reply(reply, send, self._send_timeout_s)
-        except asgi.SendTimeout:
-            log.warning("a client did not read its reply within %g s; connection dropped", self._send_timeout_s)
-            CLIENT_GONE.inc()
-
     async def read_small_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body of an operator's request. Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, ClientGone."""
         return await _body_of(headers, receive, self._small_limits)
@@ -159,7 +150,7 @@ class _Route:
             REQUESTS.labels(str(reply.status)).inc()
             if len(reply.body) > UNCOUNTED_BYTES:
                 place.keep_reply(len(reply.body))
-            await self._front.send(reply, send)
+            await send_reply(reply, send)
         except ClientGone:
             CLIENT_GONE.inc()
             REQUESTS.labels("499").inc()
@@ -186,10 +177,10 @@ class _Guarded:
             self._check(headers.get(b"authorization"))
             body = await self._front.read_small_body(headers, receive) if scope["method"] in WITH_BODY else b""
         except Unauthorized as error:
-            await self._front.send(_refusal(self._front.failed(scope, error)), send)
+            await send_reply(_refusal(self._front.failed(scope, error)), send)
             return
         except GatewayError as error:
-            await self._front.send(_refusal(error), send)
+            await send_reply(_refusal(error), send)
             return
         except ClientGone:
             return
@@ -239,7 +230,11 @@ class RequestIds:
 
 
 async def _body_of(
-    headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits, place: Place | None = None
+    headers: dict[bytes, bytes],
+    receive: Receive,
+    limits: BodyLimits,
+    place: Place | None = None,
+    is_whole: bool = False,
 ) -> bytes:
     """An uncompressed JSON body; `place` holds its length, where that is declared before it is read.
 
@@ -251,7 +246,7 @@ async def _body_of(
     if place is not None and not (len(declared) < UNCOUNTED_DIGITS and declared.isdigit()):
         receive = _held(declared, receive, limits, place)
     try:
-        return await read_body(headers, receive, limits)
+        return await read_body(headers, receive, limits, is_whole)
     except asgi.BodyTooLarge:
         raise BodyTooLarge(f"the body is over {limits.max_bytes // 1024 // 1024} MiB: send less at once") from None
     except asgi.BodyTimeout:
