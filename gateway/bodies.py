@@ -16,9 +16,15 @@ MAX_DIGITS: Final = 20  # of a length; int() refuses thousands
 
 
 async def body_of(
-    headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits, place: Place | None = None
+    headers: dict[bytes, bytes],
+    receive: Receive,
+    limits: BodyLimits,
+    place: Place | None = None,
+    is_whole: bool = False,
 ) -> bytes:
     """A JSON body as it was sent; `place` holds its length, where that is declared before it is read.
+
+    `is_whole`: it has arrived.
 
     Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, Overloaded, ClientGone.
     """
@@ -28,7 +34,7 @@ async def body_of(
     if place is not None and not (len(declared) < UNCOUNTED_DIGITS and declared.isdigit()):
         receive = _held(declared, receive, limits, place)
     try:
-        return await read_body(headers, receive, limits)
+        return await read_body(headers, receive, limits, is_whole)
     except asgi.BodyTooLarge:
         raise _too_large(limits.max_bytes) from None
     except asgi.BodyTimeout:

@@ -13,7 +13,7 @@ from gateway.errors import BadRequest
 from gateway.http import Exchange
 from gateway.names import ModelNames
 from gateway.routes.dimensions import check_shortening, trained_sizes
-from gateway.routes.fields import Options, options_of
+from gateway.routes.fields import BASE64, FLOAT, Options, options_of
 from gateway.routes.output_types import as_json, check_dimensions
 from gateway.routes.schemas import TokenIds, VectorsBody, shorten
 from gateway.routes.token_input import Decode, decoding_steps, texts_of
@@ -83,8 +83,9 @@ class EmbeddingCalls:
         info = self.engine.model.info
         prompt = self.names.prompt_of(model, options.prompt_name, info, options.input_type)
         dimensions, most, output = options.dimensions, info.dimensions, options.output
-        headers = check_shortening(dimensions, most, trained_sizes(info), self.settings.untrained_dimensions)
-        check_dimensions(output.types, dimensions or most)
+        headers = [] if dimensions is None else self._shortening(dimensions)
+        if output is not FLOAT and output is not BASE64:
+            check_dimensions(output.types, dimensions or most)
         if isinstance(inputs, TokenIds):
             inputs = await self._decoded(exchange, inputs)
         texts = self._texts(inputs, field)
@@ -114,6 +115,10 @@ class EmbeddingCalls:
             as_json(vectors, output.types[0], output.as_base64),
             [*result_headers(result), *headers, *options.headers],
         )
+
+    def _shortening(self, dimensions: int) -> Headers:
+        info = self.engine.model.info
+        return check_shortening(dimensions, info.dimensions, trained_sizes(info), self.settings.untrained_dimensions)
 
     def options(self, exchange: Exchange, body: VectorsBody) -> Options:
         """What a body's fields mean, by this gateway's settings. Raises BadRequest."""
