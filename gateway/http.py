@@ -113,10 +113,10 @@ class Front:
             del body  # the exchange alone holds it, and gives it away
             with self._watch.guard(receive, deadline):
                 reply = await handler(exchange)
-                accepted = headers.get(b"accept-encoding")
-                if accepted is not None and (len(reply.body) >= MIN_REPLY_BYTES or b"q=0" in accepted):
-                    reply = await compressed(reply, accepted, partial(self._pool.collect, tenant.namespace))
-                return reply
+                if len(reply.body) < MIN_REPLY_BYTES and b"q=0" not in headers.get(b"accept-encoding", b""):
+                    return reply
+                collect = partial(self._pool.collect, tenant.namespace)
+                return await compressed(reply, headers.get(b"accept-encoding"), collect)
         except Unauthorized as error:
             return _refusal(self.failed(scope, error), error_body)
         except GatewayError as error:

@@ -86,7 +86,7 @@ class ModelNames:
 
         A field wins over a suffix, and that over the model's default prompt.
         """
-        suffix = self.check(requested, info)
+        suffix = "" if requested is None or requested == info.model else self.check(requested, info)
         if input_type is not None:
             return self._prompt_for(input_type, prompt_name, info)
         if suffix and prompt_name is None:

@@ -53,10 +53,12 @@ class ClientRoutes:
 def client_routes(app: FastAPI, front: Front) -> ClientRoutes:
     """The routes behind `front`; they find the calls in `app.state` when there is a request."""
 
-    def route(path: str, answer: Answering, *model: str) -> ASGIApp:
-        async def handler(exchange: Exchange) -> Reply:
+    def route(path: str, answer: Answering, model: str | None = None) -> ASGIApp:
+        more = () if model is None else (model,)
+
+        def handler(exchange: Exchange) -> Awaitable[Reply]:
             calls: EmbeddingCalls = app.state.calls
-            return await answer(calls, exchange, *model)
+            return answer(calls, exchange, *more) if more else answer(calls, exchange)
 
         return front.route(handler, ollama.error_body if path.startswith(ollama.PREFIX) else GatewayError.body)
 

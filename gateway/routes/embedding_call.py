@@ -13,7 +13,7 @@ from gateway.errors import BadRequest
 from gateway.http import Exchange
 from gateway.names import ModelNames
 from gateway.routes.dimensions import check_shortening, trained_sizes
-from gateway.routes.fields import BASE64, FLOAT, Options, options_of
+from gateway.routes.fields import BASE64, FLOAT, PLAIN, PLAIN_BASE64, PLAIN_FIELDS, Options, options_of
 from gateway.routes.output_types import as_json, check_dimensions
 from gateway.routes.schemas import TokenIds, VectorsBody, shorten
 from gateway.routes.token_input import Decode, decoding_steps, texts_of
@@ -44,7 +44,7 @@ T = TypeVar("T")
 _CONTROLS: Final = {control.value.encode(): control for control in CacheControl}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What a route makes its reply of: each vector as a piece of JSON, and headers."""
 
@@ -83,7 +83,7 @@ class EmbeddingCalls:
         info = self.engine.model.info
         prompt = self.names.prompt_of(model, options.prompt_name, info, options.input_type)
         dimensions, most, output = options.dimensions, info.dimensions, options.output
-        headers = [] if dimensions is None else self._shortening(dimensions)
+        headers = None if dimensions is None else self._shortening(dimensions)
         if output is not FLOAT and output is not BASE64:
             check_dimensions(output.types, dimensions or most)
         if isinstance(inputs, TokenIds):
@@ -110,11 +110,10 @@ class EmbeddingCalls:
                 allowance.give_back()
             raise
         vectors = shorten(result.vectors, None if dimensions == most else dimensions)
-        return Answer(
-            result,
-            as_json(vectors, output.types[0], output.as_base64),
-            [*result_headers(result), *headers, *options.headers],
-        )
+        about = result_headers(result)
+        if headers or options.headers:
+            about += [*(headers or ()), *options.headers]
+        return Answer(result, as_json(vectors, output.types[0], output.as_base64), about)
 
     def _shortening(self, dimensions: int) -> Headers:
         info = self.engine.model.info
@@ -122,6 +121,8 @@ class EmbeddingCalls:
 
     def options(self, exchange: Exchange, body: VectorsBody) -> Options:
         """What a body's fields mean, by this gateway's settings. Raises BadRequest."""
+        if body.model_fields_set <= PLAIN_FIELDS:  # nearly all requests
+            return PLAIN_BASE64 if body.encoding_format == "base64" else PLAIN
         return options_of(body, exchange.headers, self.settings.strict_fields)
 
     async def _decoded(self, exchange: Exchange, token_ids: TokenIds) -> list[str]:

@@ -99,7 +99,7 @@ FLOAT: Final = Output()
 BASE64: Final = Output(as_base64=True)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Options:
     """What a request wants beside its texts."""
 
@@ -109,6 +109,11 @@ class Options:
     truncate: bool | None = None  # None: as the settings have it
     output: Output = FLOAT
     headers: Headers | tuple[()] = ()  # of the reply
+
+
+PLAIN_FIELDS: Final = frozenset({"input", "inputs", "texts", "model", "encoding_format", "user"})
+PLAIN: Final = Options()  # what these ask for
+PLAIN_BASE64: Final = Options(output=BASE64)
 
 
 def options_of(body: VectorsBody, headers: Mapping[bytes, bytes], is_strict: bool) -> Options:
