@@ -250,11 +250,13 @@ async def test_headers_without_a_body_are_given_up(client: httpx.Client) -> None
     writer.close()
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddings/", "/docs/", "//docs"])
-def test_nothing_redirects_to_where_the_client_says(client: httpx.Client, path: str) -> None:
-    """A path with a slash too many is not known, rather than sent to whatever the Host header names."""
-    reply = client.request("POST" if "v1" in path else "GET", path, headers={"host": "evil.localhost"})
-    assert reply.status_code == 404
+@pytest.mark.parametrize(("path", "status"), [("/v1/embeddings/", 400), ("/docs/", 404), ("//docs", 404)])
+def test_nothing_redirects_to_where_the_client_says(client: httpx.Client, path: str, status: int) -> None:
+    """A path with a slash too many is answered or not known, rather than sent to whatever the Host header names."""
+    request = client.build_request("POST" if "v1" in path else "GET", "/", headers={"host": "evil.localhost"})
+    request.extensions["target"] = path.encode()
+    reply = client.send(request)
+    assert reply.status_code == status
     assert_sane(reply)
 
 

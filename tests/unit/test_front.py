@@ -11,6 +11,7 @@ from gateway.auth_failures import MAX_A_MINUTE
 from gateway.http import Exchange, Front, Reply
 from gateway.settings import ApiKey, GatewaySettings
 from gateway.tenants import Tenants
+from gateway.work_pool import WorkPool
 
 MIB = 1024 * 1024
 KEYS = {"key-of-namespace-a": ApiKey(namespace="a"), "key-of-namespace-b": ApiKey(namespace="b")}
@@ -18,7 +19,7 @@ KEYS = {"key-of-namespace-a": ApiKey(namespace="a"), "key-of-namespace-b": ApiKe
 
 def front(**settings: int) -> Front:
     chosen = GatewaySettings(api_keys=KEYS, **settings)
-    return Front(chosen, Tenants(chosen.api_keys))
+    return Front(chosen, Tenants(chosen.api_keys), WorkPool())
 
 
 async def echo(exchange: Exchange) -> Reply:
