@@ -1,0 +1,107 @@
+"""LangChain, LlamaIndex and Haystack, unmodified; see `test_clients`."""
+
+import openai
+import pytest
+import tiktoken
+
+from tests.byte_encoding import NAME as ENCODING
+from tests.byte_encoding import byte_encoding
+from tests.e2e.plain_http import MODEL, QUERY, TEXTS, assert_same, plain
+from tests.e2e.stack import Run
+from tests.gateway_client import running_gateway, until_ready
+
+# The frameworks leave their connections to the garbage collector, which says so.
+pytestmark = [
+    pytest.mark.usefixtures("quiet_client", "garbage_collected"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
+
+@pytest.fixture
+def local_encoding(monkeypatch: pytest.MonkeyPatch) -> tiktoken.Encoding:
+    """tiktoken fetches its encodings; here one that is made locally stands under the name it is asked for."""
+    encoding = byte_encoding()
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: {ENCODING: encoding}[name])
+    return encoding
+
+
+async def test_langchain(root: str, base_url: str) -> None:
+    """With its documented check_embedding_ctx_length=False, sync and async."""
+    from langchain_openai import OpenAIEmbeddings
+
+    embeddings = OpenAIEmbeddings(model=MODEL, base_url=base_url, api_key="unused", check_embedding_ctx_length=False)
+    expected = plain(root, TEXTS)
+    assert_same(embeddings.embed_documents(TEXTS), expected)
+    assert_same([embeddings.embed_query(QUERY)], [expected[1]])
+    assert_same(await embeddings.aembed_documents(TEXTS), expected)
+    assert_same([await embeddings.aembed_query(QUERY)], [expected[1]])
+
+
+def test_langchain_without_the_setting_is_told_of_it(base_url: str, local_encoding: tiktoken.Encoding) -> None:
+    """LangChain's default sends token ids of another model's tokenizer: the refusal names the setting to change."""
+    from langchain_openai import OpenAIEmbeddings
+
+    embeddings = OpenAIEmbeddings(model=MODEL, base_url=base_url, api_key="unused", max_retries=0)
+    with pytest.raises(openai.BadRequestError, match=r"check_embedding_ctx_length=False"):
+        embeddings.embed_documents(TEXTS)
+
+
+async def test_langchain_without_the_setting_is_decoded_where_the_operator_says_so(
+    root: str, stack: Run, local_encoding: tiktoken.Encoding
+) -> None:
+    """With token_input_encoding the ids become the text they were made of, and give that text's vectors."""
+    from langchain_openai import OpenAIEmbeddings
+
+    engine_url = f"http://127.0.0.1:{stack.engine_port}"
+    async with running_gateway(engine_url, token_input_encoding=ENCODING) as client:
+        await until_ready(client)
+        embeddings = OpenAIEmbeddings(model=MODEL, base_url=f"{client.base_url}/v1", api_key="unused", max_retries=0)
+        vectors = await embeddings.aembed_documents(TEXTS[:5])
+        await embeddings.async_client._client.close()  # or the gateway would wait for the open connection at its end
+    assert_same(vectors, plain(root, TEXTS[:5]))
+
+
+async def test_llama_index_openai_like(root: str, base_url: str) -> None:
+    """Documents in batches of its own size, queries, sync and async."""
+    from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+
+    embedding = OpenAILikeEmbedding(model_name=MODEL, api_base=base_url, api_key="unused", embed_batch_size=4)
+    expected = plain(root, TEXTS)
+    assert_same(embedding.get_text_embedding_batch(TEXTS), expected)
+    assert_same([embedding.get_query_embedding(QUERY)], [expected[1]])
+    assert_same(await embedding.aget_text_embedding_batch(TEXTS), expected)
+
+
+async def test_llama_index_text_embeddings_inference(root: str) -> None:
+    """The same framework over `/embed`, as it speaks to text-embeddings-inference."""
+    from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
+
+    embedding = TextEmbeddingsInference(model_name=MODEL, base_url=root, text_instruction="", query_instruction="")
+    expected = plain(root, TEXTS)
+    assert_same(embedding.get_text_embedding_batch(TEXTS), expected)
+    assert_same([embedding.get_query_embedding(QUERY)], [expected[1]])
+    assert_same(await embedding.aget_text_embedding_batch(TEXTS), expected)
+
+
+async def test_haystack(root: str, base_url: str) -> None:
+    """Its text and document embedders."""
+    from haystack import Document
+    from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbedder
+    from haystack.utils import Secret
+
+    secret = Secret.from_token("unused")
+    expected = plain(root, TEXTS)
+    text = OpenAITextEmbedder(api_key=secret, model=MODEL, api_base_url=base_url)
+    reply = text.run(text=QUERY)
+    assert_same([reply["embedding"]], [expected[1]])
+    assert reply["meta"]["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
+    documents = [Document(content=content, meta={"position": position}) for position, content in enumerate(TEXTS)]
+    embedder = OpenAIDocumentEmbedder(
+        api_key=secret, model=MODEL, api_base_url=base_url, batch_size=4, progress_bar=False
+    )
+    embedded = embedder.run(documents=documents)["documents"]
+    assert_same([document.embedding for document in embedded], expected)
+    assert [document.meta["position"] for document in embedded] == list(range(len(TEXTS)))
+    again = (await embedder.run_async(documents=documents))["documents"]
+    assert_same([document.embedding for document in again], expected)
