@@ -47,6 +47,48 @@ async def test_openai_async(root: str, base_url: str) -> None:
     assert_same([item.embedding for item in whole.data], [by_text[text] for text in many])
 
 
+def test_azure(root: str) -> None:
+    """AzureOpenAI, with the deployment in the path and with the model in the body, and its address without versions."""
+    expected = plain(root, TEXTS)
+    account = {"azure_endpoint": root, "api_key": "unused", "api_version": "2024-10-21"}
+    with openai.AzureOpenAI(**account, azure_deployment=MODEL) as client:
+        reply = client.embeddings.create(model="ignored by the SDK", input=TEXTS)
+    assert_same([item.embedding for item in reply.data], expected)
+    with openai.AzureOpenAI(**account) as client:  # the model's name becomes the deployment's
+        reply = client.embeddings.create(model=MODEL, input=TEXTS, dimensions=64)
+        assert_same([item.embedding for item in reply.data], plain(root, TEXTS, dimensions=64))
+    with openai.OpenAI(base_url=f"{root}/openai/v1", api_key="unused", default_query={"api-version": "v1"}) as client:
+        reply = client.embeddings.create(model=MODEL, input=TEXTS)
+        assert_same([item.embedding for item in reply.data], expected)
+        assert client.models.retrieve(MODEL).id == MODEL
+
+
+async def test_azure_async(root: str) -> None:
+    """The async one; a deployment that is not there is the SDK's NotFoundError."""
+    async with openai.AsyncAzureOpenAI(azure_endpoint=root, api_key="unused", api_version="2024-10-21") as client:
+        reply = await client.embeddings.create(model=MODEL, input=TEXTS)
+        assert_same([item.embedding for item in reply.data], plain(root, TEXTS))
+        with pytest.raises(openai.NotFoundError, match=MODEL):
+            await client.embeddings.create(model="no-such-model", input=TEXTS)
+
+
+@pytest.mark.parametrize("output_dtype", ["int8", "uint8", "binary", "ubinary"])
+def test_openai_output_types(base_url: str, output_dtype: str) -> None:
+    """With the SDK's default encoding, quantised vectors come as the numbers that they are."""
+    with openai.OpenAI(base_url=base_url, api_key="unused") as client:
+        quantised = client.embeddings.create(model=MODEL, input=TEXTS, extra_body={"output_dtype": output_dtype})
+        whole = client.embeddings.create(model=MODEL, input=TEXTS)
+    rows = np.array([item.embedding for item in quantised.data], dtype=np.int16)
+    vectors = np.array([item.embedding for item in whole.data])
+    if output_dtype.endswith("binary"):
+        bits = np.unpackbits((rows + 128 * (output_dtype == "binary")).astype(np.uint8), axis=1)
+        assert np.array_equal(bits, vectors > 0)
+    else:
+        numbers = rows - 128 * (output_dtype == "uint8")
+        cosines = np.sum(numbers * vectors, axis=1) / np.linalg.norm(numbers, axis=1)
+        assert cosines.min() > 0.999
+
+
 def test_openai_errors_are_its_own(base_url: str) -> None:
     """Refusals become the SDK's typed exceptions, with our message, param and code, and the request's id."""
     with openai.OpenAI(base_url=base_url, api_key="unused", max_retries=0) as client:

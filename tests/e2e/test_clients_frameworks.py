@@ -38,6 +38,22 @@ async def test_langchain(root: str, base_url: str) -> None:
     assert_same([await embeddings.aembed_query(QUERY)], [expected[1]])
 
 
+async def test_langchain_azure(root: str) -> None:
+    """AzureOpenAIEmbeddings, sync and async."""
+    from langchain_openai import AzureOpenAIEmbeddings
+
+    embeddings = AzureOpenAIEmbeddings(
+        azure_deployment=MODEL,
+        azure_endpoint=root,
+        api_key="unused",
+        api_version="2024-10-21",
+        check_embedding_ctx_length=False,
+    )
+    expected = plain(root, TEXTS)
+    assert_same(embeddings.embed_documents(TEXTS), expected)
+    assert_same(await embeddings.aembed_documents(TEXTS), expected)
+
+
 def test_langchain_without_the_setting_is_told_of_it(base_url: str, local_encoding: tiktoken.Encoding) -> None:
     """LangChain's default sends token ids of another model's tokenizer: the refusal names the setting to change."""
     from langchain_openai import OpenAIEmbeddings

@@ -1,9 +1,11 @@
 """HTTP clients of other languages, unmodified; see `test_clients`.
 
-Java and curl offer to go over to HTTP/2, which is not taken.
+Java and curl offer to go over to HTTP/2, which is not taken; curl compresses and is answered in kind.
 """
 
+import gzip
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -79,3 +81,28 @@ def test_curl_keeps_its_connection_after_an_offer_of_http2(base_url: str, curl: 
     url = f"{base_url}/embeddings"
     twice = ["--http2", "--data", BODY, "--output", "/dev/null", "--write-out", "%{http_code} %{num_connects}\n"]
     assert output_of([*curl, *twice, url, "--next", *curl[1:], *twice, url]).split() == ["200", "1", "200", "0"]
+
+
+def test_curl_compressed(root: str, base_url: str, curl: list[str], tmp_path: Path) -> None:
+    """A large reply is compressed for `--compressed`, and expands to the bytes that come without."""
+    many = [f"chunk {number}" for number in range(40)]
+    body = json.dumps({"model": MODEL, "input": many})
+    head, reply = tmp_path / "head", tmp_path / "reply"
+    command = [*curl, "--data", body, "--dump-header", str(head), "--output", str(reply), f"{base_url}/embeddings"]
+    output_of(command)
+    whole = reply.read_bytes()
+    assert len(whole) > 65_536
+    output_of([*command, "--compressed"])
+    assert re.search(r"^content-encoding: (gzip|zstd)", head.read_text(), re.I | re.M)
+    assert reply.read_bytes() == whole
+    assert_same(vectors_of(whole), plain(root, many))
+
+
+def test_curl_sends_gzip(root: str, base_url: str, curl: list[str], tmp_path: Path) -> None:
+    """A body that was compressed by gzip is read, with its length given and in chunks."""
+    file = tmp_path / "body.gz"
+    file.write_bytes(gzip.compress(BODY.encode()))
+    command = [*curl, "--header", "content-encoding: gzip", "--data-binary", f"@{file}", f"{base_url}/embeddings"]
+    expected = plain(root, TEXTS)
+    assert_same(vectors_of(output_of(command)), expected)
+    assert_same(vectors_of(output_of([*command, "--header", "transfer-encoding: chunked"])), expected)
