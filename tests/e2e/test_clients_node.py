@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quiet_client")
 
 
 def install() -> None:
-    """The locked packages, unless they are there; skips where npm cannot get them, and fails where the lock is wrong."""
+    """The locked packages, unless they are there; skips where npm cannot get them, fails where the lock is wrong."""
     lock = (SOURCES / "package-lock.json").read_bytes()
     stamp = INSTALLED / "installed.json"
     if stamp.exists() and stamp.read_bytes() == lock:
