@@ -8,6 +8,8 @@ service.py         the request story: look up, compute, merge, write back
 engine_client.py   the engine's identity, readiness and vectors       singleflight.py  one computation for equal keys
 semantic_tiers.py  the semantic tier of the model in service          verifier.py      recomputes sampled hits
 policies.py        each namespace's policy now                        tenants.py       API keys, namespaces, limits
+key_file.py        API keys of a file that changes                    presented_key.py where a request holds its key
+token_encodings.py tiktoken's encodings without a network
 names.py           which model and prompt a request means             background.py    loops that are kept running
 state.py           all that a running gateway holds
 client/            the library and commands that call a gateway

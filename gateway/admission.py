@@ -26,12 +26,12 @@ class _Held:
 
 
 class Admission:
-    """The counts of one worker. `is_shared`: whether there is more than one tenant."""
+    """The counts of one worker. `is_shared`: whether there is more than one tenant; may change."""
 
     def __init__(self, max_requests: int, max_bytes: int, is_shared: bool) -> None:
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        self._is_shared = is_shared
+        self.is_shared = is_shared
         self._held: dict[str, _Held] = {}  # by namespace: as many as the settings have
         self.requests = 0
         self.size = 0
@@ -42,7 +42,7 @@ class Admission:
         if held is None:
             held = self._held[tenant] = _Held()
         free = self._max_requests - self.requests
-        if free <= 0 or (self._is_shared and held.requests >= free):
+        if free <= 0 or (self.is_shared and held.requests >= free):
             raise Overloaded("the gateway has too many requests in work", retry_after_s=RETRY_AFTER_S)
         held.requests += 1
         self.requests += 1
@@ -51,7 +51,7 @@ class Admission:
     def check(self, held: _Held, size: int) -> None:
         """Whether this tenant may hold so many bytes more. Raises Overloaded."""
         free = self._max_bytes - self.size
-        if size > free or (self._is_shared and held.size + size > free):
+        if size > free or (self.is_shared and held.size + size > free):
             raise Overloaded("the gateway has too many large requests in work", retry_after_s=RETRY_AFTER_S)
 
 

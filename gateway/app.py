@@ -10,9 +10,8 @@ from functools import partial
 from importlib.metadata import version
 
 import aiohttp
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
@@ -25,19 +24,24 @@ from cache.local import LocalCache
 from cache.redis_link import RedisAway, RedisLink
 from cache.shared_settings import SharedSettings
 from common.tasks import cancel_and_wait
+from engine.configuration import config_file, load
 from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
-from gateway.errors import BY_STATUS, BadRequest, GatewayError, InternalError, Unprocessable
-from gateway.http import Exchange, Front, HotPath, Reply, RequestIds
+from gateway.errors import GatewayError
+from gateway.http import Front, RequestIds
+from gateway.key_file import KeyFile, on_hangup
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.names import ModelNames
 from gateway.policies import Policies
-from gateway.routes import admin, embed, openai, status, thresholds
+from gateway.routes import admin, ollama, openai, status, thresholds
 from gateway.routes.admin import check_admin
+from gateway.routes.client_routes import client_routes
 from gateway.routes.embedding_call import REPLY_HEADERS, EmbeddingCalls
+from gateway.routes.error_replies import KnownRoutes, on_fault, on_gateway_error, on_http_exception, on_invalid_body
 from gateway.routes.openapi_document import describe
-from gateway.routes.token_input import decoder_for
+from gateway.routes.token_input import Decode, decoder_for
+from gateway.routing import Router
 from gateway.semantic_tiers import SemanticTiers, semantic_settings
 from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
@@ -52,38 +56,32 @@ FLUSH_TIMEOUT_S = 5.0
 def create_app(settings: GatewaySettings) -> ASGIApp:
     """The ASGI application of one gateway worker.
 
-    The two embedding routes are answered before the framework's own middleware and routing, which cost as much as
-    a cached answer; the framework serves everything else, lists these routes for /docs and 405, and runs the lifespan.
+    The routes of clients are answered before the framework's own middleware and routing, which cost as much as a
+    cached answer; the framework serves everything else, lists these routes for /docs and 405, and runs the lifespan.
     """
     app = FastAPI(title="dejavec", version=version("dejavec"), lifespan=partial(_lifespan, settings), redoc_url=None)
     app.router.redirect_slashes = False  # a redirect would go to whatever the Host header names
-    tenants = Tenants(settings.api_keys, settings.gateway_workers)
-    app.state.tenants = tenants
-    front = Front(settings, tenants)
-
-    async def answer_openai(exchange: Exchange) -> Reply:
-        return await openai.embeddings(app.state.calls, exchange)
-
-    async def answer_embed(exchange: Exchange) -> Reply:
-        return await embed.embed(app.state.calls, exchange)
-
-    hot = {"/v1/embeddings": front.route(answer_openai), "/embed": front.route(answer_embed)}
-    app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in hot.items())
-    for part in (openai, status, admin, thresholds):
+    app.state.tenants = tenants = Tenants(settings.api_keys, settings.gateway_workers)
+    app.state.pool = pool = WorkPool()
+    app.state.front = front = Front(settings, tenants, pool)
+    routes = client_routes(app, front)
+    app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in routes.by_path.items())
+    for part in (openai, status, ollama, admin, thresholds):
         app.include_router(part.router)
     describe(app)
 
-    app.add_exception_handler(GatewayError, _on_gateway_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_invalid_body)
-    app.add_exception_handler(Exception, _on_fault)
-    whole: ASGIApp = HotPath(front.guarded(app, "/admin", partial(check_admin, settings.admin_token)), hot)
+    app.add_exception_handler(GatewayError, on_gateway_error)
+    app.add_exception_handler(HTTPException, partial(on_http_exception, KnownRoutes(app.routes)))
+    app.add_exception_handler(RequestValidationError, on_invalid_body)
+    app.add_exception_handler(Exception, on_fault)
+    guarded = front.guarded(app, "/admin", partial(check_admin, settings.admin_token))
+    whole: ASGIApp = Router(guarded, routes.by_path, routes.with_model)
     whole = BrowserGuard(whole, settings)
     if settings.cors_origins:
         whole = CORSMiddleware(
             whole,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT"],
+            allow_methods=["GET", "HEAD", "POST", "PUT"],
             allow_headers=["*"],
             expose_headers=[*REPLY_HEADERS, "x-request-id", "retry-after"],
         )
@@ -111,7 +109,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             else None
         )
         verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
-        pool = WorkPool()
+        pool: WorkPool = app.state.pool
         stack.callback(pool.close)
         service = EmbeddingService(
             engine=engine,
@@ -128,9 +126,18 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         )
         gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants, service, policies, tiers)
         app.state.gateway = gateway
-        names, decode = ModelNames(settings.model_aliases), decoder_for(settings.token_input_encoding)
+        names, decode = ModelNames(settings.model_aliases), _decoder(settings)
         app.state.calls = EmbeddingCalls(settings, engine, service, names, decode, pool)
-        loops: list[Callable[[], Awaitable[None]]] = [engine.run_watch, verifier.run, partial(_run_gauges, gateway)]
+        keys = KeyFile(
+            settings, config_file(), partial(load, GatewaySettings), partial(_adopt_keys, gateway, app.state.front)
+        )
+        stack.enter_context(on_hangup(keys.wake))
+        loops: list[Callable[[], Awaitable[None]]] = [
+            engine.run_watch,
+            verifier.run,
+            keys.run,
+            partial(_run_gauges, gateway),
+        ]
         if link and exact:
             stack.push_async_callback(link.aclose)
             for namespace in namespaces:
@@ -144,6 +151,17 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         if exact:
             stack.push_async_callback(exact.flush, FLUSH_TIMEOUT_S)
         yield
+
+
+def _adopt_keys(gateway: Gateway, front: Front, settings: GatewaySettings) -> None:
+    """Go by the API keys of settings that were read again."""
+    gateway.tenants.replace(settings.api_keys)
+    front.tenants_changed()
+    gateway.policies.set_namespaces(gateway.tenants.namespaces())
+
+
+def _decoder(settings: GatewaySettings) -> Decode | None:
+    return decoder_for(settings.token_input_encoding, settings.token_encoding_file, settings.token_encoding_fetch)
 
 
 def _secret(settings: GatewaySettings) -> bytes:
@@ -168,36 +186,3 @@ async def _run_gauges(gateway: Gateway) -> None:
         ENGINE_READY.set(gateway.engine.is_ready)
         REDIS_OK.set(gateway.redis_state == "ok")
         await asyncio.sleep(1)
-
-
-def _envelope(error: GatewayError) -> Response:
-    headers = {name.decode(): value.decode() for name, value in error.headers()}
-    return Response(error.body(), error.status, headers, media_type="application/json")
-
-
-async def _on_gateway_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, GatewayError)
-    return _envelope(error)
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    shape = BY_STATUS.get(error.status_code, InternalError)
-    message = f"{request.method} {request.url.path[:200]}: {error.detail}. See /docs for what there is"
-    response = _envelope(shape(message))
-    response.status_code = error.status_code
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _on_invalid_body(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    if fault["type"] == "json_invalid":
-        return _envelope(BadRequest(f"the body is not JSON: {fault.get('ctx', {}).get('error', 'see RFC 8259')}"))
-    param = ".".join(str(part) for part in fault["loc"][1:]) or None
-    return _envelope(Unprocessable(f"`{param or 'body'}`: {fault['msg']}", param=param))
-
-
-async def _on_fault(request: Request, error: Exception) -> Response:
-    return _envelope(InternalError("an internal fault; the gateway's log has it under this x-request-id"))

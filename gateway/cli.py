@@ -55,7 +55,7 @@ def gateway(host: str | None, port: int | None, workers: int | None, engine_url:
 def _check_worker_needs(settings: GatewaySettings) -> None:
     """Find here, in one message, what each worker would end on with a trace. Raises ConfigurationError."""
     try:
-        decoder_for(settings.token_input_encoding)
+        decoder_for(settings.token_input_encoding, settings.token_encoding_file, settings.token_encoding_fetch)
         if settings.key_secret is None:
             load_or_make_secret(settings.key_secret_file)
     except (TokenInputError, SecretError) as error:

@@ -18,11 +18,12 @@ from typing import Final
 import aiohttp
 import numpy as np
 from multidict import CIMultiDictProxy
+from tokenizers import Tokenizer
 
 from common.credentials import shown_url, shown_urls_in
 from common.reply_parsing import error_in, retry_after_s
 from engine import protocol
-from engine.bundle import BundleError
+from engine.bundle import BundleError, parse_tokenizer
 from engine.text_encoder import EncodedText, TextEncoder
 from gateway.errors import BadRequest, DeadlineExceeded, EngineAway, EngineFailed, ModelChanged, Overloaded
 
@@ -57,6 +58,7 @@ class EngineClient:
         self._away_since: float | None = time.monotonic()
         self._away_reason = self._away_detail = "it has not answered yet"
         self._refreshing = asyncio.Lock()
+        self._tokenizer: tuple[Model, Tokenizer] | None = None
         self._followers: list[Callable[[], None]] = []
 
     @property
@@ -128,6 +130,22 @@ class EngineClient:
         if hashlib.sha256(content).hexdigest() != info.static_embedding_sha256:
             raise protocol.ProtocolError("the static embedding is not the one that the engine names")
         return content
+
+    async def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model in service, which cuts nothing off; read when it is first asked for.
+
+        Raises EngineAway.
+        """
+        model = self.model
+        if self._tokenizer is None or self._tokenizer[0] is not model:
+            try:
+                content = await self._get(protocol.TOKENIZER_PATH)
+            except (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError) as error:
+                raise EngineAway("the engine, which has the tokenizer, cannot be reached", retry_after_s=1) from error
+            tokenizer = await asyncio.to_thread(parse_tokenizer, content, model.info.max_tokens)
+            tokenizer.no_truncation()
+            self._tokenizer = model, tokenizer
+        return self._tokenizer[1]
 
     async def refresh(self) -> None:
         """Read the engine's identity, and its tokenizer when the model is another. Raises EngineAway."""

@@ -9,7 +9,7 @@
     ├── MethodNotAllowed     405
     ├── BodyTimeout          408 the body came too slowly
     ├── BodyTooLarge         413
-    ├── UnsupportedMedia     415
+    ├── UnsupportedMedia     415 not JSON, or an unknown content coding
     ├── RateLimited          429 this key's own limit
     ├── Overloaded           429 gateway or engine full; nothing of the request was started
     ├── EngineAway           503 the engine cannot be reached; cached items are still served
@@ -116,9 +116,17 @@ class BodyTooLarge(GatewayError):
 
 
 class UnsupportedMedia(GatewayError):
-    """Not JSON."""
+    """Not JSON, or a content coding that is not known here."""
 
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
+
+    def __init__(self, message: str, *, accept_encoding: bytes | None = None) -> None:
+        super().__init__(message)
+        self._accept_encoding = accept_encoding
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The content codings there are, where it was another one."""
+        return [(b"accept-encoding", self._accept_encoding)] if self._accept_encoding else []
 
 
 class RateLimited(GatewayError):

@@ -12,29 +12,26 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import asgi
-from common.asgi import JSON, BodyLimits, ClientGone, Reply, media_type, read_body, send_reply
+from common.asgi import JSON, BodyLimits, ClientGone, Reply, send_reply
+from common.content_coding import MIN_REPLY_BYTES, compressed
 from common.disconnects import DisconnectWatch
 from gateway.admission import Admission, Place
 from gateway.auth_failures import AuthFailures
-from gateway.errors import (
-    BodyTimeout,
-    BodyTooLarge,
-    DeadlineExceeded,
-    GatewayError,
-    InternalError,
-    Unauthorized,
-    UnsupportedMedia,
-)
+from gateway.bodies import body_of, expanded_body
+from gateway.errors import DeadlineExceeded, GatewayError, InternalError, Unauthorized, UnsupportedMedia
 from gateway.metrics import CLIENT_GONE, IN_FLIGHT, LATENCY, REQUESTS
+from gateway.presented_key import KEY_HEADERS, one_key
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenant, Tenants
+from gateway.work_pool import WorkPool
 
-__all__ = ["Exchange", "Front", "HotPath", "Reply", "RequestIds"]
+__all__ = ["Exchange", "Front", "Reply", "RequestIds"]
 
 log = logging.getLogger("dejavec.gateway")
 
@@ -63,12 +60,13 @@ class Exchange:
 
 
 Handler = Callable[[Exchange], Awaitable[Reply]]
+ErrorBody = Callable[[GatewayError], bytes]
 
 
 class Front:
     """What all embedding routes share: limits, tenants, and the number of requests in work."""
 
-    def __init__(self, settings: GatewaySettings, tenants: Tenants) -> None:
+    def __init__(self, settings: GatewaySettings, tenants: Tenants, pool: WorkPool) -> None:
         self._limits = BodyLimits(settings.max_body_mb * 1024 * 1024, settings.body_timeout_s)
         self._small_limits = BodyLimits(MAX_SMALL_BODY, settings.body_timeout_s)
         self._send_timeout_s = settings.send_timeout_s
@@ -77,6 +75,7 @@ class Front:
             settings.max_concurrent_requests, settings.max_bodies_bytes, is_shared=tenants.are_several
         )
         self._tenants = tenants
+        self._pool = pool
         self._failures = AuthFailures()
         self._watch = DisconnectWatch(WATCH_AFTER_S)
 
@@ -85,16 +84,20 @@ class Front:
         """Requests in work: admitted, and their replies not yet sent."""
         return self._admission.requests
 
-    def route(self, handler: Handler) -> ASGIApp:
-        """An ASGI app answering with `handler`."""
-        return _Route(self, handler)
+    def tenants_changed(self) -> None:
+        """There are other tenants: share what there is among them."""
+        self._admission.is_shared = self._tenants.are_several
 
-    async def serve(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
+    def route(self, handler: Handler, error_body: ErrorBody = GatewayError.body) -> ASGIApp:
+        """An ASGI app answering with `handler`; `error_body`: the shape of its errors."""
+        return _Route(self, handler, error_body)
+
+    async def serve(self, handler: Handler, error_body: ErrorBody, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its head to the end of its reply; until then it is in flight and holds its memory."""
         place = Place(self._admission)
         IN_FLIGHT.inc()
         try:
-            reply = await self.answer(handler, scope, receive, place)
+            reply = await self.answer(handler, error_body, scope, receive, place)
             REQUESTS.labels(str(reply.status)).inc()
             place.keep(len(reply.body))
             await self.send(reply, send)
@@ -105,37 +108,49 @@ class Front:
             place.leave()
             IN_FLIGHT.dec()
 
-    async def answer(self, handler: Handler, scope: Scope, receive: Receive, place: Place) -> Reply:
+    async def answer(
+        self, handler: Handler, error_body: ErrorBody, scope: Scope, receive: Receive, place: Place
+    ) -> Reply:
         """The reply to one request, errors included; `place` then has what it holds. Raises ClientGone."""
         started = time.perf_counter()
         try:
-            headers: dict[bytes, bytes] = dict(scope["headers"])
-            tenant = self._tenants.of(headers.get(b"authorization"))
-            place.enter(tenant.namespace)
-            tenant.admit()
-            body = await _body_of(headers, receive, self._limits, place)
-            deadline = asyncio.get_running_loop().time() + self._request_timeout_s
-            exchange = Exchange(headers, body, tenant, started, deadline, place)
-            del body  # the exchange alone holds it, and gives it away
-            with self._watch.guard(receive, deadline):
-                return await handler(exchange)
+            return await self._answer(handler, scope, receive, place, started)
         except Unauthorized as error:
-            return _refusal(self.failed(scope, error))
+            return _refusal(self.failed(scope, error), error_body)
         except GatewayError as error:
-            return _refusal(error)
+            return _refusal(error, error_body)
         except TimeoutError:
-            return _refusal(DeadlineExceeded("no answer within the request's deadline", retry_after_s=1))
+            return _refusal(DeadlineExceeded("no answer within the request's deadline", retry_after_s=1), error_body)
         except ClientGone:
             raise
         except Exception:
             log.exception("request %s failed", scope.get(REQUEST_ID_KEY))
-            return _refusal(InternalError("an internal fault; the gateway's log has it under this x-request-id"))
+            message = "an internal fault; the gateway's log has it under this x-request-id"
+            return _refusal(InternalError(message), error_body)
         finally:
             LATENCY.observe(time.perf_counter() - started)
 
+    async def _answer(self, handler: Handler, scope: Scope, receive: Receive, place: Place, started: float) -> Reply:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        tenant = self._tenants.open or self._tenants.of(one_key(scope["headers"], headers))
+        place.enter(tenant.namespace)
+        tenant.admit()
+        body = await body_of(headers, receive, self._limits, place)
+        if (coding := headers.get(b"content-encoding")) is not None:
+            body = await expanded_body(body, coding, self._limits.max_bytes, place, self._pool, tenant.namespace)
+        deadline = asyncio.get_running_loop().time() + self._request_timeout_s
+        exchange = Exchange(headers, body, tenant, started, deadline, place)
+        del body  # the exchange alone holds it, and gives it away
+        with self._watch.guard(receive, deadline):
+            reply = await handler(exchange)
+            accepted = headers.get(b"accept-encoding")
+            if accepted is not None and (len(reply.body) >= MIN_REPLY_BYTES or b"q=0" in accepted):
+                reply = await compressed(reply, accepted, partial(self._pool.collect, tenant.namespace))
+            return reply
+
     def failed(self, scope: Scope, error: Unauthorized) -> GatewayError:
         """The error to answer a request with that has no right key or token; wrong ones are counted by address."""
-        if not any(name == b"authorization" for name, _ in scope["headers"]):
+        if not any(name == b"authorization" or name in KEY_HEADERS for name, _ in scope["headers"]):
             return error
         host, _ = scope.get("client") or ("", 0)
         return self._failures.count(host, error)
@@ -154,18 +169,21 @@ class Front:
 
     async def read_small_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body of an operator's request. Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, ClientGone."""
-        return await _body_of(headers, receive, self._small_limits)
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise UnsupportedMedia("operators' requests are small: send them uncompressed")
+        return await body_of(headers, receive, self._small_limits)
 
 
 class _Route:
     """An ASGI endpoint; a class, so that the router calls it as it is."""
 
-    def __init__(self, front: Front, handler: Handler) -> None:
+    def __init__(self, front: Front, handler: Handler, error_body: ErrorBody) -> None:
         self._front = front
         self._handler = handler
+        self._error_body = error_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._front.serve(self._handler, scope, receive, send)
+        await self._front.serve(self._handler, self._error_body, scope, receive, send)
 
 
 class _Guarded:
@@ -203,19 +221,6 @@ class _Guarded:
         await self._app(scope, replay, send)
 
 
-class HotPath:
-    """Hands POSTs of the given paths straight to their routes, and everything else to the application behind."""
-
-    def __init__(self, app: ASGIApp, routes: dict[str, ASGIApp]) -> None:
-        self._app = app
-        self._routes = routes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_post = scope["type"] == "http" and scope["method"] == "POST"
-        route = self._routes.get(scope["path"]) if is_post else None
-        await (route or self._app)(scope, receive, send)
-
-
 class RequestIds:
     """Outermost middleware: every response carries `x-request-id`, the client's own where it is a sane one."""
 
@@ -238,43 +243,5 @@ class RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
-async def _body_of(
-    headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits, place: Place | None = None
-) -> bytes:
-    """An uncompressed JSON body; `place` holds its length, where that is declared before it is read.
-
-    Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, Overloaded, ClientGone.
-    """
-    if media_type(headers, JSON) != JSON or headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnsupportedMedia("send uncompressed JSON with `Content-Type: application/json`")
-    if place is not None:
-        receive = _held(headers, receive, limits, place)
-    try:
-        return await read_body(headers, receive, limits)
-    except asgi.BodyTooLarge:
-        raise BodyTooLarge(f"the body is over {limits.max_bytes // 1024 // 1024} MiB: send less at once") from None
-    except asgi.BodyTimeout:
-        raise BodyTimeout(f"the body did not arrive within {limits.timeout_s:g} s") from None
-
-
-def _held(headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits, place: Place) -> Receive:
-    """`receive`, with a place that holds the body: what is declared at once, otherwise each part as it comes.
-
-    Raises Overloaded, as may the function returned. A body that is declared too long is left to `read_body`.
-    """
-    declared = headers.get(b"content-length", b"")
-    if len(declared) < 20 and declared.isdigit():
-        if int(declared) <= limits.max_bytes:
-            place.hold(int(declared))
-        return receive
-
-    async def receive_and_hold() -> Message:
-        message = await receive()
-        place.hold(len(message.get("body", b"")))
-        return message
-
-    return receive_and_hold
-
-
-def _refusal(error: GatewayError) -> Reply:
-    return Reply(error.body(), error.headers(), error.status)
+def _refusal(error: GatewayError, error_body: ErrorBody = GatewayError.body) -> Reply:
+    return Reply(error_body(error), error.headers(), error.status)

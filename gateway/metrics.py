@@ -39,6 +39,7 @@ CACHE_HITS = Counter("cache_hits_total", "Texts served from the cache, by any ti
 TIER_HITS = Counter("dejavec_cache_hits_total", "Texts served, by tier", ["tier"])
 TOKENS = Counter("dejavec_tokens_total", "Tokens of answered texts, cached ones included")
 TRUNCATED = Counter("dejavec_truncated_total", "Texts cut at the model's limit")
+IGNORED_FIELDS = Counter("dejavec_ignored_fields_total", "Request fields that were ignored, by name", ["field"])
 IN_FLIGHT = Gauge("dejavec_requests_in_flight", "Requests in work", multiprocess_mode="livesum")
 CLIENT_GONE = Counter("dejavec_client_gone_total", "Requests whose client left before the answer")
 AUTH_FAILURES = Counter("dejavec_auth_failures_total", "Requests with a wrong API key or admin token")

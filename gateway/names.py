@@ -1,36 +1,96 @@
-"""Which model and prompt a request means."""
+"""Which model and prompt a request means: one resolver for every route.
 
+The names of the model in service, which are also those that `GET /v1/models/{name}` knows:
+
+    all-MiniLM-L6-v2                            its own
+    sentence-transformers/all-MiniLM-L6-v2      its hub id: the org it was built from, or sentence-transformers
+    text-embedding-3-small                      an alias of the settings
+    openai/...                                  any of these behind a provider, as LiteLLM writes them
+    ...:query, ...:document                     any of these with a prompt of the checkpoint
+    ...:latest                                  the same as without; Ollama's clients add it
+
+A request without a name means the model that is served.
+"""
+
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from engine.protocol import EngineInfo
 from gateway.errors import BadRequest, ModelNotFound
 
-SUFFIXES: Final = {"query": ("query", "search_query"), "document": ("document", "passage", "search_document")}
+QUERY: Final = ("query", "search_query")  # prompts of a checkpoint, the first one it has
+DOCUMENT: Final = ("document", "passage", "search_document")
+SUFFIXES: Final = {"query": QUERY, "document": DOCUMENT}
+NO_SUFFIX: Final = "latest"
+# What Cohere, Voyage, NVIDIA, Jina and Google call the two sides of a search; `-`, `.` and capitals are made `_` first.
+INPUT_TYPES: Final = {
+    **dict.fromkeys(("query", "search_query", "retrieval_query", "question_answering"), QUERY),
+    **dict.fromkeys(("document", "passage", "search_document", "retrieval_document", "retrieval_passage"), DOCUMENT),
+}
+PROVIDERS: Final = frozenset(
+    {"azure", "custom_openai", "hosted_vllm", "huggingface", "infinity", "litellm_proxy", "ollama", "openai"}
+    | {"openai_like", "text-completion-openai", "vllm"}
+)
+COMMON_ORG: Final = "sentence-transformers"  # clients put it before any model of that library
+ORG: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,95}")
+MAX_NAME_CHARS: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class InputType:
+    """What a request says its texts are, and in which field."""
+
+    field: str  # "input_type", "task", ...
+    value: str
 
 
 class ModelNames:
-    """Resolves the names clients use: the model's own, its hub id, an alias, each with an optional suffix."""
+    """Resolves the names clients use. `aliases`: other name to one of the model's."""
 
     def __init__(self, aliases: Mapping[str, str]) -> None:
         self._aliases = dict(aliases)
 
     def known(self, info: EngineInfo) -> list[str]:
-        """Every name this gateway answers to, the model's own first."""
-        return [info.model, *(alias for alias, target in self._aliases.items() if self._is(target, info))]
+        """The names to show: the model's own, then its aliases."""
+        return [info.model, *(alias for alias, target in self._aliases.items() if _is(target, info))]
 
-    def prompt_of(self, requested: str, prompt_name: str | None, info: EngineInfo) -> str:
-        """The prompt text for a requested model name and prompt. Raises ModelNotFound, BadRequest."""
-        name, _, suffix = requested.partition(":")
-        if not self._is(self._aliases.get(name, name), info) or (suffix and suffix not in SUFFIXES):
-            known = ", ".join(self.known(info))
-            raise ModelNotFound(
-                f"the model `{requested[:200]}` does not exist here; known: {known} (also with :query or :document)",
-                param="model",
-            )
+    def check(self, requested: str | None, info: EngineInfo) -> str:
+        """The suffix of a name, empty for none; None means the model in service. Raises ModelNotFound."""
+        if requested is None or requested == info.model:
+            return ""
+        if len(requested) <= MAX_NAME_CHARS:
+            name = requested
+            if (head := name.partition("/"))[0] in PROVIDERS and head[1]:
+                name = head[2]
+            if self._means(name, info):  # first, since an alias may have a colon
+                return ""
+            name, _, suffix = name.rpartition(":")
+            if (suffix in SUFFIXES or suffix == NO_SUFFIX) and self._means(name, info):
+                return "" if suffix == NO_SUFFIX else suffix
+        known = ", ".join(self.known(info))
+        raise ModelNotFound(
+            f"the model `{requested[:200]}` does not exist here; known: {known} (also with :query or :document)",
+            param="model",
+        )
+
+    def prompt_of(
+        self,
+        requested: str | None,
+        prompt_name: str | None,
+        info: EngineInfo,
+        input_type: InputType | None = None,
+    ) -> str:
+        """The prompt text for a requested model name, prompt and input type. Raises ModelNotFound, BadRequest.
+
+        A field wins over a suffix, and that over the model's default prompt.
+        """
+        suffix = self.check(requested, info)
+        if input_type is not None:
+            return self._prompt_for(input_type, prompt_name, info)
         if suffix and prompt_name is None:
-            named = next((prompt for prompt in SUFFIXES[suffix] if prompt in info.prompts), None)
-            return info.prompts[named] if named is not None else ""
+            return _first_of(SUFFIXES[suffix], info)
         return self.prompt_named(prompt_name, info)
 
     def prompt_named(self, prompt_name: str | None, info: EngineInfo) -> str:
@@ -38,10 +98,57 @@ class ModelNames:
         if prompt_name is None:
             return info.prompts.get(info.default_prompt_name or "", "")
         if prompt_name not in info.prompts:
-            known = ", ".join(sorted(info.prompts)) or "none"
-            raise BadRequest(f"prompt_name `{prompt_name[:200]}` is not known; known: {known}", param="prompt_name")
+            raise BadRequest(
+                f"prompt_name `{prompt_name[:200]}` is not known; known: {_prompts(info)}", param="prompt_name"
+            )
         return info.prompts[prompt_name]
 
-    @staticmethod
-    def _is(name: str, info: EngineInfo) -> bool:
-        return name == info.model or name.rpartition("/")[2] == info.model
+    def _prompt_for(self, given: InputType, prompt_name: str | None, info: EngineInfo) -> str:
+        """The prompt for an input type: none for either side of a search where the model has no such prompt."""
+        value = re.sub(r"[-. ]", "_", given.value[:100].strip().lower())
+        if value in INPUT_TYPES:
+            text = _first_of(INPUT_TYPES[value], info)
+        else:
+            by_name = {re.sub(r"[-. ]", "_", name.lower()): text for name, text in info.prompts.items()}
+            if value not in by_name:
+                raise BadRequest(
+                    f"{given.field} `{given.value[:100]}`: this model has no prompt of that name; it has: "
+                    f"{_prompts(info)}, and takes query and document",
+                    param=given.field,
+                )
+            text = by_name[value]
+        if prompt_name is not None and self.prompt_named(prompt_name, info) != text:
+            raise BadRequest(
+                f"prompt_name and {given.field} ask for different prompts; send one of them", param=given.field
+            )
+        return text
+
+    def _means(self, name: str, info: EngineInfo) -> bool:
+        return _is(self._aliases.get(name, name), info)
+
+
+def hub_id(info: EngineInfo) -> str:
+    """The model's `org/name` on the Hugging Face hub; its plain name where the engine does not say."""
+    source = str(getattr(info, "source", "") or "")
+    org, _, name = source.partition("/")
+    return source if name and "/" not in name and ORG.fullmatch(org) else info.model
+
+
+def _is(name: str, info: EngineInfo) -> bool:
+    """Whether this is the model's own name or its hub id. Any org will do where the engine does not say its own."""
+    org, slash, own = name.rpartition("/")
+    if not slash:
+        return name == info.model
+    real = hub_id(info)
+    if name == real:
+        return True
+    return own == info.model and (org == COMMON_ORG or (real == info.model and ORG.fullmatch(org) is not None))
+
+
+def _first_of(names: tuple[str, ...], info: EngineInfo) -> str:
+    named = next((name for name in names if name in info.prompts), None)
+    return info.prompts[named] if named is not None else ""
+
+
+def _prompts(info: EngineInfo) -> str:
+    return ", ".join(sorted(info.prompts)) or "none"

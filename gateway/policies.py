@@ -105,6 +105,11 @@ class Policies:
         """Whether any namespace uses the semantic tier."""
         return self._is_known and self._is_any_on
 
+    def set_namespaces(self, namespaces: Iterable[str]) -> None:
+        """Other namespaces have API keys from now on; each has its policy at once."""
+        self.namespaces = sorted({*namespaces, *self._settings.namespaces})
+        self._go_by(_values(self._document))
+
     def on_change(self, follow: Callable[[], None]) -> None:
         """Call `follow`, from now on, whenever other values are in force."""
         self._followers.append(follow)

@@ -52,6 +52,13 @@ def _secret(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _alias(value: str) -> str:
+    """A name that can stand in the path of `/v1/models/{name}`."""
+    if not 0 < len(value) <= 200 or not value.isprintable() or not {"", ".", ".."}.isdisjoint(value.split("/")):
+        raise ValueError("a name has 1 to 200 printable characters, and no empty, `.` or `..` part between slashes")
+    return value
+
+
 DEFAULT_NAMESPACE: Final = "default"  # of everybody, where there are no API keys
 NAMESPACE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -184,15 +191,31 @@ class GatewaySettings(Configuration):
         default_factory=list,
         description="Names by which a gateway on loopback without API keys may be called, besides those of its machine",
     )
-    model_aliases: dict[str, str] = Field(
+    model_aliases: dict[Annotated[str, AfterValidator(_alias)], str] = Field(
         default_factory=dict, description="Other names the model answers to, e.g. `text-embedding-3-small`"
+    )
+    strict_fields: bool = Field(
+        False,
+        description="Refuse request fields that would be ignored: unknown ones, null, and those that cannot change a "
+        "vector",
+    )
+    untrained_dimensions: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="`dimensions` below those the model was trained for: a header `x-dimensions`, or refused",
     )
     truncate_inputs: bool = Field(
         True, description="Cut inputs at the model's limit (`x-truncated` has their number); `false`: refuse them"
     )
     token_input_encoding: str | None = Field(
         None,
-        description="Decode token-id input by this tiktoken encoding (extra `tiktoken`). Unset: it is refused",
+        description="Decode token-id input by this tiktoken encoding (extra `tiktoken`), such as `cl100k_base`. Unset: "
+        "it is refused",
+    )
+    token_encoding_file: Path | None = Field(
+        None, description="That encoding's file, or a folder that has it; unset: where tiktoken keeps its files"
+    )
+    token_encoding_fetch: bool = Field(
+        False, description="Let tiktoken fetch an encoding's file that is not on this machine"
     )
     max_inputs: int = Field(2048, ge=1, le=2048, description="Largest number of inputs in one request")
     max_input_chars: int = Field(200_000, ge=1, description="Longest input, in characters")

@@ -93,22 +93,37 @@ class Allowance:
 
 
 class Tenants:
-    """Finds the tenant of a request from its Authorization header."""
+    """Finds the tenant of a request from its API key."""
 
     def __init__(self, api_keys: Mapping[str, ApiKey], workers: int = 1) -> None:
-        self._tenants = [(_hash(key), _tenant(rule, workers)) for key, rule in api_keys.items()]
-        self._open = None if api_keys else Tenant(DEFAULT_NAMESPACE)
+        self._workers = workers
+        self._rules: dict[bytes, ApiKey] = {}
+        self._tenants: dict[bytes, Tenant] = {}
+        self.open: Tenant | None = None  # of everybody, where there are no keys
+        self.replace(api_keys)
 
-    def of(self, authorization: bytes | None) -> Tenant:
-        """The tenant of this header. Raises Unauthorized."""
-        if self._open is not None:
-            return self._open
-        presented = bearer(authorization)
+    def replace(self, api_keys: Mapping[str, ApiKey]) -> None:
+        """Go by other keys from now on. A key whose rule is the same keeps its tenant, and what its limits have left.
+
+        Requests in work go on as who they came as.
+        """
+        rules = {_hash(key): rule for key, rule in api_keys.items()}
+        self._tenants = {
+            digest: self._tenants[digest] if self._rules.get(digest) == rule else _tenant(rule, self._workers)
+            for digest, rule in rules.items()
+        }
+        self._rules = rules
+        self.open = None if rules else Tenant(DEFAULT_NAMESPACE)
+
+    def of(self, presented: str | None) -> Tenant:
+        """The tenant of this API key; where there are none, whatever is presented. Raises Unauthorized."""
+        if self.open is not None:
+            return self.open
         if presented is None:
-            raise Unauthorized("send your API key as `Authorization: Bearer <key>`")
+            raise Unauthorized("send your API key as `Authorization: Bearer <key>`, `api-key` or `x-api-key`")
         digest = _hash(presented)
         found = None
-        for known, tenant in self._tenants:
+        for known, tenant in self._tenants.items():
             if hmac.compare_digest(known, digest):
                 found = tenant
         if found is None:
@@ -122,9 +137,9 @@ class Tenants:
 
     def namespaces(self) -> list[str]:
         """Every namespace there is, for warming their epochs at start."""
-        if self._open is not None:
-            return [self._open.namespace]
-        return sorted({tenant.namespace for _, tenant in self._tenants})
+        if self.open is not None:
+            return [self.open.namespace]
+        return sorted({tenant.namespace for tenant in self._tenants.values()})
 
 
 def _check(bucket: Bucket, amount: float, unit: str) -> None:

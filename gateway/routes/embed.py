@@ -2,30 +2,20 @@
 
 import time
 
-from gateway.errors import BadRequest
 from gateway.http import Exchange, Reply
-from gateway.routes.embedding_call import EmbeddingCalls, result_headers
-from gateway.routes.schemas import EmbedInputsBody, EmbedTextsBody, array_reply, parse_embed, texts_reply
+from gateway.routes.embedding_call import EmbeddingCalls
+from gateway.routes.schemas import EmbedTextsBody, array_reply, parse_embed, texts_reply
 
 
-async def embed(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
-    """Answer either shape."""
+async def embed(calls: EmbeddingCalls, exchange: Exchange, model: str | None = None) -> Reply:
+    """Answer either shape; a `model` of the path stands in place of the body's."""
     body = await calls.parsed(exchange, parse_embed)
+    options = calls.options(exchange, body)
     if isinstance(body, EmbedTextsBody):
-        return await _embed_texts(calls, exchange, body)
-    return await _embed_inputs(calls, exchange, body)
-
-
-async def _embed_inputs(calls: EmbeddingCalls, exchange: Exchange, body: EmbedInputsBody) -> Reply:
-    if body.normalize is False:
-        raise BadRequest("normalize: false is not possible: stored vectors have unit length", param="normalize")
-    prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
-    result, vectors = await calls.run(exchange, body.inputs, prompt, body.dimensions, body.truncate, "inputs")
-    return Reply(array_reply(vectors), result_headers(result))
-
-
-async def _embed_texts(calls: EmbeddingCalls, exchange: Exchange, body: EmbedTextsBody) -> Reply:
-    prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
-    result, vectors = await calls.run(exchange, body.texts, prompt, body.dimensions, field="texts")
-    latency_ms = 1000 * (time.perf_counter() - exchange.started)
-    return Reply(texts_reply(vectors, result.model.model, latency_ms), result_headers(result))
+        answer = await calls.embed(exchange, model or body.model, body.texts, options, "texts")
+        latency_ms = 1000 * (time.perf_counter() - exchange.started)
+        content = texts_reply(answer.vectors, answer.result.model.model, latency_ms)
+    else:
+        answer = await calls.embed(exchange, model or body.model, body.inputs, options, "inputs")
+        content = array_reply(answer.vectors)
+    return Reply(content, answer.headers)

@@ -12,7 +12,10 @@ from gateway.engine_client import EngineClient
 from gateway.errors import BadRequest
 from gateway.http import Exchange
 from gateway.names import ModelNames
-from gateway.routes.schemas import TokenIds, shorten
+from gateway.routes.dimensions import check_shortening, trained_sizes
+from gateway.routes.fields import Options, options_of
+from gateway.routes.output_types import as_json, check_dimensions
+from gateway.routes.schemas import TokenIds, VectorsBody, shorten
 from gateway.routes.token_input import Decode, decoding_steps, texts_of
 from gateway.service import CacheControl, EmbeddingService, EmbedRequest, EmbedResult
 from gateway.settings import GatewaySettings
@@ -24,18 +27,29 @@ JSON_NUMBER_BYTES: Final = 13.0  # of a float32 and its comma
 BASE64_NUMBER_BYTES: Final = 5.5  # of its share of a string
 MAX_TIER_RUNS: Final = 64
 FINGERPRINT_NAME: Final = FINGERPRINT_HEADER.encode()
-REPLY_HEADERS: Final = (  # all that `result_headers` may send; scripts of other origins may read them
+REPLY_HEADERS: Final = (  # all that a reply may have beside HTTP's own; scripts of other origins may read them
     "x-cache",
     "x-cache-items",
     "x-cache-similarity",
     "x-cache-margin",
     "x-cache-threshold",
     "x-truncated",
+    "x-dimensions",
+    "x-ignored-fields",
     FINGERPRINT_HEADER,
     "server-timing",
 )
 T = TypeVar("T")
 _CONTROLS: Final = {control.value.encode(): control for control in CacheControl}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a route makes its reply of: each vector as a piece of JSON, and headers."""
+
+    result: EmbedResult
+    vectors: list[bytes]
+    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +72,20 @@ class EmbeddingCalls:
         del body
         return await self.pool.run(exchange.tenant.namespace, work)
 
-    async def run(
-        self,
-        exchange: Exchange,
-        inputs: object,
-        prompt: str,
-        dimensions: int | None,
-        truncate: bool | None = None,
-        field: str = "input",
-        number_bytes: float = JSON_NUMBER_BYTES,
-    ) -> tuple[EmbedResult, list[bytes]]:
-        """The service's result and its vectors, shortened to `dimensions`. Raises GatewayError; errors name `field`.
+    async def embed(
+        self, exchange: Exchange, model: str | None, inputs: object, options: Options, field: str = "input"
+    ) -> Answer:
+        """The vectors of a request, for every route. Raises GatewayError; errors name `field`.
 
-        `number_bytes`: what a number of a vector takes in the reply, whose memory is held before it is computed.
+        The memory that they take in the reply is held before they are computed.
         """
+        info = self.engine.model.info
+        prompt = self.names.prompt_of(model, options.prompt_name, info, options.input_type)
+        dimensions, most, output = options.dimensions, info.dimensions, options.output
+        headers = check_shortening(dimensions, most, trained_sizes(info), self.settings.untrained_dimensions)
+        check_dimensions(output.types, dimensions or most)
         texts = self._checked(await self._texts(exchange, inputs), field)
-        most = self.engine.model.info.dimensions
-        if dimensions is not None and dimensions > most:
-            raise BadRequest(f"dimensions must be at most {most}, this model's size", param="dimensions")
+        number_bytes = BASE64_NUMBER_BYTES if output.as_base64 else JSON_NUMBER_BYTES
         exchange.place.expect(int(len(texts) * (dimensions or most) * number_bytes))
         allowance = exchange.tenant.allowance()
         request = EmbedRequest(
@@ -84,7 +94,7 @@ class EmbeddingCalls:
             prompt=prompt,
             deadline=exchange.deadline,
             control=cache_control(exchange.headers.get(b"x-cache-control")),
-            truncate=self.settings.truncate_inputs if truncate is None else truncate,
+            truncate=self.settings.truncate_inputs if options.truncate is None else options.truncate,
             min_fidelity=min_fidelity(exchange.headers.get(b"x-min-fidelity")),
             take_tokens=allowance.take,
         )
@@ -93,7 +103,16 @@ class EmbeddingCalls:
         except BaseException:  # a client that leaves as well
             allowance.give_back()
             raise
-        return result, shorten(result.vectors, None if dimensions == most else dimensions)
+        vectors = shorten(result.vectors, None if dimensions == most else dimensions)
+        return Answer(
+            result,
+            as_json(vectors, output.types[0], output.as_base64),
+            [*result_headers(result), *headers, *options.headers],
+        )
+
+    def options(self, exchange: Exchange, body: VectorsBody) -> Options:
+        """What a body's fields mean, by this gateway's settings. Raises BadRequest."""
+        return options_of(body, exchange.headers, self.settings.strict_fields)
 
     async def _texts(self, exchange: Exchange, inputs: object) -> Sequence[str]:
         if isinstance(inputs, str):

@@ -1,25 +1,20 @@
-"""OpenAI's routes: `POST /v1/embeddings`, through `EmbeddingCalls`, and the model list."""
+"""OpenAI's routes: `POST /v1/embeddings` and the model list; Azure's are the same behind other paths."""
 
 from fastapi import APIRouter, Request
 
-from gateway.errors import ModelNotFound
 from gateway.http import Exchange, Reply
-from gateway.routes.embedding_call import BASE64_NUMBER_BYTES, JSON_NUMBER_BYTES, EmbeddingCalls, result_headers
+from gateway.routes.embedding_call import EmbeddingCalls
 from gateway.routes.schemas import embeddings_reply, parse_embeddings
 
 router = APIRouter(tags=["OpenAI"])
 
 
-async def embeddings(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
-    """`POST /v1/embeddings`."""
+async def embeddings(calls: EmbeddingCalls, exchange: Exchange, deployment: str | None = None) -> Reply:
+    """`POST /v1/embeddings`; a `deployment` of the path, as Azure has it, stands in place of the body's model."""
     body = await calls.parsed(exchange, parse_embeddings)
-    info = calls.engine.model.info
-    prompt = calls.names.prompt_of(body.model, body.prompt_name, info)
-    is_base64 = body.encoding_format == "base64"
-    number_bytes = BASE64_NUMBER_BYTES if is_base64 else JSON_NUMBER_BYTES
-    result, vectors = await calls.run(exchange, body.input, prompt, body.dimensions, number_bytes=number_bytes)
-    content = embeddings_reply(vectors, is_base64, result.model.model, result.tokens)
-    return Reply(content, result_headers(result))
+    answer = await calls.embed(exchange, deployment or body.model, body.input, calls.options(exchange, body))
+    result = answer.result
+    return Reply(embeddings_reply(answer.vectors, result.model.model, result.tokens), answer.headers)
 
 
 @router.get("/v1/models", summary="The model and its other names")
@@ -32,11 +27,9 @@ async def models(request: Request) -> dict[str, object]:
 
 @router.get("/v1/models/{name:path}", summary="One model")
 async def model(request: Request, name: str) -> dict[str, object]:
-    """One entry of the model list."""
+    """One model, by any name that a request for vectors may have."""
     calls: EmbeddingCalls = request.app.state.calls
-    known = calls.names.known(calls.engine.model.info)
-    if name not in known:
-        raise ModelNotFound(f"the model `{name[:200]}` does not exist here; known: {', '.join(known)}", param="model")
+    calls.names.check(name, calls.engine.model.info)
     return _model(name)
 
 

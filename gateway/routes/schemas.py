@@ -1,10 +1,9 @@
-"""HTTP shapes in and out: what the routes accept, and the bytes they answer.
+"""HTTP shapes in and out: what the embedding routes accept, and the bytes they answer.
 
 Requests are parsed and checked by pydantic in one pass; `parse` turns its first complaint into a BadRequest that
 names the field. Replies are assembled as bytes, since serialising a vector costs more than all the rest.
 """
 
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -13,6 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from common import json_text
 from gateway.errors import BadRequest, GatewayError, Unprocessable
 
 TEXT_ONLY_MESSAGE: Final = (
@@ -101,40 +101,41 @@ Texts = Annotated[Any, PlainValidator(_parse_inputs), WithJsonSchema(_TEXTS_SCHE
 Dimensions = Annotated[int, Field(ge=1, strict=True)]
 
 
-class EmbeddingsBody(BaseModel):
+class Body(BaseModel):
+    """A request's body. Fields that a route does not declare are in `model_extra`, for `gateway.routes.fields`."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class VectorsBody(Body):
+    """What may be said of the vectors, on every route that answers them."""
+
+    model: str | None = Field(
+        None, description="The model's name, an alias, or either with `:query` or `:document`; left out: the one served"
+    )
+    dimensions: Dimensions | None = Field(None, description="Leading dimensions to keep; re-normalised")
+    encoding_format: Literal["float", "base64"] | None = None
+    output_dtype: str | None = Field(None, description="float, int8, uint8, binary or ubinary")
+    prompt_name: str | None = Field(None, description="One of the checkpoint's prompts")
+    input_type: str | None = Field(None, description="query, document or a prompt's name: which prompt to use")
+
+
+class EmbeddingsBody(VectorsBody):
     """Body of `POST /v1/embeddings`."""
 
-    model_config = ConfigDict(extra="forbid")
-
     input: Inputs
-    model: str = Field(description="The model's name, an alias, or either with `:query` or `:document`")
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Dimensions | None = Field(None, description="Leading dimensions to keep; re-normalised")
-    user: str | None = None
-    prompt_name: str | None = Field(None, description="One of the checkpoint's prompts")
 
 
-class EmbedInputsBody(BaseModel):
+class EmbedInputsBody(VectorsBody):
     """Body of `POST /embed`, first shape: answered by a bare array of vectors."""
 
-    model_config = ConfigDict(extra="forbid")
-
     inputs: Texts
-    truncate: bool | None = None
-    truncation_direction: Literal["Right", "right"] | None = None
-    normalize: bool | None = None
-    prompt_name: str | None = None
-    dimensions: Dimensions | None = None
 
 
-class EmbedTextsBody(BaseModel):
+class EmbedTextsBody(VectorsBody):
     """Body of `POST /embed`, second shape: answered by `{"embeddings", "model", "latency_ms"}`."""
 
-    model_config = ConfigDict(extra="forbid")
-
     texts: Texts
-    prompt_name: str | None = None
-    dimensions: Dimensions | None = None
 
 
 class Usage(BaseModel):
@@ -149,7 +150,7 @@ class EmbeddingItem(BaseModel):
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str
+    embedding: list[float] | list[int] | str
 
 
 class EmbeddingsReply(BaseModel):
@@ -164,7 +165,7 @@ class EmbeddingsReply(BaseModel):
 class TextsReply(BaseModel):
     """Reply of `POST /embed` to `texts`."""
 
-    embeddings: list[list[float]]
+    embeddings: list[list[float] | list[int] | str]
     model: str
     latency_ms: float
 
@@ -188,13 +189,18 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 def parse(body: bytes, shape: type[BodyT], refusal: type[BadRequest] = BadRequest) -> BodyT:
-    """A body of this shape. Raises `refusal` naming the first field that is wrong."""
+    """A body of this shape, also one with a byte order mark or lone surrogates.
+
+    Raises `refusal` naming the first field that is wrong.
+    """
     if len(body) > LARGE_BODY_BYTES:
-        return _validated(_load_large(body, refusal), shape, refusal)
+        return validated(_load_large(body, refusal), shape, refusal)
     try:
         return shape.model_validate_json(body)
     except ValidationError as error:
-        raise _refusal_of(error, refusal) from None
+        if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+            raise _refusal_of(error, refusal) from None
+    return validated(_load(body), shape, refusal)
 
 
 def parse_embeddings(body: bytes) -> EmbeddingsBody:
@@ -210,23 +216,31 @@ def parse_embed(body: bytes) -> EmbedInputsBody | EmbedTextsBody:
         return parse(body, EmbedInputsBody, Unprocessable)
     entries = _load_large(body, Unprocessable)
     if _has_texts(entries):
-        return _validated(entries, EmbedTextsBody, Unprocessable)
-    return _validated(entries, EmbedInputsBody, Unprocessable)
+        return validated(entries, EmbedTextsBody, Unprocessable)
+    return validated(entries, EmbedInputsBody, Unprocessable)
 
 
 def _load_large(body: bytes, refusal: type[BadRequest]) -> object:
     if len(body) > COUNTED_BODY_BYTES and _holds_too_much(body):
         raise refusal(f"the body's JSON holds too many values: send at most {MAX_INPUTS} inputs at once")
-    try:
-        entries = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not valid JSON: {error}") from None
+    entries = _load(body)
     if isinstance(entries, dict) and len(entries) > MAX_FIELDS:
         raise refusal(f"the body has {len(entries)} fields, most of them unknown")
     return entries
 
 
-def _validated(entries: object, shape: type[BodyT], refusal: type[BadRequest]) -> BodyT:
+def _load(body: bytes) -> object:
+    """The JSON of a body as clients really send it. Raises BadRequest."""
+    try:
+        return json_text.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from None
+    except ValueError as error:  # another encoding, or too many surrogates to mend
+        raise BadRequest(f"the body's JSON cannot be read: {error}") from None
+
+
+def validated(entries: object, shape: type[BodyT], refusal: type[BadRequest] = BadRequest) -> BodyT:
+    """What was parsed already, in this shape. Raises `refusal` naming the first field that is wrong."""
     try:
         return shape.model_validate(entries)
     except ValidationError as error:
@@ -254,8 +268,6 @@ def _refusal_of(error: ValidationError, refusal: type[BadRequest]) -> GatewayErr
     match fault["type"]:
         case "json_invalid":
             return BadRequest(f"the body is not valid JSON: {fault['msg'].removeprefix('Invalid JSON: ')}")
-        case "extra_forbidden":
-            return refusal(f"Unrecognized request argument supplied: {param}", param=param)
         case "missing":
             return refusal(f"you must provide `{param}`", param=param)
         case "model_type" | "model_attributes_type":
@@ -268,10 +280,9 @@ def _refusal_of(error: ValidationError, refusal: type[BadRequest]) -> GatewayErr
 def is_texts_shape(body: bytes) -> bool:
     """Whether an `/embed` body is of the second shape. Anything doubtful is not, and is refused as the first."""
     try:
-        entries = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return _has_texts(json_text.loads(body))
+    except ValueError:
         return False
-    return _has_texts(entries)
 
 
 def _has_texts(entries: object) -> bool:
@@ -290,11 +301,10 @@ def shorten(vectors: Sequence[bytes], dimensions: int | None) -> list[bytes]:
     return short
 
 
-def embeddings_reply(vectors: Sequence[bytes], as_base64: bool, model: str, tokens: int) -> bytes:
-    """The body of `POST /v1/embeddings`: an EmbeddingsReply."""
-    texts = [b'"' + b64encode(v) + b'"' for v in vectors] if as_base64 else [float_array(v) for v in vectors]
+def embeddings_reply(vectors: Sequence[bytes], model: str, tokens: int) -> bytes:
+    """The body of `POST /v1/embeddings`, an EmbeddingsReply; `vectors` are pieces of JSON, here and below."""
     data = b",".join(
-        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, text) for index, text in enumerate(texts)
+        b'{"object":"embedding","index":%d,"embedding":%b}' % (index, text) for index, text in enumerate(vectors)
     )
     return b'{"object":"list","data":[%b],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
         data,
@@ -306,7 +316,7 @@ def embeddings_reply(vectors: Sequence[bytes], as_base64: bool, model: str, toke
 
 def array_reply(vectors: Sequence[bytes]) -> bytes:
     """A bare array of vectors."""
-    return b"[" + b",".join(float_array(vector) for vector in vectors) + b"]"
+    return b"[" + b",".join(vectors) + b"]"
 
 
 def texts_reply(vectors: Sequence[bytes], model: str, latency_ms: float) -> bytes:

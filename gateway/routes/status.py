@@ -6,19 +6,24 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.errors import EngineAway
 from gateway.metrics import exposition
+from gateway.routes.tei import info_fields
 from gateway.state import Gateway
 
 router = APIRouter(tags=["State"])
 
 
-@router.head("/health", include_in_schema=False)
+@router.get("/", summary="What answers here")
+async def root(request: Request) -> dict[str, str]:
+    """For people, and for clients that look whether anything answers before they send a text."""
+    return {"name": "dejavec", "version": request.app.version, "docs": "/docs"}
+
+
 @router.get("/health", summary="Alive: the event loop answers")
 async def health() -> dict[str, str]:
     """Leaves out engine and Redis: restarting the gateway would not mend those."""
     return {"status": "alive"}
 
 
-@router.head("/ready", include_in_schema=False)
 @router.get("/ready", summary="Ready: a real inference passed lately")
 async def ready(request: Request, response: Response) -> dict[str, object]:
     """503 and the reason while the engine is away. Redis being away is named, and does not make the gateway unready.
@@ -46,7 +51,7 @@ async def info(request: Request) -> dict[str, object]:
     cache["ttl_seconds"] = gateway.settings.cache_ttl_seconds
     cache["dtype"] = gateway.settings.cache_dtype
     try:
-        model: dict[str, object] = asdict(gateway.engine.model.info)
+        model: dict[str, object] = asdict(gateway.engine.model.info) | info_fields(request.app.state.calls)
     except EngineAway as error:
         model = {"fingerprint": None, "engine": error.message}
     return {**model, "version": request.app.version, "cache": cache}

@@ -1,11 +1,12 @@
 """Input given as token ids: decoded by a named tiktoken encoding where the operator chose one, refused otherwise."""
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from gateway.errors import BadRequest
 from gateway.routes.schemas import TEXT_ONLY_MESSAGE
+from gateway.token_encodings import TokenEncodingError, load_encoding
 
 DECODED_AT_ONCE: Final = 16  # texts, in one step
 
@@ -16,18 +17,17 @@ class TokenInputError(Exception):
     """The chosen encoding cannot be used; the message has what to install or change."""
 
 
-def decoder_for(encoding: str | None) -> Decode | None:
-    """A function from token ids to text; None when no encoding is set. Raises TokenInputError."""
+def decoder_for(encoding: str | None, file: Path | None = None, may_fetch: bool = False) -> Decode | None:
+    """A function from token ids to text; None when no encoding is set. Raises TokenInputError.
+
+    Where the encoding's file comes from: see `gateway.token_encodings`.
+    """
     if encoding is None:
         return None
     try:
-        tiktoken = importlib.import_module("tiktoken")
-        chosen = tiktoken.get_encoding(encoding)
-    except ImportError:
-        raise TokenInputError("token_input_encoding needs the extra: pip install 'dejavec[tiktoken]'") from None
-    except Exception as error:  # tiktoken fetches encodings and lets the transport's own exceptions through
-        raise TokenInputError(f"token_input_encoding {encoding!r} cannot be loaded: {error}") from None
-    decode: Decode = chosen.decode
+        decode: Decode = load_encoding(encoding, file, may_fetch).decode
+    except TokenEncodingError as error:
+        raise TokenInputError(str(error)) from None
     return decode
 
 

@@ -1,0 +1,163 @@
+"""API keys changed without a restart: the settings file is read again when it changes, and on SIGHUP.
+
+    keys = KeyFile(settings, config_file(), partial(load, GatewaySettings), adopt)
+    with on_hangup(keys.wake):
+        await keys.run()                    # in a background task, until it is cancelled
+
+    def adopt(settings: GatewaySettings) -> None:
+        tenants.replace(settings.api_keys)  # in one step; buckets of unchanged keys keep their level
+
+Each worker follows the file by itself: it looks at the file once a second (`POLL_S`), and reads it when its time, size
+or inode are others. A change is adopted when the content has been the same at two looks, so that a file that is being
+written is not; SIGHUP reads at once. The new file is validated whole, as at a start, and adopted whole or not at all:
+an invalid one, one that is gone, or one without any key where there were some, leaves the keys in force, and is logged
+once. Keys are never logged. Of other settings that changed, only the names are: they need a restart.
+
+Keys that stand in DEJAVEC_API_KEYS are in force beside the file's, as at a start; they cannot change while it runs.
+"""
+
+import asyncio
+import hashlib
+import logging
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from engine.configuration import ConfigurationError
+from gateway.settings import ApiKey, GatewaySettings
+
+log = logging.getLogger("dejavec.gateway")
+
+POLL_S: Final = 1.0
+MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+
+Stamp = tuple[int, int, int]
+
+
+class KeyFile:
+    """Follows one settings file. `load` makes settings of all sources; `adopt` is called with those to use."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        path: Path,
+        load: Callable[[], GatewaySettings],
+        adopt: Callable[[GatewaySettings], None],
+    ) -> None:
+        self._settings = settings
+        self._path = path
+        self._load = load
+        self._adopt = adopt
+        self._hangup = asyncio.Event()
+        self._stamp: Stamp | None = None  # of the file when it was last read and found unchanging
+        self._content = b""  # digest of what was read last, and of what was adopted or refused last
+        self._decided = b""
+        self._was_there = path.is_file()
+
+    def wake(self) -> None:
+        """Read the file now, whatever its time, and adopt it at once; for SIGHUP, from the event loop's thread."""
+        self._hangup.set()
+
+    async def run(self) -> None:
+        """Follow the file until cancelled. The first look is at once: the file may have changed since the start."""
+        at_once = False
+        while True:
+            await self.look(at_once)
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._hangup.wait()
+            except TimeoutError:
+                at_once = False
+            else:
+                self._hangup.clear()
+                at_once = True
+
+    async def look(self, at_once: bool = False) -> None:
+        """One look at the file; `at_once` reads it in any case, and adopts it without a second look."""
+        stamp = await asyncio.to_thread(_stamp_of, self._path)
+        if stamp is not None and stamp == self._stamp and not at_once:
+            return
+        try:
+            digest = await asyncio.to_thread(_digest_of, self._path)
+        except OSError as error:
+            self._missed(error)
+            return
+        self._was_there = True
+        is_settled, self._content = digest == self._content, digest
+        if not (is_settled or at_once):
+            return
+        self._stamp = stamp
+        if digest != self._decided or at_once:
+            self._decided = digest
+            await self._read()
+
+    def _missed(self, error: OSError) -> None:
+        self._stamp, self._content, self._decided = None, b"", b""
+        if self._was_there:  # once; a gateway without a settings file is nothing to report
+            log.warning("API keys stay as they are: %s cannot be read: %s", self._path, error.strerror)
+        self._was_there = False
+
+    async def _read(self) -> None:
+        try:
+            settings = await asyncio.to_thread(self._load)
+        except (ConfigurationError, OSError) as error:
+            log.error("API keys stay as they are: %s", " | ".join(str(error).splitlines()))
+            return
+        before, after = self._settings.api_keys, settings.api_keys
+        if before and not after:
+            log.error(
+                "API keys stay as they are: %s has none, which would open the gateway to all; for that, restart it",
+                self._path,
+            )
+            return
+        if others := _other_changes(self._settings, settings):
+            log.warning("%s: a change of %s needs a restart of the gateway", self._path, ", ".join(others))
+        if before == after:
+            return
+        self._adopt(settings)
+        self._settings = self._settings.model_copy(update={"api_keys": after})
+        log.info("API keys read again from %s: %s", self._path, _differences(before, after))
+
+
+@contextmanager
+def on_hangup(wake: Callable[[], None]) -> Iterator[None]:
+    """Call `wake` on SIGHUP, where this is the main thread of a system that has it; else nothing.
+
+    uvicorn's parent of several workers answers SIGHUP by starting them anew, which reads the keys as well.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGHUP, wake)
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _stamp_of(path: Path) -> Stamp | None:
+    """What changes when a file does, through links, as of a Kubernetes ConfigMap; None without a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _digest_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.blake2b(file.read(MAX_FILE_BYTES), digest_size=32).digest()
+
+
+def _other_changes(before: GatewaySettings, after: GatewaySettings) -> list[str]:
+    names = (name for name in GatewaySettings.model_fields if name != "api_keys")
+    return [name for name in names if getattr(before, name) != getattr(after, name)]
+
+
+def _differences(before: Mapping[str, ApiKey], after: Mapping[str, ApiKey]) -> str:
+    changed = sum(1 for key in before.keys() & after.keys() if before[key] != after[key])
+    return f"{len(after.keys() - before.keys())} added, {len(before.keys() - after.keys())} removed, {changed} changed"
