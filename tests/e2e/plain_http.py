@@ -9,7 +9,8 @@ import numpy as np
 
 MODEL = "all-MiniLM-L6-v2"
 QUERY = "Where do I change my address?"
-TEXTS = ["Der Zug fährt um neun.", QUERY, "電車は九時に出ます。", "A cat sat.", QUERY, "a" * 3000]
+LONG = "This text is longer than the model reads. " * 60
+TEXTS = ["Der Zug fährt um neun.", QUERY, "電車は九時に出ます。", "A cat sat.", QUERY, LONG]
 
 
 def plain(root: str, texts: Sequence[str], **more: Any) -> list[np.ndarray[Any, Any]]:

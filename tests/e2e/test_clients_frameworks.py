@@ -1,11 +1,11 @@
 """LangChain, LlamaIndex and Haystack, unmodified; see `test_clients`."""
 
+import importlib.util
+from pathlib import Path
+
 import openai
 import pytest
-import tiktoken
 
-from tests.byte_encoding import NAME as ENCODING
-from tests.byte_encoding import byte_encoding
 from tests.e2e.plain_http import MODEL, QUERY, TEXTS, assert_same, plain
 from tests.e2e.stack import Run
 from tests.gateway_client import running_gateway, until_ready
@@ -19,11 +19,14 @@ pytestmark = [
 
 
 @pytest.fixture
-def local_encoding(monkeypatch: pytest.MonkeyPatch) -> tiktoken.Encoding:
-    """tiktoken fetches its encodings; here one that is made locally stands under the name it is asked for."""
-    encoding = byte_encoding()
-    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: {ENCODING: encoding}[name])
-    return encoding
+def encodings(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with tiktoken's real encodings, for want of a network: llama-index-core carries it."""
+    spec = importlib.util.find_spec("llama_index.core")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "_static" / "tiktoken_cache"
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+    return folder
 
 
 async def test_langchain(root: str, base_url: str) -> None:
@@ -54,7 +57,7 @@ async def test_langchain_azure(root: str) -> None:
     assert_same(await embeddings.aembed_documents(TEXTS), expected)
 
 
-def test_langchain_without_the_setting_is_told_of_it(base_url: str, local_encoding: tiktoken.Encoding) -> None:
+def test_langchain_without_the_setting_is_told_of_it(base_url: str, encodings: Path) -> None:
     """LangChain's default sends token ids of another model's tokenizer: the refusal names the setting to change."""
     from langchain_openai import OpenAIEmbeddings
 
@@ -64,18 +67,19 @@ def test_langchain_without_the_setting_is_told_of_it(base_url: str, local_encodi
 
 
 async def test_langchain_without_the_setting_is_decoded_where_the_operator_says_so(
-    root: str, stack: Run, local_encoding: tiktoken.Encoding
+    root: str, stack: Run, encodings: Path
 ) -> None:
     """With token_input_encoding the ids become the text they were made of, and give that text's vectors."""
     from langchain_openai import OpenAIEmbeddings
 
     engine_url = f"http://127.0.0.1:{stack.engine_port}"
-    async with running_gateway(engine_url, token_input_encoding=ENCODING) as client:
+    decoding = {"token_input_encoding": "cl100k_base", "token_encoding_file": encodings}
+    async with running_gateway(engine_url, **decoding) as client:
         await until_ready(client)
         embeddings = OpenAIEmbeddings(model=MODEL, base_url=f"{client.base_url}/v1", api_key="unused", max_retries=0)
-        vectors = await embeddings.aembed_documents(TEXTS[:5])
+        vectors = await embeddings.aembed_documents(TEXTS)
         await embeddings.async_client._client.close()  # or the gateway would wait for the open connection at its end
-    assert_same(vectors, plain(root, TEXTS[:5]))
+    assert_same(vectors, plain(root, TEXTS))
 
 
 async def test_llama_index_openai_like(root: str, base_url: str) -> None:

@@ -3,7 +3,7 @@
 import ollama
 import pytest
 
-from tests.e2e.plain_http import MODEL, QUERY, TEXTS, assert_same, plain
+from tests.e2e.plain_http import LONG, MODEL, QUERY, TEXTS, assert_same, plain
 
 pytestmark = pytest.mark.usefixtures("quiet_client", "garbage_collected")
 
@@ -34,7 +34,7 @@ def test_ollama_errors_are_its_own(root: str) -> None:
         assert missing.value.status_code == 404
         assert "{" not in missing.value.error  # the message alone
         with pytest.raises(ollama.ResponseError) as long:
-            client.embed(model=MODEL, input="a" * 3000, truncate=False)
+            client.embed(model=MODEL, input=LONG, truncate=False)
         assert long.value.status_code in {400, 413, 422}
 
 
