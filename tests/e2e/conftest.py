@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 
 from deploy.embedded_redis import NotAvailable, locate
 from engine.build import build_bundle, default_checkpoint
-from tests.e2e.plain_http import TEXTS
-from tests.e2e.stack import Run, running
+from tests.e2e.plain_http import API_KEY, TEXTS
+from tests.e2e.stack import Run, another_gateway, running
 
 BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2"
 TELEMETRY_OFF = {
@@ -59,6 +60,14 @@ def root(stack: Run) -> str:
 def base_url(root: str) -> str:
     """What OpenAI's clients take for their base URL."""
     return f"{root}/v1"
+
+
+@pytest.fixture(scope="session")
+def keyed_root(stack: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of another gateway on the same engine and Redis, which wants an API key."""
+    keys = json.dumps({API_KEY: {"namespace": "default"}})
+    with another_gateway(stack, tmp_path_factory.mktemp("keyed"), DEJAVEC_API_KEYS=keys) as client:
+        yield str(client.base_url)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+API_KEY = "a-key-that-all-clients-here-have"  # of the gateway that asks for one
 MODEL = "all-MiniLM-L6-v2"
 QUERY = "Where do I change my address?"
 LONG = "This text is longer than the model reads. " * 60

@@ -1,4 +1,7 @@
-"""Clients for Node, unmodified; see `test_clients`. Skipped where there is no Node, or its packages cannot be had."""
+"""Clients for Node, unmodified; see `test_clients`. Each sends its key in its own header.
+
+Skipped where there is no Node, or its packages cannot be had.
+"""
 
 import fcntl
 import json
@@ -11,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.plain_http import MODEL, TEXTS, assert_same, plain
-from tests.e2e.stack import Run
+from tests.e2e.plain_http import API_KEY, MODEL, TEXTS, assert_same, plain
 
 SOURCES = Path(__file__).parent / "clients"
 SCRIPT = "clients.mjs"
@@ -47,7 +49,7 @@ def install() -> None:
 
 
 @pytest.fixture(scope="module")
-def printed(stack: Run) -> dict[str, dict[str, Any]]:
+def printed(keyed_root: str) -> dict[str, dict[str, Any]]:
     """What each client got, by name; one process for all of them."""
     if missing := [name for name in ("node", "npm") if shutil.which(name) is None]:
         pytest.skip(f"not installed here: {', '.join(missing)}")
@@ -59,7 +61,7 @@ def printed(stack: Run) -> dict[str, dict[str, Any]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         install()
         shutil.copy(SOURCES / SCRIPT, INSTALLED / SCRIPT)  # a script's imports are looked for beside it
-        command = ["node", SCRIPT, f"http://127.0.0.1:{stack.port}", MODEL, json.dumps(TEXTS)]
+        command = ["node", SCRIPT, keyed_root, API_KEY, MODEL, json.dumps(TEXTS)]
         done = subprocess.run(command, cwd=INSTALLED, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,18 +1,17 @@
 // Embeds the same texts with each client for Node; prints a line of JSON for each: its name, and vectors or an error.
-// node clients.mjs http://127.0.0.1:8080 model '["a text", "another"]'
+// node clients.mjs http://127.0.0.1:8080 key model '["a text", "another"]'
 
-const [root, model, given] = process.argv.slice(2);
+const [root, apiKey, model, given] = process.argv.slice(2);
 const texts = JSON.parse(given);
-const apiKey = "unused";
 const baseURL = `${root}/v1`;
 const apiVersion = "2024-10-21";
+const headers = { Authorization: `Bearer ${apiKey}` }; // where a client has no place for a key
 
 const clients = {
   async fetch() {
-    const headers = { "content-type": "application/json" };
     const reply = await fetch(`${baseURL}/embeddings`, {
       method: "POST",
-      headers,
+      headers: { "content-type": "application/json", "x-api-key": apiKey },
       body: JSON.stringify({ model, input: texts }),
     });
     return (await reply.json()).data.map((item) => item.embedding);
@@ -89,17 +88,17 @@ const clients = {
 
   async "LangChain, Ollama"() {
     const { OllamaEmbeddings } = await import("@langchain/ollama");
-    return new OllamaEmbeddings({ model, baseUrl: root, maxRetries: 0 }).embedDocuments(texts);
+    return new OllamaEmbeddings({ model, baseUrl: root, headers, truncate: true, maxRetries: 0 }).embedDocuments(texts);
   },
 
   async Ollama() {
     const { Ollama } = await import("ollama");
-    return (await new Ollama({ host: root }).embed({ model, input: texts })).embeddings;
+    return (await new Ollama({ host: root, headers }).embed({ model, input: texts })).embeddings;
   },
 
   async "Hugging Face"() {
     const { InferenceClient } = await import("@huggingface/inference");
-    return new InferenceClient().endpoint(root).featureExtraction({ inputs: texts });
+    return new InferenceClient(apiKey).endpoint(root).featureExtraction({ inputs: texts });
   },
 };
 
