@@ -1,4 +1,4 @@
-"""LangChain, LlamaIndex and Haystack, unmodified; see `test_clients`."""
+"""LangChain, LlamaIndex, Haystack and RedisVL, unmodified; see `test_clients`."""
 
 import importlib.util
 from pathlib import Path
@@ -125,3 +125,31 @@ async def test_haystack(root: str, base_url: str) -> None:
     assert [document.meta["position"] for document in embedded] == list(range(len(TEXTS)))
     again = (await embedder.run_async(documents=documents))["documents"]
     assert_same([document.embedding for document in again], expected)
+
+
+async def test_haystack_azure(root: str) -> None:
+    """Its embedders for Azure, sync and async."""
+    from haystack import Document
+    from haystack.components.embedders import AzureOpenAIDocumentEmbedder, AzureOpenAITextEmbedder
+    from haystack.utils import Secret
+
+    account = {"azure_endpoint": root, "azure_deployment": MODEL, "api_key": Secret.from_token("unused")}
+    expected = plain(root, TEXTS)
+    assert_same([AzureOpenAITextEmbedder(**account).run(text=QUERY)["embedding"]], [expected[1]])
+    embedder = AzureOpenAIDocumentEmbedder(**account, progress_bar=False)
+    documents = [Document(content=content, meta={"position": position}) for position, content in enumerate(TEXTS)]
+    assert_same([one.embedding for one in embedder.run(documents=documents)["documents"]], expected)
+    again = (await embedder.run_async(documents=documents))["documents"]
+    assert_same([document.embedding for document in again], expected)
+
+
+async def test_redisvl(root: str, base_url: str) -> None:
+    """Its vectorizer for OpenAI, one text and many, sync and async."""
+    from redisvl.utils.vectorize import OpenAITextVectorizer
+
+    vectorizer = OpenAITextVectorizer(model=MODEL, api_config={"base_url": base_url, "api_key": "unused"})
+    expected = plain(root, TEXTS)
+    assert vectorizer.dims == 384
+    assert_same([vectorizer.embed(QUERY)], [expected[1]])
+    assert_same(vectorizer.embed_many(TEXTS, batch_size=4), expected)
+    assert_same(await vectorizer.aembed_many(TEXTS, batch_size=4), expected)
