@@ -36,6 +36,15 @@ def test_openai(root: str, base_url: str, encoding_format: Any) -> None:
     assert_same([single.data[0].embedding], plain(root, [QUERY]))
 
 
+@pytest.mark.parametrize("path", ["", "/", "/v1/", "/openai/v1"])
+def test_openai_with_other_addresses(root: str, path: str) -> None:
+    """A base URL without the version, or with a slash too many, is understood."""
+    with openai.OpenAI(base_url=f"{root}{path}", api_key="unused") as client:
+        reply = client.embeddings.create(model=MODEL, input=TEXTS)
+        assert client.models.retrieve(MODEL).id == MODEL
+    assert_same([item.embedding for item in reply.data], plain(root, TEXTS))
+
+
 async def test_openai_async(root: str, base_url: str) -> None:
     """The async SDK, with shortened vectors; 2,048 inputs in one request come back in order."""
     many = [f"chunk {number % 50}" for number in range(2048)]

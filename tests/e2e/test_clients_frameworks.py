@@ -97,7 +97,9 @@ async def test_llama_index_text_embeddings_inference(root: str) -> None:
     """The same framework over `/embed`, as it speaks to text-embeddings-inference."""
     from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
 
-    embedding = TextEmbeddingsInference(model_name=MODEL, base_url=root, text_instruction="", query_instruction="")
+    embedding = TextEmbeddingsInference(
+        model_name=MODEL, base_url=f"{root}/", text_instruction="", query_instruction=""
+    )
     expected = plain(root, TEXTS)
     assert_same(embedding.get_text_embedding_batch(TEXTS), expected)
     assert_same([embedding.get_query_embedding(QUERY)], [expected[1]])

@@ -46,11 +46,11 @@ async def test_langchain(root: str) -> None:
     """LangChain's HuggingFaceEndpointEmbeddings takes names on the hub alone, but a client of one's own choosing."""
     reason = "langchain-huggingface, which wants huggingface_hub 1, is not installed here"
     embeddings = pytest.importorskip("langchain_huggingface", reason=reason).HuggingFaceEndpointEmbeddings(model=MODEL)
-    embeddings.client = InferenceClient(base_url=root)
-    embeddings.async_client = AsyncInferenceClient(base_url=root)
     expected = plain(root, TEXTS)
-    assert_same(embeddings.embed_documents(TEXTS), expected)
-    assert_same(await embeddings.aembed_documents(TEXTS), expected)
+    with InferenceClient(base_url=root) as embeddings.client:
+        assert_same(embeddings.embed_documents(TEXTS), expected)
+    async with AsyncInferenceClient(base_url=root) as embeddings.async_client:
+        assert_same(await embeddings.aembed_documents(TEXTS), expected)
 
 
 def test_errors_are_its_own(client: InferenceClient) -> None:
