@@ -35,6 +35,8 @@ except ImportError:  # Python 3.14 has it itself; without either there is gzip a
         zstd = None  # type: ignore[assignment, unused-ignore]
 
 STEP_BYTES: Final = 262_144  # about a millisecond of expanding; of compressing up to ten
+GIVEN_BYTES: Final = 16_384  # to the decompressor at a time; what it leaves of them is copied
+STEP_PARTS: Final = 64  # calls of the decompressor in a step: many small members cost more than their bytes
 MAX_MEMBERS: Final = 1024  # of one body; bgzip's have 64 KiB each. A million empty ones would cost seconds
 GZIP_WINDOW: Final = 31  # zlib: the largest window, in gzip's own format
 ZSTD_WINDOW_LOG: Final = 23  # 8 MiB, which RFC 9659 makes the most for this coding
@@ -47,8 +49,8 @@ ALIASES: Final = {"x-gzip": "gzip"}
 LEVEL: Final = 1
 MIN_REPLY_BYTES: Final = 65_536  # eight vectors or so of float JSON: what one request of a user gets stays as it is
 SAMPLE_BYTES: Final = 16_384
-# What a sample must shrink by. gzip on base64 gains 1.33 at 20 MB/s, so is slower than most networks; zstd, with 1.37
-# at 200 MB/s, is not.
+# What a sample must shrink by. gzip on base64 gains 1.3 at under 30 MB/s, so is slower than most networks; zstd, with
+# 1.35 at twenty times that, is not.
 LEAST_GAIN: Final = {"gzip": 1.5, "zstd": 1.2}
 
 Steps = Iterator[list[bytes]]
@@ -99,16 +101,14 @@ async def expanded(body: bytes, content_encoding: bytes | None, max_bytes: int, 
     if coding is None:
         return body
     steps = expansion_steps(body, coding, max_bytes)
-    parts = next(steps, [])
-    if sum(map(len, parts)) >= STEP_BYTES or len(body) > STEP_BYTES:
+    parts = next(steps)
+    if len(body) >= STEP_BYTES or len(parts) >= STEP_PARTS or sum(map(len, parts)) >= STEP_BYTES:  # there may be more
         parts += await collect(steps)
-    else:
-        parts += [part for more in steps for part in more]
     return b"".join(parts)
 
 
 def expansion_steps(body: bytes, coding: str, max_bytes: int) -> Steps:
-    """The expanded body in parts, each step of them at most about STEP_BYTES, of at most as many.
+    """The expanded body in parts; a step of them is about STEP_BYTES at most, and made of at most as many.
 
     Raises BrokenBody, and BodyTooLarge as soon as there is more than `max_bytes`.
     """
@@ -116,7 +116,7 @@ def expansion_steps(body: bytes, coding: str, max_bytes: int) -> Steps:
     total, members, at = 0, 0, 0
     member: _Member | None = None
     parts: list[bytes] = []
-    size, since = 0, 0
+    read, made = 0, 0  # in this step
     while at < len(body) or member is not None:
         if member is None:
             if members and not body.startswith(magic, at):
@@ -124,22 +124,22 @@ def expansion_steps(body: bytes, coding: str, max_bytes: int) -> Steps:
             if members == MAX_MEMBERS:
                 raise BrokenBody(f"the body has over {MAX_MEMBERS} {coding} members; send one")
             member, members = _member_of(coding), members + 1
-        given = body[at : at + STEP_BYTES] if member.needs_input else b""
+        given = body[at : at + GIVEN_BYTES] if member.needs_input else b""
         if member.needs_input and not given:
             raise BrokenBody(f"the body's {coding} ends too early")
         part = _expand(member, given, min(STEP_BYTES, max_bytes - total + 1), coding)
-        at += len(given)
         total += len(part)
         if total > max_bytes:
             raise BodyTooLarge
         parts.append(part)
-        size, since = size + len(part), since + len(given)
+        used = len(given)
         if member.eof:
-            at -= len(member.unused_data)
+            used -= len(member.unused_data)
             member = None
-        if size >= STEP_BYTES or since >= STEP_BYTES:
+        at, read, made = at + used, read + used, made + len(part)
+        if made >= STEP_BYTES or read >= STEP_BYTES or len(parts) >= STEP_PARTS:
             yield parts
-            parts, size, since = [], 0, 0
+            parts, read, made = [], 0, 0
     if not members:
         raise BrokenBody(f"the body is empty, and not {coding}")
     yield parts

@@ -66,12 +66,14 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     app.state.front = front = Front(settings, tenants, pool)
     routes = client_routes(app, front)
     app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in routes.by_path.items())
-    for part in (openai, status, ollama, admin, thresholds):
-        app.include_router(part.router)
+    routers = [part.router for part in (openai, status, ollama, admin, thresholds)]
+    for router in routers:
+        app.include_router(router)
+    known = KnownRoutes([*app.routes, *(route for router in routers for route in router.routes)])
     describe(app)
 
     app.add_exception_handler(GatewayError, on_gateway_error)
-    app.add_exception_handler(HTTPException, partial(on_http_exception, KnownRoutes(app.routes)))
+    app.add_exception_handler(HTTPException, partial(on_http_exception, known))
     app.add_exception_handler(RequestValidationError, on_invalid_body)
     app.add_exception_handler(Exception, on_fault)
     guarded = front.guarded(app, "/admin", partial(check_admin, settings.admin_token))

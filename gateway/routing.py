@@ -44,10 +44,8 @@ class Router:
 def _plain(scope: Scope) -> Scope:
     """The same request by the path that the application knows, and with GET for HEAD."""
     path = scope["path"]
-    if len(path) > MAX_PATH_CHARS:
-        path = path[:MAX_PATH_CHARS]  # which no route has, and which a message may show
     method = "GET" if scope["method"] == "HEAD" else scope["method"]
-    plain = canonical(path)
+    plain = canonical(path) if len(path) <= MAX_PATH_CHARS else path[:MAX_PATH_CHARS]  # which no route has
     if plain == scope["path"] and method == scope["method"]:
         return scope
     return {**scope, "path": plain, "method": method}

@@ -2,7 +2,7 @@
 
     python -m tests.measure_replies [BUNDLE]
 
-The texts are this repository's own: calibration texts, hold-out, sentences of its documents.
+The texts are this repository's own: for calibration, its hold-out, and the load test's.
 """
 
 import sys
@@ -26,12 +26,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def texts() -> list[str]:
-    """About a thousand texts, from single words to paragraphs."""
-    build = ROOT / "engine" / "build"
-    found = [line for name in ("calibration.txt", "hold_out.txt") for line in (build / name).read_text().splitlines()]
-    for document in sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "ARCHITECTURE.md", ROOT / "README.md"]):
-        found += [part for part in document.read_text().replace("\n", " ").split(". ") if len(part) > 20]
-    return list(dict.fromkeys(text.strip() for text in found if text.strip()))
+    """About six hundred texts, from single words to paragraphs."""
+    files = (ROOT / "engine/build/calibration.txt", ROOT / "engine/build/hold_out.txt", ROOT / "loadtest/texts.txt")
+    lines = (line.strip() for file in files for line in file.read_text(encoding="utf-8").splitlines())
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def embed(bundle: Path) -> Floats:

@@ -20,7 +20,7 @@ class KnownRoutes:
     """The application's routes, to say what a path or a method could have been."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        self._routes = list(routes)
+        self._routes = [route for route in routes if hasattr(route, "path")]
         paths = {str(path) for route in self._routes if (path := getattr(route, "path", None))}
         self._suggested = sorted((paths | {name for name, *_ in WITH_MODEL}) - {*REFUSED, *FRAMEWORK, "/"})
 

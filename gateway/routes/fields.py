@@ -18,7 +18,7 @@ With `strict_fields` what would be ignored is refused.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -48,10 +48,10 @@ class Synonyms(BaseModel):
     embedding_types: Names | None = None
     task: str | None = None
     task_type: str | None = None
-    truncate: bool | Literal["NONE", "END", "RIGHT", "none", "end", "right"] | None = None
     truncation: bool | None = None
 
 
+TRUNCATE: Final = {"NONE": False, "END": True, "RIGHT": True}
 SIZES: Final = ("output_dimension", "output_dimensions", "truncate_dim")
 TYPES: Final = ("embedding_type", "embedding_types")
 TASKS: Final = ("task", "task_type")
@@ -116,7 +116,8 @@ def options_of(body: VectorsBody, headers: Mapping[bytes, bytes], is_strict: boo
     extra = body.model_extra
     if not extra and body.input_type is None and body.output_dtype is None:
         output = BASE64 if body.encoding_format == "base64" else FLOAT
-        return Options(body.prompt_name, None, body.dimensions, None, output)
+        truncate = body.truncate if body.truncate is None else _truncate(body.truncate)
+        return Options(body.prompt_name, None, body.dimensions, truncate, output)
     ignored = _ignored(extra or {}, is_strict)
     more = validated(extra or {}, Synonyms)
     types: dict[str, Names | None] = {"output_dtype": body.output_dtype}
@@ -125,7 +126,7 @@ def options_of(body: VectorsBody, headers: Mapping[bytes, bytes], is_strict: boo
         body.prompt_name,
         _input_type(body, more),
         _dimensions(body, more),
-        _truncate(more),
+        more.truncation if body.truncate is None else _truncate(body.truncate),
         wanted_output(types, body.encoding_format, decodes_base64_as_float32(headers)),
         [(IGNORED_HEADER, ", ".join(ignored).encode())] if ignored else (),
     )
@@ -186,8 +187,10 @@ def _input_type(body: VectorsBody, more: Synonyms) -> InputType | None:
     return asked[0] if asked else None
 
 
-def _truncate(more: Synonyms) -> bool | None:
-    """Cohere's and NVIDIA's words, Voyage's and text-embeddings-inference's yes or no."""
-    if more.truncate is None:
-        return more.truncation
-    return more.truncate if isinstance(more.truncate, bool) else more.truncate.upper() != "NONE"
+def _truncate(value: bool | str) -> bool:
+    """Cohere's and NVIDIA's words, text-embeddings-inference's yes or no. Raises BadRequest."""
+    if isinstance(value, bool):
+        return value
+    if (word := value.upper()) not in TRUNCATE:
+        raise BadRequest("truncate must be true, false, NONE or END: a text is cut at its end", param="truncate")
+    return TRUNCATE[word]

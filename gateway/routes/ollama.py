@@ -6,10 +6,11 @@ always loaded, so `keep_alive` and `options` change nothing.
 
 import time
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Request
+from pydantic import PlainValidator, WithJsonSchema
 
 from engine.protocol import EngineInfo
 from gateway.errors import GatewayError
@@ -17,7 +18,7 @@ from gateway.http import Exchange, Reply
 from gateway.names import hub_id
 from gateway.routes.embedding_call import EmbeddingCalls
 from gateway.routes.fields import check_fields
-from gateway.routes.schemas import Body, Texts, VectorsBody, array_reply, parse
+from gateway.routes.schemas import Body, TokenIds, VectorsBody, array_reply, parse, parse_inputs
 
 PREFIX: Final = "/api/"
 EPOCH: Final = "1970-01-01T00:00:00Z"
@@ -26,10 +27,17 @@ NEVER: Final = "9999-12-31T23:59:59Z"
 router = APIRouter(prefix="/api", tags=["Ollama"])
 
 
+def _texts_or_none(value: Any) -> list[str] | TokenIds | str | None:
+    return None if value is None or value in ("", []) else parse_inputs(value)
+
+
+_INPUT_SCHEMA: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string", "minLength": 1}}]}
+
+
 class OllamaEmbedBody(VectorsBody):
     """Body of `POST /api/embed`. No input, or an empty one, asks for no vectors: it is how a model is loaded."""
 
-    input: Texts | None = None
+    input: Annotated[Any, PlainValidator(_texts_or_none), WithJsonSchema(_INPUT_SCHEMA)] = None
 
 
 class OllamaPromptBody(VectorsBody):
@@ -55,7 +63,7 @@ async def embed(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     body = await calls.parsed(exchange, _parse_embed)
     options = calls.options(exchange, body)
     name = body.model or calls.engine.model.info.model
-    if not body.input:
+    if body.input is None:
         calls.names.check(body.model, calls.engine.model.info)
         return Reply(orjson.dumps({"model": name, "embeddings": []}))
     answer = await calls.embed(exchange, body.model, body.input, options)

@@ -1,5 +1,6 @@
 """Adds the embedding routes, which are plain ASGI, to the OpenAPI document that FastAPI makes of the others."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -7,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from gateway.routes import ollama, tei
 from gateway.routes.schemas import (
     EmbeddingsBody,
     EmbeddingsReply,
@@ -25,7 +27,7 @@ ERRORS: Final = {
     "405": "Wrong method",
     "408": "The body came too slowly",
     "413": "The body is too large",
-    "415": "Not JSON",
+    "415": "Not JSON, or an unknown content coding",
     "422": "Wrong shape",
     "429": "A limit is reached; see Retry-After",
     "500": "Internal fault",
@@ -47,6 +49,60 @@ CACHE_HEADERS: Final[list[dict[str, Any]]] = [
 ]
 
 
+def _ref(shape: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": REF_TEMPLATE.format(model=shape.__name__)}
+
+
+def _any(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+class OllamaError(BaseModel):
+    """Every error of the routes under /api/."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A POST route in the document. `is_cached`: whether it goes through the cache."""
+
+    summary: str
+    tag: str
+    bodies: tuple[type[BaseModel], ...]
+    replies: tuple[dict[str, Any], ...]
+    is_cached: bool = True
+
+
+VECTOR: Final = {"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "string"}]}
+VECTORS: Final = {"type": "array", "items": VECTOR}
+OBJECT: Final = {"type": "object"}
+OPENAI: Final = ((EmbeddingsBody,), (_ref(EmbeddingsReply),))
+EITHER: Final = ((EmbedInputsBody, EmbedTextsBody), (VECTORS, _ref(TextsReply)))
+EMBED: Final = Operation("Embed texts (text-embeddings-inference, or plain)", "Embed", *EITHER)
+OPERATIONS: Final[dict[str, Operation]] = {
+    "/v1/embeddings": Operation("Embed texts (OpenAI)", "OpenAI", *OPENAI),
+    "/embeddings": Operation("The same without /v1", "OpenAI", *OPENAI),
+    "/openai/v1/embeddings": Operation("The same as Azure has it", "OpenAI", *OPENAI),
+    "/openai/deployments/{model}/embeddings": Operation("The same as Azure had it", "OpenAI", *OPENAI),
+    "/embed": EMBED,
+    "/": Operation("The same as /embed (Hugging Face's InferenceClient)", "Embed", *EITHER),
+    "/pipeline/feature-extraction": Operation("The same as /embed", "Embed", *EITHER),
+    "/pipeline/feature-extraction/{model}": Operation("The same as /embed", "Embed", *EITHER),
+    "/models/{model}/pipeline/feature-extraction": Operation("The same as /embed", "Embed", *EITHER),
+    "/models/{model}": Operation("The same as /embed", "Embed", *EITHER),
+    "/tokenize": Operation(
+        "Tokens of texts", "Embed", (tei.TokenizeBody,), ({"type": "array", "items": {"type": "array"}},), False
+    ),
+    "/decode": Operation(
+        "Texts of token ids", "Embed", (tei.DecodeBody,), ({"type": "array", "items": {"type": "string"}},), False
+    ),
+    "/api/embed": Operation("Embed texts (Ollama)", "Ollama", (ollama.OllamaEmbedBody,), (OBJECT,)),
+    "/api/embeddings": Operation("Embed one text (Ollama, older)", "Ollama", (ollama.OllamaPromptBody,), (OBJECT,)),
+    "/api/show": Operation("The model (Ollama)", "Ollama", (ollama.ShowBody,), (OBJECT,), False),
+}
+
+
 def describe(app: FastAPI) -> None:
     """Make `app.openapi()` include the embedding routes."""
 
@@ -60,56 +116,40 @@ def describe(app: FastAPI) -> None:
 
 def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-    shapes: list[type[BaseModel]] = [
-        EmbeddingsBody,
-        EmbeddingsReply,
-        EmbedInputsBody,
-        EmbedTextsBody,
-        TextsReply,
-        ErrorReply,
-    ]
+    shapes: list[type[BaseModel]] = [EmbeddingsReply, TextsReply, ErrorReply, OllamaError]
+    shapes += dict.fromkeys(shape for operation in OPERATIONS.values() for shape in operation.bodies)
     _, definitions = models_json_schema([(shape, "validation") for shape in shapes], ref_template=REF_TEMPLATE)
     document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
-            operation["responses"] |= _error_responses()
-    vectors = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
-    document["paths"]["/v1/embeddings"] = {
-        "post": _operation("Embed texts (OpenAI)", "OpenAI", [_ref(EmbeddingsBody)], [_ref(EmbeddingsReply)])
-    }
-    document["paths"]["/embed"] = {
-        "post": _operation(
-            "Embed texts (text-embeddings-inference, or plain)",
-            "Embed",
-            [_ref(EmbedInputsBody), _ref(EmbedTextsBody)],
-            [vectors, _ref(TextsReply)],
-        )
-    }
+            operation["responses"] |= _error_responses(path)
+    for path, operation in OPERATIONS.items():
+        document["paths"].setdefault(path, {})["post"] = _operation(path, operation)
     return document
 
 
-def _operation(summary: str, tag: str, bodies: list[dict[str, Any]], replies: list[dict[str, Any]]) -> dict[str, Any]:
+def _operation(path: str, operation: Operation) -> dict[str, Any]:
+    in_path = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
     return {
-        "summary": summary,
-        "tags": [tag],
-        "parameters": CACHE_HEADERS,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _any(bodies)}}},
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "parameters": (CACHE_HEADERS if operation.is_cached else []) + (in_path if "{model}" in path else []),
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _any([_ref(shape) for shape in operation.bodies])}},
+        },
         "responses": {
-            "200": {"description": "Vectors", "content": {"application/json": {"schema": _any(replies)}}},
-            **_error_responses(),
+            "200": {
+                "description": "What was asked for",
+                "content": {"application/json": {"schema": _any(list(operation.replies))}},
+            },
+            **_error_responses(path),
         },
     }
 
 
-def _error_responses() -> dict[str, Any]:
-    content = {"application/json": {"schema": _ref(ErrorReply)}}
+def _error_responses(path: str) -> dict[str, Any]:
+    shape = OllamaError if path.startswith(ollama.PREFIX) else ErrorReply
+    content = {"application/json": {"schema": _ref(shape)}}
     return {status: {"description": text, "content": content} for status, text in ERRORS.items()}
-
-
-def _ref(shape: type[BaseModel]) -> dict[str, Any]:
-    return {"$ref": REF_TEMPLATE.format(model=shape.__name__)}
-
-
-def _any(schemas: list[dict[str, Any]]) -> dict[str, Any]:
-    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}

@@ -39,7 +39,7 @@ class TokenIds(list[list[int]]):
     """Input given as token ids, one list a text."""
 
 
-def _parse_inputs(value: Any) -> list[str] | TokenIds | str:
+def parse_inputs(value: Any) -> list[str] | TokenIds | str:
     """A string, a list of strings, a list of token ids, or a list of lists of token ids."""
     if isinstance(value, str):
         return _not_empty(value, "")
@@ -80,6 +80,12 @@ def _is_token(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
+def _parse_truncate(value: Any) -> bool | str | None:
+    if value is None or isinstance(value, bool | str):
+        return value
+    raise PydanticCustomError("input", "must be true, false or a word")
+
+
 _INPUT_SCHEMA = {
     "anyOf": [
         {"type": "string", "minLength": 1},
@@ -96,8 +102,10 @@ _INPUT_SCHEMA = {
 }
 _TEXTS_SCHEMA = {"anyOf": _INPUT_SCHEMA["anyOf"][:2], "description": "Text or texts to embed."}
 
-Inputs = Annotated[Any, PlainValidator(_parse_inputs), WithJsonSchema(_INPUT_SCHEMA)]
-Texts = Annotated[Any, PlainValidator(_parse_inputs), WithJsonSchema(_TEXTS_SCHEMA)]
+_TRUNCATE_SCHEMA = {"anyOf": [{"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
+
+Inputs = Annotated[Any, PlainValidator(parse_inputs), WithJsonSchema(_INPUT_SCHEMA)]
+Texts = Annotated[Any, PlainValidator(parse_inputs), WithJsonSchema(_TEXTS_SCHEMA)]
 Dimensions = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -116,6 +124,9 @@ class VectorsBody(Body):
     dimensions: Dimensions | None = Field(None, description="Leading dimensions to keep; re-normalised")
     encoding_format: Literal["float", "base64"] | None = None
     output_dtype: str | None = Field(None, description="float, int8, uint8, binary or ubinary")
+    truncate: Annotated[bool | str | None, PlainValidator(_parse_truncate), WithJsonSchema(_TRUNCATE_SCHEMA)] = Field(
+        None, description="Cut texts at the model's limit (true, END) or refuse them (false, NONE)"
+    )
     prompt_name: str | None = Field(None, description="One of the checkpoint's prompts")
     input_type: str | None = Field(None, description="query, document or a prompt's name: which prompt to use")
 
@@ -124,6 +135,7 @@ class EmbeddingsBody(VectorsBody):
     """Body of `POST /v1/embeddings`."""
 
     input: Inputs
+    user: Annotated[Any, WithJsonSchema({"type": "string"})] = Field(None, description="OpenAI's; changes nothing")
 
 
 class EmbedInputsBody(VectorsBody):

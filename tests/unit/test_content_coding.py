@@ -19,6 +19,7 @@ from common.content_coding import (
     MAX_MEMBERS,
     MIN_REPLY_BYTES,
     STEP_BYTES,
+    STEP_PARTS,
     BrokenBody,
     Steps,
     UnknownCoding,
@@ -175,6 +176,10 @@ async def test_long_work_is_handed_over(coding: str) -> None:
     content = random.Random(0).randbytes(MIB)
     assert await expanded(packed(content, coding), coding.encode(), MIB, collector) == content
     assert collector.steps >= MIB // STEP_BYTES - 1
+    collector.steps = 0
+    members = packed(b"x", coding) * MAX_MEMBERS
+    assert await expanded(members, coding.encode(), MIB, collector) == b"x" * MAX_MEMBERS
+    assert collector.steps >= MAX_MEMBERS // STEP_PARTS - 1
     collector.steps = 0
     assert await expanded(packed(bytes(4 * MIB), coding), coding.encode(), 4 * MIB, collector) == bytes(4 * MIB)
     assert collector.steps >= 4 * MIB // STEP_BYTES - 1

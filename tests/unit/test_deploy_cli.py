@@ -224,7 +224,7 @@ def test_a_missing_file_is_named() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("DEJAVEC_TOKEN_INPUT_ENCODING", "nonsense", "token_input_encoding 'nonsense' cannot be loaded"),
+        ("DEJAVEC_TOKEN_INPUT_ENCODING", "nonsense", "token_input_encoding 'nonsense' is not one of"),
         ("DEJAVEC_KEY_SECRET_FILE", "/dev/null/secret", "the key secret /dev/null/secret cannot be used"),
     ],
 )

@@ -16,8 +16,8 @@ from gateway import key_file
 from gateway.key_file import KeyFile, on_hangup
 from gateway.settings import GatewaySettings
 
-ONE = '[api_keys.sk-one]\nnamespace = "a"\n'
-TWO = ONE + '[api_keys.sk-two]\nnamespace = "b"\nrequests_per_minute = 5\n'
+ONE = '[api_keys.sk-one-of-these-tests]\nnamespace = "a"\n'
+TWO = ONE + '[api_keys.sk-two-of-these-tests]\nnamespace = "b"\nrequests_per_minute = 5\n'
 
 
 class Gateway:
@@ -62,9 +62,12 @@ async def test_a_changed_file_is_adopted(gateway: Gateway, caplog: pytest.LogCap
     assert gateway.adopted == []
     gateway.write(TWO)
     await gateway.look()
-    gateway.write(TWO.replace("= 5", "= 6").replace("sk-one", "sk-three"))
+    gateway.write(TWO.replace("= 5", "= 6").replace("sk-one-of-these-tests", "sk-three-of-these-tests"))
     await gateway.look()
-    assert gateway.adopted == [["sk-one", "sk-two"], ["sk-three", "sk-two"]]
+    assert gateway.adopted == [
+        ["sk-one-of-these-tests", "sk-two-of-these-tests"],
+        ["sk-three-of-these-tests", "sk-two-of-these-tests"],
+    ]
     assert "1 added, 0 removed, 0 changed" in caplog.text
     assert "1 added, 1 removed, 1 changed" in caplog.text
     assert "sk-" not in caplog.text
@@ -74,7 +77,7 @@ async def test_a_change_between_start_and_first_look_is_seen(gateway: Gateway) -
     """Settings are read at the start, the loop begins later."""
     gateway.write(TWO)
     await gateway.look()
-    assert gateway.adopted == [["sk-one", "sk-two"]]
+    assert gateway.adopted == [["sk-one-of-these-tests", "sk-two-of-these-tests"]]
 
 
 async def test_a_file_that_is_being_written_is_not_adopted(gateway: Gateway) -> None:
@@ -87,16 +90,16 @@ async def test_a_file_that_is_being_written_is_not_adopted(gateway: Gateway) -> 
     await gateway.file.look()
     gateway.write(TWO)
     await gateway.look()
-    assert gateway.adopted == [["sk-one", "sk-two"]]
+    assert gateway.adopted == [["sk-one-of-these-tests", "sk-two-of-these-tests"]]
 
 
 @pytest.mark.parametrize(
     ("content", "logged"),
     [
-        (ONE + "[api_keys.sk-two", "not valid TOML"),
-        ('[api_keys.sk-two]\nnamespace = "Not A Namespace"\n', "api_keys.<a key>.namespace"),
-        (TWO + "[api_keys.sk-three]\n", "namespace"),
-        (TWO + '[api_keys.sk-three]\nnamespace = "c"\nlimit = 3\n', "limit"),
+        (ONE + "[api_keys.sk-two-of-these-tests", "not valid TOML"),
+        ('[api_keys.sk-two-of-these-tests]\nnamespace = "Not A Namespace"\n', "api_keys.<a key>.namespace"),
+        (TWO + "[api_keys.sk-three-of-these-tests]\n", "namespace"),
+        (TWO + '[api_keys.sk-three-of-these-tests]\nnamespace = "c"\nlimit = 3\n', "limit"),
         ("gateway_port = 99999\n" + TWO, "gateway_port"),
         ("# nothing\n", "would open the gateway to all"),
     ],
@@ -112,10 +115,10 @@ async def test_an_invalid_file_keeps_the_keys(
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert logged in record.message
     assert "\n" not in record.message
-    assert "sk-t" not in record.message
+    assert "sk-t-of-these-tests" not in record.message
     gateway.write(TWO)
     await gateway.look()
-    assert gateway.adopted == [["sk-one", "sk-two"]]
+    assert gateway.adopted == [["sk-one-of-these-tests", "sk-two-of-these-tests"]]
 
 
 async def test_a_file_that_is_gone_keeps_the_keys(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
@@ -127,7 +130,7 @@ async def test_a_file_that_is_gone_keeps_the_keys(gateway: Gateway, caplog: pyte
     assert caplog.text.count("cannot be read") == 1
     gateway.write(TWO)
     await gateway.look()
-    assert gateway.adopted == [["sk-one", "sk-two"]]
+    assert gateway.adopted == [["sk-one-of-these-tests", "sk-two-of-these-tests"]]
 
 
 async def test_a_replaced_file_is_seen(gateway: Gateway) -> None:
@@ -139,7 +142,7 @@ async def test_a_replaced_file_is_seen(gateway: Gateway) -> None:
     os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
     other.replace(gateway.path)
     await gateway.look()
-    assert gateway.adopted == [["sk-two"]]
+    assert gateway.adopted == [["sk-two-of-these-tests"]]
 
 
 async def test_other_settings_are_named_and_not_adopted(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
@@ -147,21 +150,24 @@ async def test_other_settings_are_named_and_not_adopted(gateway: Gateway, caplog
     await gateway.look()
     gateway.write('max_body_mb = 3\nadmin_token = "hunter2-hunter2-hunter2"\n' + TWO)
     await gateway.look()
-    assert gateway.adopted == [["sk-one", "sk-two"]]
+    assert gateway.adopted == [["sk-one-of-these-tests", "sk-two-of-these-tests"]]
     assert "a change of admin_token, max_body_mb needs a restart" in caplog.text
     assert "hunter2" not in caplog.text
 
 
 async def test_keys_of_the_environment_stay(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """As at a start they are in force beside the file's, which may then be without any."""
-    monkeypatch.setenv("DEJAVEC_API_KEYS", '{"sk-env": {"namespace": "a"}}')
+    monkeypatch.setenv("DEJAVEC_API_KEYS", '{"sk-env-of-these-tests": {"namespace": "a"}}')
     gateway = Gateway(gateway.path)
-    assert sorted(gateway.settings.api_keys) == ["sk-env", "sk-one"]
+    assert sorted(gateway.settings.api_keys) == ["sk-env-of-these-tests", "sk-one-of-these-tests"]
     gateway.write(TWO)
     await gateway.look()
     gateway.write("# nothing\n")
     await gateway.look()
-    assert gateway.adopted == [["sk-env", "sk-one", "sk-two"], ["sk-env"]]
+    assert gateway.adopted == [
+        ["sk-env-of-these-tests", "sk-one-of-these-tests", "sk-two-of-these-tests"],
+        ["sk-env-of-these-tests"],
+    ]
 
 
 async def test_no_file_is_nothing_to_report(
@@ -174,7 +180,7 @@ async def test_no_file_is_nothing_to_report(
     assert caplog.text == ""
     gateway.write(ONE)
     await gateway.look()
-    assert gateway.adopted == [["sk-one"]]
+    assert gateway.adopted == [["sk-one-of-these-tests"]]
 
 
 async def run_and_wait(gateway: Gateway, until: Callable[[], bool], act: Callable[[], Awaitable[None]]) -> None:
@@ -197,7 +203,7 @@ async def test_the_loop_follows_the_file(gateway: Gateway, monkeypatch: pytest.M
     async def write() -> None:
         gateway.write(TWO)
 
-    await run_and_wait(gateway, lambda: gateway.adopted == [["sk-one", "sk-two"]], write)
+    await run_and_wait(gateway, lambda: gateway.adopted == [["sk-one-of-these-tests", "sk-two-of-these-tests"]], write)
 
 
 async def test_a_hangup_reads_at_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +216,9 @@ async def test_a_hangup_reads_at_once(gateway: Gateway, monkeypatch: pytest.Monk
         gateway.write(TWO)
         os.kill(os.getpid(), signal.SIGHUP)
 
-    await run_and_wait(gateway, lambda: gateway.adopted == [["sk-one", "sk-two"]], hang_up)
+    await run_and_wait(
+        gateway, lambda: gateway.adopted == [["sk-one-of-these-tests", "sk-two-of-these-tests"]], hang_up
+    )
     assert signal.getsignal(signal.SIGHUP) == before
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import Unauthorized
-from gateway.presented_key import presented_key
+from gateway.presented_key import one_key, presented_key
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,12 @@ def test_different_keys_are_refused(headers: dict[bytes, bytes], named: str) -> 
     with pytest.raises(Unauthorized, match=f"{named} hold different") as refused:
         presented_key(headers)
     assert "k1" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", [b"api-key", b"x-api-key"])
+def test_a_header_that_comes_twice_holds_one_key(name: bytes) -> None:
+    """What stands in front of the gateway may have looked at the first, and the gateway at the last."""
+    twice = [(name, b"k1"), (b"accept", b"a"), (name, b"k2")]
+    with pytest.raises(Unauthorized, match="comes twice"):
+        one_key(twice, dict(twice))
+    assert one_key([(name, b"k1")] * 2, {name: b"k1"}) == "k1"

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from gateway.errors import BadRequest, GatewayError, Unprocessable
+from gateway.routes.output_types import OutputType, as_json
 from gateway.routes.schemas import (
     LARGE_BODY_BYTES,
     MAX_INPUTS,
@@ -19,6 +20,7 @@ from gateway.routes.schemas import (
     TokenIds,
     array_reply,
     embeddings_reply,
+    float_array,
     is_texts_shape,
     parse,
     shorten,
@@ -75,10 +77,10 @@ def test_every_other_input_is_refused_by_name(wrong: Any, size: str) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"nul", b"\xff", b'{"a":1}x', b"[" * 100_000, b'{"a":' * 100_000, padded(b"{"), padded(b"\xff"),
-     b'{"model":"m","input":"\\ud800"}', padded(b'{"model":"m","input":"\\ud800"}'), b"\xef\xbb\xbf{}"],
+     b"\xff\xfe{\x00}\x00", padded(b"\xff\xfe{\x00}\x00"), b"\xef\xbb\xbf{", b'{"model":"m","input":"\\ud80"}'],
 )  # fmt: skip
 def test_what_is_not_json_is_said_to_be_so(content: bytes) -> None:
-    """Broken syntax, broken UTF-8, half a surrogate pair, and nesting without end."""
+    """Broken syntax, broken UTF-8, another encoding, and nesting without end."""
     error = refusal(content)
     assert error.status == 400
     assert "JSON" in error.message
@@ -88,15 +90,22 @@ def test_fields_given_as_null_are_as_if_not_given() -> None:
     """Clients send null for what their caller left out."""
     nulls = parse(body(input="a", encoding_format=None, dimensions=None, user=None, prompt_name=None), EmbeddingsBody)
     assert nulls == parse(body(input="a"), EmbeddingsBody)
-    options = {"truncate": None, "normalize": None, "prompt_name": None, "dimensions": None}
+    options = {"truncate": None, "input_type": None, "prompt_name": None, "dimensions": None}
     plain = parse(orjson.dumps({"inputs": "a"}), EmbedInputsBody)
     assert parse(orjson.dumps({"inputs": "a", **options}), EmbedInputsBody) == plain
 
 
-def test_unknown_fields_are_refused_in_openais_words() -> None:
-    """The first unknown one is named."""
-    error = refusal(body(input="a", temperature=1))
-    assert (error.message, error.param) == ("Unrecognized request argument supplied: temperature", "temperature")
+@pytest.mark.parametrize("large", [False, True])
+def test_half_a_character_and_a_byte_order_mark_do_not_cost_a_request(large: bool) -> None:
+    """A text that was cut off inside an emoji ends in U+FFFD; the others of the body are as they were."""
+    content = b'\xef\xbb\xbf{"model":"m","input":["a\\ud83d","b\\ud83d\\ude00"]}'
+    assert parse(padded(content) if large else content, EmbeddingsBody).input == ["a\ufffd", "b\U0001f600"]
+
+
+def test_fields_that_are_not_declared_are_kept_apart() -> None:
+    """What they mean is for gateway.routes.fields; the model may be left out."""
+    parsed = parse(b'{"input":"a","temperature":1}', EmbeddingsBody)
+    assert (parsed.model, parsed.model_extra) == (None, {"temperature": 1})
 
 
 def test_the_refusal_of_the_other_routes_is_422() -> None:
@@ -146,22 +155,22 @@ def test_the_second_shape_is_told_by_texts_alone(content: bytes, expected: bool)
 def test_floats_survive_bit_for_bit() -> None:
     """As JSON and as base64, odd numbers included."""
     vector = np.array(ODD, dtype="<f4").tobytes()
-    floats = json.loads(embeddings_reply([vector], False, "m", 3))
+    floats = json.loads(embeddings_reply(as_json([vector], OutputType.FLOAT, False), "m", 3))
     assert np.array(floats["data"][0]["embedding"], dtype="<f4").tobytes() == vector
-    encoded = json.loads(embeddings_reply([vector], True, "m", 3))
+    encoded = json.loads(embeddings_reply(as_json([vector], OutputType.FLOAT, True), "m", 3))
     assert base64.b64decode(encoded["data"][0]["embedding"]) == vector
-    assert np.array(json.loads(array_reply([vector]))[0], dtype="<f4").tobytes() == vector
+    assert np.array(json.loads(array_reply([float_array(vector)]))[0], dtype="<f4").tobytes() == vector
 
 
 def test_replies_are_whole_documents() -> None:
     """Positions, model and usage; a model's name with quotes cannot break out of its string."""
     name = 'm"},\\ 電'
-    reply = json.loads(embeddings_reply([b"\0\0\0\0"] * 3, False, name, 7))
+    reply = json.loads(embeddings_reply([b"[0.0]"] * 3, name, 7))
     assert [item["index"] for item in reply["data"]] == [0, 1, 2]
     assert (reply["object"], reply["model"], reply["usage"]) == (
         "list", name, {"prompt_tokens": 7, "total_tokens": 7},
     )  # fmt: skip
-    assert json.loads(texts_reply([b"\0\0\0\0"], name, 1.23456)) == {
+    assert json.loads(texts_reply([b"[0.0]"], name, 1.23456)) == {
         "embeddings": [[0.0]], "model": name, "latency_ms": 1.235,
     }  # fmt: skip
 

@@ -12,19 +12,41 @@ KEYS = {"key-a": ApiKey(namespace="a"), "key-b": ApiKey(namespace="b", requests_
 def test_keys_lead_to_their_namespaces() -> None:
     """A known key names its namespace; without keys everybody shares one."""
     tenants = Tenants(KEYS)
-    assert tenants.of(b"Bearer key-a").namespace == "a"
-    assert tenants.of(b"bearer key-b ").namespace == "b"
+    assert tenants.of("key-a").namespace == "a"
+    assert tenants.of("key-b").namespace == "b"
     assert tenants.namespaces() == ["a", "b"]
     assert Tenants({}).of(None).namespace == "default"
 
 
-@pytest.mark.parametrize(
-    "header", [None, b"", b"Bearer", b"Bearer ", b"Basic key-a", b"Bearer key", b"Bearer \xff\xfe"]
-)
-def test_anything_else_is_unauthorized(header: bytes | None) -> None:
-    """No key, another scheme, a part of a key and broken bytes are all refused."""
+@pytest.mark.parametrize("key", [None, "", "key", "key-a ", "KEY-A", "\u00ff\u00fe"])
+def test_anything_else_is_unauthorized(key: str | None) -> None:
+    """No key, a part of one and broken bytes are all refused."""
     with pytest.raises(Unauthorized):
-        Tenants(KEYS).of(header)
+        Tenants(KEYS).of(key)
+
+
+def test_other_keys_keep_what_is_left_of_the_limits_of_those_that_stay() -> None:
+    """Rotation neither fills a bucket nor lets an old key in; a key with another rule starts anew."""
+    keys = {"stays": ApiKey(namespace="a", requests_per_minute=1), "goes": ApiKey(namespace="b")}
+    tenants = Tenants(keys)
+    tenants.of("stays").admit()
+    tenants.replace({"stays": keys["stays"], "comes": ApiKey(namespace="c")})
+    with pytest.raises(RateLimited):
+        tenants.of("stays").admit()
+    with pytest.raises(Unauthorized):
+        tenants.of("goes")
+    assert (tenants.of("comes").namespace, tenants.namespaces()) == ("c", ["a", "c"])
+    tenants.replace({"stays": ApiKey(namespace="a", requests_per_minute=2)})
+    tenants.of("stays").admit()
+
+
+def test_first_keys_close_an_open_gateway() -> None:
+    """What everybody shared is nobody's once there are keys."""
+    tenants = Tenants({})
+    assert tenants.open is not None
+    tenants.replace(KEYS)
+    with pytest.raises(Unauthorized):
+        tenants.of(None)
 
 
 def test_request_limit_refuses_with_the_wait() -> None:

@@ -14,7 +14,7 @@ from tests.byte_encoding import NAME, byte_encoding
 def decode(monkeypatch: pytest.MonkeyPatch) -> Decode:
     """What decoder_for gives for an encoding that is at hand; tiktoken would fetch its own."""
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: {NAME: byte_encoding()}[name])
-    decode = decoder_for(NAME)
+    decode = decoder_for(NAME, may_fetch=True)
     assert decode is not None
     return decode
 
@@ -72,4 +72,4 @@ def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch)
 def test_an_unknown_encoding_is_named(decode: Decode) -> None:
     """So is an encoding that does not exist or cannot be fetched."""
     with pytest.raises(TokenInputError, match="no-such-encoding"):
-        decoder_for("no-such-encoding")
+        decoder_for("no-such-encoding", may_fetch=True)
