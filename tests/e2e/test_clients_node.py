@@ -42,3 +42,10 @@ def test_openai_errors_are_its_own(printed: dict[str, dict[str, Any]]) -> None:
         "param": "model",
         "hasId": True,
     }
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    """Packages come from whichever registry the machine is set up for."""
+    packages = json.loads((SOURCES / "package-lock.json").read_text())["packages"]
+    assert [name for name, package in packages.items() if "resolved" in package] == []
+    assert all("integrity" in package for name, package in packages.items() if name)
