@@ -2,14 +2,13 @@
 
     limits = BodyLimits(max_bytes=16 * 2**20, timeout_s=30)
     body = await read_body(headers, receive, limits)
-    await send_reply(Reply(answer), send, timeout_s=30)
+    await send_reply(Reply(answer), send)
 
 What can end a transfer early, for the caller to translate into its own errors:
 
     TransferError
     ├── BodyTooLarge    more bytes than the limit, declared or received
     ├── BodyTimeout     the body did not arrive in time
-    ├── SendTimeout     the client did not read its reply in time
     └── ClientGone      the client closed the connection: there is no one to answer
 """
 
@@ -22,6 +21,7 @@ from starlette.types import Receive, Send
 
 JSON: Final = b"application/json"
 SEND_BYTES: Final = 262_144
+WHOLE_BODY: Final = "dejavec.whole_body"  # in a request's scope once all of its body has arrived
 UNREAD_BODY: Final = (408, 413)  # the rest of the body is not read: no further request on this connection
 
 Headers = list[tuple[bytes, bytes]]
@@ -39,20 +39,16 @@ class BodyTimeout(TransferError):
     """The body did not arrive in time."""
 
 
-class SendTimeout(TransferError):
-    """The client did not read its reply in time."""
-
-
 class ClientGone(TransferError):
     """The client closed the connection before its answer was ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """What a body may be. `timeout_s`: for all of it to arrive; None: no limit."""
+    """What a body may be. `timeout_s`: for all of it to arrive."""
 
     max_bytes: int
-    timeout_s: float | None
+    timeout_s: float
 
 
 @dataclass(slots=True)
@@ -70,13 +66,17 @@ def media_type(headers: Mapping[bytes, bytes], default: bytes = b"") -> bytes:
     return headers.get(b"content-type", default).partition(b";")[0].strip().lower()
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: BodyLimits) -> bytes:
-    """The whole body of a request. Raises BodyTooLarge, before reading where the length is declared, BodyTimeout,
-    ClientGone."""
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, limits: BodyLimits, is_whole: bool = False
+) -> bytes:
+    """The whole body of a request; `is_whole`: it has arrived, so that there is nothing to wait for (WHOLE_BODY).
+
+    Raises BodyTooLarge, before reading where the length is declared, BodyTimeout, ClientGone.
+    """
     declared = headers.get(b"content-length", b"0").lstrip(b"0")
     if declared.isdigit() and (len(declared) > 19 or int(declared) > limits.max_bytes):
         raise BodyTooLarge
-    if limits.timeout_s is None:
+    if is_whole:
         return await _read_parts(receive, limits.max_bytes)
     try:
         async with asyncio.timeout(limits.timeout_s):
@@ -85,27 +85,17 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limits: Bo
         raise BodyTimeout from None
 
 
-async def send_reply(reply: Reply, send: Send, timeout_s: float | None = None) -> None:
-    """Send a reply. Raises SendTimeout when the client reads nothing of it for `timeout_s`.
+async def send_reply(reply: Reply, send: Send) -> None:
+    """Send a reply; to a client that is gone, nothing.
 
-    With a time limit a large reply goes out in pieces: the server buffers what it is given at once, so that a whole
-    reply of megabytes would stay in its memory for as long as a client that never reads keeps its connection.
+    A large one goes out in pieces: the server buffers what it is given at once, so that a whole reply of megabytes
+    would stay in its memory for as long as a client reads slowly. One that reads nothing is dropped by the server.
     """
-    if timeout_s is None:
-        await send(_start_of(reply))
-        await send({"type": "http.response.body", "body": reply.body})
-        return
-    try:
-        async with asyncio.timeout(timeout_s) as limit:
-            await send(_start_of(reply))
-            last = max(0, (len(reply.body) - 1) // SEND_BYTES * SEND_BYTES)
-            for start in range(0, last, SEND_BYTES):
-                piece = reply.body[start : start + SEND_BYTES]
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                limit.reschedule(asyncio.get_running_loop().time() + timeout_s)
-            await send({"type": "http.response.body", "body": reply.body[last:] if last else reply.body})
-    except TimeoutError:
-        raise SendTimeout from None
+    await send(_start_of(reply))
+    last = max(0, (len(reply.body) - 1) // SEND_BYTES * SEND_BYTES)
+    for start in range(0, last, SEND_BYTES):
+        await send({"type": "http.response.body", "body": reply.body[start : start + SEND_BYTES], "more_body": True})
+    await send({"type": "http.response.body", "body": reply.body[last:] if last else reply.body})
 
 
 def _start_of(reply: Reply) -> dict[str, object]:

@@ -27,6 +27,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from common.asgi import WHOLE_BODY
 from common.http_refusals import health_only, refusal
 from common.send_watch import SendWatch
 
@@ -179,7 +180,10 @@ class LimitedProtocol(HttpToolsProtocol):
             if self._trailer_fields > MAX_HEAD_FIELDS:
                 self._fail(431, f"trailers may have {MAX_HEAD_FIELDS} fields")
             return
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        self.headers.append((name, value))
         if len(self.headers) > MAX_HEAD_FIELDS:
             self._fail(431, f"a head may have {MAX_HEAD_FIELDS} fields")
 
@@ -213,6 +217,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return  # of a head that is parsed again without its upgrade, or of a request after the last
         self._in_head = True
         self._unparsed = 0
+        self.cycle.scope[WHOLE_BODY] = True  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         if self._is_idle:
             self._stop_timer()  # the rest of a request that was answered before has come

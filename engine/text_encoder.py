@@ -58,8 +58,6 @@ class TextEncoder:
         self._tokenizer = parse_tokenizer(content, max_tokens)
         self._tokenizer.no_truncation()
         self._after = _special_after(self._tokenizer)
-        if max_tokens < self._tokenizer.num_special_tokens_to_add(False):
-            raise BundleError(f"max_tokens {max_tokens} leaves no room beside the tokenizer's special tokens")
         self._max_tokens = max_tokens
         self._first_chars = first_chars or max(MIN_CHARS, CHARS_PER_TOKEN * max_tokens)
         self._cuts = safe_cuts(self._tokenizer)

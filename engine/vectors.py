@@ -89,12 +89,12 @@ class VectorsEndpoint:
         kind = media_type(headers)
         deadline_s = _deadline_s(headers)
         if kind == _BINARY:
-            texts, lane = self._decode(await self._read_body(headers, receive))
+            texts, lane = self._decode(await self._read_body(scope, headers, receive))
             vectors = await self._compute(texts, lane, deadline_s, receive)
             rate = (_RATE, b"%.0f" % self._engine.batcher.run_tokens_per_s)
             return Reply(encode_response(vectors), [*self._common, rate], content_type=_BINARY)
         if kind == asgi.JSON:
-            body = await self._read_body(headers, receive)
+            body = await self._read_body(scope, headers, receive)
             until = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
             with self._watch.guard(receive, until):
                 texts = await self._decode_json(body)
@@ -107,10 +107,10 @@ class VectorsEndpoint:
         if expected is not None and expected != self._fingerprint:
             raise FingerprintMismatch(f"this engine's fingerprint is {self._engine.info.fingerprint}")
 
-    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _read_body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body. Raises BodyTooLarge before reading more than the limit, BodyTimeout, ClientGone."""
         try:
-            return await read_body(headers, receive, self._limits)
+            return await read_body(headers, receive, self._limits, asgi.WHOLE_BODY in scope)
         except asgi.BodyTooLarge:
             raise BodyTooLarge(f"the body has more than {self._limits.max_bytes} bytes") from None
         except asgi.BodyTimeout:

@@ -3,20 +3,23 @@
     place = Place(admission)
     place.enter(namespace)      # before the body is read
     place.hold(length)          # its length, or its parts as they come
-    place.expect(length)        # of the reply, before what it holds is computed
-    place.keep(len(reply))
+    place.expect_reply(length)  # about its length, before it is computed
+    place.keep_reply(len(reply))
     place.leave()               # when the reply is sent
 
 Where there are several tenants, one may hold at most as much as it leaves free: alone half of everything, beside one
 other that does the same a third. So however many want all, there is always something left for the next one (Choudhury
-and Hahne, "Dynamic queue length thresholds", 1998, with a factor of one).
+and Hahne, "Dynamic queue length thresholds", 1998, with a factor of one). Bodies and replies of at most UNCOUNTED_BYTES
+need not be held: the number of requests bounds them.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.errors import Overloaded
 
-RETRY_AFTER_S = 1.0
+RETRY_AFTER_S: Final = 1.0
+UNCOUNTED_BYTES: Final = 65_536
 
 
 @dataclass(slots=True)
@@ -26,33 +29,15 @@ class _Held:
 
 
 class Admission:
-    """The counts of one worker. `is_shared`: whether there is more than one tenant; may change."""
+    """The counts of one worker. `is_shared`: whether there is more than one tenant."""
 
     def __init__(self, max_requests: int, max_bytes: int, is_shared: bool) -> None:
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
+        self.max_requests = max_requests
+        self.max_bytes = max_bytes
         self.is_shared = is_shared
-        self._held: dict[str, _Held] = {}  # by namespace: as many as the settings have
         self.requests = 0
         self.size = 0
-
-    def enter(self, tenant: str) -> _Held:
-        """Count one request. Raises Overloaded."""
-        held = self._held.get(tenant)
-        if held is None:
-            held = self._held[tenant] = _Held()
-        free = self._max_requests - self.requests
-        if free <= 0 or (self.is_shared and held.requests >= free):
-            raise Overloaded("the gateway has too many requests in work", retry_after_s=RETRY_AFTER_S)
-        held.requests += 1
-        self.requests += 1
-        return held
-
-    def check(self, held: _Held, size: int) -> None:
-        """Whether this tenant may hold so many bytes more. Raises Overloaded."""
-        free = self._max_bytes - self.size
-        if size > free or (self.is_shared and held.size + size > free):
-            raise Overloaded("the gateway has too many large requests in work", retry_after_s=RETRY_AFTER_S)
+        self.by_tenant: dict[str, _Held] = {}  # as many as the settings have
 
 
 class Place:
@@ -68,35 +53,50 @@ class Place:
 
     def enter(self, tenant: str) -> None:
         """Become one of the tenant's requests in work. Raises Overloaded."""
-        self._held = self._admission.enter(tenant)
+        admission = self._admission
+        held = admission.by_tenant.get(tenant)
+        if held is None:
+            held = admission.by_tenant[tenant] = _Held()
+        free = admission.max_requests - admission.requests
+        if free <= 0 or (admission.is_shared and held.requests >= free):
+            raise Overloaded("the gateway has too many requests in work", retry_after_s=RETRY_AFTER_S)
+        held.requests += 1
+        admission.requests += 1
+        self._held = held
 
     def hold(self, size: int) -> None:
         """Hold so many bytes more. Raises Overloaded."""
         assert self._held is not None
-        self._admission.check(self._held, size)
-        self._add(size)
-
-    def expect(self, size: int) -> None:
-        """Hold a reply's bytes before there is one. Raises Overloaded."""
-        self.hold(size)
-        self._expected += size
+        free = self._admission.max_bytes - self._admission.size
+        if size > free or (self._admission.is_shared and self._held.size + size > free):
+            raise Overloaded("the gateway has too many large requests in work", retry_after_s=RETRY_AFTER_S)
+        self.keep(size)
 
     def keep(self, size: int) -> None:
-        """Hold a reply's bytes in place of those expected, be they free or not: they are there until they are sent."""
-        if self._held is not None:
-            self._add(size - self._expected)
+        """Hold so many bytes more, be they free or not: they are there, and are freed when they are sent."""
+        held = self._held
+        if held is not None:
+            self._size += size
+            held.size += size
+            self._admission.size += size
+
+    def expect_reply(self, size: int) -> None:
+        """Hold the bytes of a reply that is still to be computed. Raises Overloaded."""
+        if size > UNCOUNTED_BYTES:
+            self.hold(size)
             self._expected = size
+
+    def keep_reply(self, size: int) -> None:
+        """Hold the bytes of a reply in place of those that were expected."""
+        self.keep(size - self._expected)
+        self._expected = size
 
     def leave(self) -> None:
         """Give everything back."""
-        if self._held is not None:
-            self._add(-self._size)
-            self._held.requests -= 1
-            self._admission.requests -= 1
-            self._held = None
-
-    def _add(self, size: int) -> None:
-        assert self._held is not None
-        self._size += size
-        self._held.size += size
-        self._admission.size += size
+        held = self._held
+        if held is not None:
+            admission, self._held = self._admission, None
+            held.size -= self._size
+            admission.size -= self._size
+            held.requests -= 1
+            admission.requests -= 1

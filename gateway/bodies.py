@@ -1,28 +1,40 @@
 """Request bodies: JSON, perhaps compressed, held by the request's place as they arrive and as they expand."""
 
+from typing import Final
+
 from starlette.types import Message, Receive
 
 from common import asgi
 from common.asgi import JSON, BodyLimits, media_type, read_body
-from common.content_coding import STEP_BYTES, BrokenBody, UnknownCoding, coding_of, expansion_steps
-from gateway.admission import Place
+from common.content_coding import STEP_BYTES, STEP_PARTS, BrokenBody, UnknownCoding, coding_of, expansion_steps
+from gateway.admission import UNCOUNTED_BYTES, Place
 from gateway.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedMedia
 from gateway.work_pool import WorkPool
 
+UNCOUNTED_DIGITS: Final = len(str(UNCOUNTED_BYTES))  # a length of fewer digits is less
+MAX_DIGITS: Final = 20  # of a length; int() refuses thousands
+
 
 async def body_of(
-    headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits, place: Place | None = None
+    headers: dict[bytes, bytes],
+    receive: Receive,
+    limits: BodyLimits,
+    place: Place | None = None,
+    is_whole: bool = False,
 ) -> bytes:
     """A JSON body as it was sent; `place` holds its length, where that is declared before it is read.
+
+    `is_whole`: it has arrived.
 
     Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, Overloaded, ClientGone.
     """
     if media_type(headers, JSON) != JSON:
         raise UnsupportedMedia("send JSON with `Content-Type: application/json`")
-    if place is not None:
-        receive = _held(headers, receive, limits, place)
+    declared = headers.get(b"content-length", b"")
+    if place is not None and not (len(declared) < UNCOUNTED_DIGITS and declared.isdigit()):
+        receive = _held(declared, receive, limits, place)
     try:
-        return await read_body(headers, receive, limits)
+        return await read_body(headers, receive, limits, is_whole)
     except asgi.BodyTooLarge:
         raise _too_large(limits.max_bytes) from None
     except asgi.BodyTimeout:
@@ -45,7 +57,7 @@ async def expanded_body(
         parts = next(steps)
         size = sum(map(len, parts))
         place.hold(size)
-        is_small = len(body) <= STEP_BYTES and size < STEP_BYTES
+        is_small = max(len(body), size) < STEP_BYTES and len(parts) < STEP_PARTS
         while (
             more := next(steps, None) if is_small else await pool.run(tenant, lambda: next(steps, None))
         ) is not None:
@@ -60,14 +72,13 @@ async def expanded_body(
     return b"".join(parts)
 
 
-def _held(headers: dict[bytes, bytes], receive: Receive, limits: BodyLimits, place: Place) -> Receive:
+def _held(declared: bytes, receive: Receive, limits: BodyLimits, place: Place) -> Receive:
     """`receive`, with a place that holds the body: what is declared at once, otherwise each part as it comes.
 
     Raises Overloaded, as may the function returned. A body that is declared too long is left to `read_body`.
     """
-    declared = headers.get(b"content-length", b"")
-    if len(declared) < 20 and declared.isdigit():
-        if int(declared) <= limits.max_bytes:
+    if len(declared) < MAX_DIGITS and declared.isdigit():
+        if UNCOUNTED_BYTES < int(declared) <= limits.max_bytes:
             place.hold(int(declared))
         return receive
 

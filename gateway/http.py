@@ -17,11 +17,10 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from common import asgi
-from common.asgi import JSON, BodyLimits, ClientGone, Reply, send_reply
+from common.asgi import JSON, WHOLE_BODY, BodyLimits, ClientGone, Reply, send_reply
 from common.content_coding import MIN_REPLY_BYTES, compressed
 from common.disconnects import DisconnectWatch
-from gateway.admission import Admission, Place
+from gateway.admission import UNCOUNTED_BYTES, Admission, Place
 from gateway.auth_failures import AuthFailures
 from gateway.bodies import body_of, expanded_body
 from gateway.errors import DeadlineExceeded, GatewayError, InternalError, Unauthorized, UnsupportedMedia
@@ -69,9 +68,8 @@ class Front:
     def __init__(self, settings: GatewaySettings, tenants: Tenants, pool: WorkPool) -> None:
         self._limits = BodyLimits(settings.max_body_mb * 1024 * 1024, settings.body_timeout_s)
         self._small_limits = BodyLimits(MAX_SMALL_BODY, settings.body_timeout_s)
-        self._send_timeout_s = settings.send_timeout_s
         self._request_timeout_s = settings.request_timeout_s
-        self._admission = Admission(
+        self.admission = Admission(
             settings.max_concurrent_requests, settings.max_bodies_bytes, is_shared=tenants.are_several
         )
         self._tenants = tenants
@@ -82,39 +80,43 @@ class Front:
     @property
     def in_flight(self) -> int:
         """Requests in work: admitted, and their replies not yet sent."""
-        return self._admission.requests
+        return self.admission.requests
 
     def tenants_changed(self) -> None:
         """There are other tenants: share what there is among them."""
-        self._admission.is_shared = self._tenants.are_several
+        self.admission.is_shared = self._tenants.are_several
 
     def route(self, handler: Handler, error_body: ErrorBody = GatewayError.body) -> ASGIApp:
         """An ASGI app answering with `handler`; `error_body`: the shape of its errors."""
         return _Route(self, handler, error_body)
 
-    async def serve(self, handler: Handler, error_body: ErrorBody, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, from its head to the end of its reply; until then it is in flight and holds its memory."""
-        place = Place(self._admission)
-        IN_FLIGHT.inc()
-        try:
-            reply = await self.answer(handler, error_body, scope, receive, place)
-            REQUESTS.labels(str(reply.status)).inc()
-            place.keep(len(reply.body))
-            await self.send(reply, send)
-        except ClientGone:
-            CLIENT_GONE.inc()
-            REQUESTS.labels("499").inc()
-        finally:
-            place.leave()
-            IN_FLIGHT.dec()
-
     async def answer(
-        self, handler: Handler, error_body: ErrorBody, scope: Scope, receive: Receive, place: Place
+        self,
+        handler: Handler,
+        scope: Scope,
+        receive: Receive,
+        place: Place,
+        error_body: ErrorBody = GatewayError.body,
     ) -> Reply:
         """The reply to one request, errors included; `place` then has what it holds. Raises ClientGone."""
         started = time.perf_counter()
         try:
-            return await self._answer(handler, scope, receive, place, started)
+            headers: dict[bytes, bytes] = dict(scope["headers"])
+            tenant = self._tenants.open or self._tenants.of(one_key(scope["headers"], headers))
+            place.enter(tenant.namespace)
+            tenant.admit()
+            body = await body_of(headers, receive, self._limits, place, WHOLE_BODY in scope)
+            if b"content-encoding" in headers:
+                body = await self._expanded(body, headers, place, tenant)
+            deadline = asyncio.get_running_loop().time() + self._request_timeout_s
+            exchange = Exchange(headers, body, tenant, started, deadline, place)
+            del body  # the exchange alone holds it, and gives it away
+            with self._watch.guard(receive, deadline):
+                reply = await handler(exchange)
+                accepted = headers.get(b"accept-encoding")
+                if accepted is not None and (len(reply.body) >= MIN_REPLY_BYTES or b"q=0" in accepted):
+                    reply = await compressed(reply, accepted, partial(self._pool.collect, tenant.namespace))
+                return reply
         except Unauthorized as error:
             return _refusal(self.failed(scope, error), error_body)
         except GatewayError as error:
@@ -130,23 +132,9 @@ class Front:
         finally:
             LATENCY.observe(time.perf_counter() - started)
 
-    async def _answer(self, handler: Handler, scope: Scope, receive: Receive, place: Place, started: float) -> Reply:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        tenant = self._tenants.open or self._tenants.of(one_key(scope["headers"], headers))
-        place.enter(tenant.namespace)
-        tenant.admit()
-        body = await body_of(headers, receive, self._limits, place)
-        if (coding := headers.get(b"content-encoding")) is not None:
-            body = await expanded_body(body, coding, self._limits.max_bytes, place, self._pool, tenant.namespace)
-        deadline = asyncio.get_running_loop().time() + self._request_timeout_s
-        exchange = Exchange(headers, body, tenant, started, deadline, place)
-        del body  # the exchange alone holds it, and gives it away
-        with self._watch.guard(receive, deadline):
-            reply = await handler(exchange)
-            accepted = headers.get(b"accept-encoding")
-            if accepted is not None and (len(reply.body) >= MIN_REPLY_BYTES or b"q=0" in accepted):
-                reply = await compressed(reply, accepted, partial(self._pool.collect, tenant.namespace))
-            return reply
+    async def _expanded(self, body: bytes, headers: dict[bytes, bytes], place: Place, tenant: Tenant) -> bytes:
+        coding = headers[b"content-encoding"]
+        return await expanded_body(body, coding, self._limits.max_bytes, place, self._pool, tenant.namespace)
 
     def failed(self, scope: Scope, error: Unauthorized) -> GatewayError:
         """The error to answer a request with that has no right key or token; wrong ones are counted by address."""
@@ -158,14 +146,6 @@ class Front:
     def guarded(self, app: ASGIApp, prefix: str, check: Callable[[bytes | None], None]) -> ASGIApp:
         """`app` with its paths under `prefix` behind a check of the Authorization header, then a bounded body."""
         return _Guarded(self, app, prefix, check)
-
-    async def send(self, reply: Reply, send: Send) -> None:
-        """Send a reply in pieces, and give up on a client that does not read it."""
-        try:
-            await send_reply(reply, send, self._send_timeout_s)
-        except asgi.SendTimeout:
-            log.warning("a client did not read its reply within %g s; connection dropped", self._send_timeout_s)
-            CLIENT_GONE.inc()
 
     async def read_small_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body of an operator's request. Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, ClientGone."""
@@ -183,7 +163,21 @@ class _Route:
         self._error_body = error_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._front.serve(self._handler, self._error_body, scope, receive, send)
+        """One request, from its head to the end of its reply; until then it is in flight and holds its memory."""
+        place = Place(self._front.admission)
+        IN_FLIGHT.inc()
+        try:
+            reply = await self._front.answer(self._handler, scope, receive, place, self._error_body)
+            REQUESTS.labels(str(reply.status)).inc()
+            if len(reply.body) > UNCOUNTED_BYTES:
+                place.keep_reply(len(reply.body))
+            await send_reply(reply, send)
+        except ClientGone:
+            CLIENT_GONE.inc()
+            REQUESTS.labels("499").inc()
+        finally:
+            place.leave()
+            IN_FLIGHT.dec()
 
 
 class _Guarded:
@@ -204,10 +198,10 @@ class _Guarded:
             self._check(headers.get(b"authorization"))
             body = await self._front.read_small_body(headers, receive) if scope["method"] in WITH_BODY else b""
         except Unauthorized as error:
-            await self._front.send(_refusal(self._front.failed(scope, error)), send)
+            await send_reply(_refusal(self._front.failed(scope, error)), send)
             return
         except GatewayError as error:
-            await self._front.send(_refusal(error), send)
+            await send_reply(_refusal(error), send)
             return
         except ClientGone:
             return

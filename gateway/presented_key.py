@@ -37,6 +37,8 @@ def one_key(fields: Iterable[tuple[bytes, bytes]], headers: Mapping[bytes, bytes
 
     Authorization comes once: the server refuses two. Raises Unauthorized where another comes twice, and differs.
     """
+    if b"api-key" not in headers and b"x-api-key" not in headers:
+        return bearer(headers.get(b"authorization"))
     for name, value in fields:
         if name in KEY_HEADERS and headers[name] != value:
             raise Unauthorized(f"{name.decode()} comes twice, with different API keys; send one of them")

@@ -52,15 +52,12 @@ class CacheControl(enum.Enum):
         return self is not CacheControl.NO_STORE
 
 
-def _free(tokens: int) -> None:
-    """Where tokens are not limited."""
-
-
 @dataclass(frozen=True, slots=True)
 class EmbedRequest:
     """What a client wants: vectors for `texts`, each behind `prompt`. `deadline` is in event-loop time.
 
-    `take_tokens` is called with the number of its tokens before anything is computed, and may raise RateLimited.
+    `take_tokens`, where there is one, is called with the number of its tokens before anything is computed, and may
+    raise RateLimited.
     """
 
     namespace: str
@@ -70,7 +67,7 @@ class EmbedRequest:
     control: CacheControl = CacheControl.NORMAL
     truncate: bool = True
     min_fidelity: float = 0.0
-    take_tokens: Callable[[int], None] = _free
+    take_tokens: Callable[[int], None] | None = None
 
 
 @dataclass(slots=True)
@@ -172,12 +169,15 @@ class EmbeddingService:
         scope, is_shared = await self._scope(model, request.namespace)
         result = EmbedResult(model.info, [b""] * len(request.texts), ["miss"] * len(request.texts))
 
-        items = self._from_local(await self._digests(scope, request), request, result)
+        long = sum(map(len, request.texts)) > INLINE_HASHED_CHARS
+        digests = await self._digests(scope, request) if long else None
+        items = self._from_local(scope, request, result, digests)
         if items:
             stages.mark("local")
             await self._encode(model, scope, request, items)
             stages.mark("tokenize")
-        request.take_tokens(result.tokens + sum(item.tokens for item in items))
+        if request.take_tokens is not None:
+            request.take_tokens(result.tokens + sum(item.tokens for item in items))
         if items:
             use_exact = self._exact if is_shared else None
             if use_exact is not None and request.control.reads:
@@ -220,16 +220,16 @@ class EmbeddingService:
         return scope, is_shared
 
     async def _digests(self, scope: Scope, request: EmbedRequest) -> Sequence[bytes]:
-        """L0's digest of each text."""
-        if sum(map(len, request.texts)) <= INLINE_HASHED_CHARS:
-            return [scope.digest_of_text(text, request.prompt) for text in request.texts]
         return await self._pool.collect(request.namespace, _digest_steps(scope, request))
 
-    def _from_local(self, digests: Sequence[bytes], request: EmbedRequest, result: EmbedResult) -> list[_Item]:
-        """Place what L0 holds; return the distinct other texts."""
+    def _from_local(
+        self, scope: Scope, request: EmbedRequest, result: EmbedResult, digests: Sequence[bytes] | None
+    ) -> list[_Item]:
+        """Place what L0 holds; return the distinct other texts. `digests` where they have been made."""
         use_local = self._local.enabled and request.control.reads
         items: dict[bytes, _Item] = {}
-        for position, (digest, text) in enumerate(zip(digests, request.texts, strict=True)):
+        for position, text in enumerate(request.texts):
+            digest = scope.digest_of_text(text, request.prompt) if digests is None else digests[position]
             if digest in items:
                 items[digest].positions.append(position)
                 continue

@@ -63,33 +63,27 @@ class Tenant:
         if self.requests is not None:
             self.requests.take(1)
 
-    def allowance(self) -> "Allowance":
-        """What one request takes of this tenant's tokens."""
-        return Allowance(self.tokens)
-
 
 class Allowance:
-    """The tokens that one request has taken from its tenant's bucket; none where there is no limit."""
+    """The tokens that one request has taken from its tenant's bucket."""
 
     __slots__ = ("_bucket", "_taken")
 
-    def __init__(self, bucket: Bucket | None) -> None:
+    def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._taken = 0
 
     def take(self, tokens: int) -> None:
         """Take a request's tokens, in place of what it had taken. Raises RateLimited when there are not so many."""
-        if self._bucket is not None:
-            self.give_back()
-            _check(self._bucket, tokens, "tokens")
-            self._bucket.take(tokens)
-            self._taken = tokens
+        self.give_back()
+        _check(self._bucket, tokens, "tokens")
+        self._bucket.take(tokens)
+        self._taken = tokens
 
     def give_back(self) -> None:
         """Put back what was taken: the request was not answered."""
-        if self._bucket is not None:
-            self._bucket.give_back(self._taken)
-            self._taken = 0
+        self._bucket.give_back(self._taken)
+        self._taken = 0
 
 
 class Tenants:

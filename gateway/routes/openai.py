@@ -1,17 +1,22 @@
 """OpenAI's routes: `POST /v1/embeddings` and the model list; Azure's are the same behind other paths."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 
 from gateway.http import Exchange, Reply
-from gateway.routes.embedding_call import EmbeddingCalls
-from gateway.routes.schemas import embeddings_reply, parse_embeddings
+from gateway.routes.embedding_call import INLINE_BODY_BYTES, EmbeddingCalls
+from gateway.routes.schemas import EmbeddingsBody, embeddings_reply, parse
 
 router = APIRouter(tags=["OpenAI"])
 
 
 async def embeddings(calls: EmbeddingCalls, exchange: Exchange, deployment: str | None = None) -> Reply:
     """`POST /v1/embeddings`; a `deployment` of the path, as Azure has it, stands in place of the body's model."""
-    body = await calls.parsed(exchange, parse_embeddings)
+    if len(exchange.body) <= INLINE_BODY_BYTES:
+        body = parse(exchange.body, EmbeddingsBody)
+    else:
+        body = await calls.parsed(exchange, partial(parse, shape=EmbeddingsBody))
     answer = await calls.embed(exchange, deployment or body.model, body.input, calls.options(exchange, body))
     result = answer.result
     return Reply(embeddings_reply(answer.vectors, result.model.model, result.tokens), answer.headers)

@@ -215,11 +215,6 @@ def parse(body: bytes, shape: type[BodyT], refusal: type[BadRequest] = BadReques
     return validated(_load(body), shape, refusal)
 
 
-def parse_embeddings(body: bytes) -> EmbeddingsBody:
-    """A body of `/v1/embeddings`. Raises BadRequest."""
-    return parse(body, EmbeddingsBody)
-
-
 def parse_embed(body: bytes) -> EmbedInputsBody | EmbedTextsBody:
     """A body of either of `/embed`'s shapes; anything doubtful is the first, and is refused as such."""
     if len(body) <= LARGE_BODY_BYTES:

@@ -58,7 +58,7 @@ async def tokenize(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     chars = sum(map(len, texts))
     if chars > MAX_CHARS:
         raise BadRequest(f"{chars} characters to tokenize; send at most {MAX_CHARS} at once", param="inputs")
-    exchange.place.expect(chars * TOKEN_BYTES)
+    exchange.place.expect_reply(chars * TOKEN_BYTES)
     tokenizer = await calls.engine.tokenizer()
     steps = _token_steps(tokenizer, texts, body.add_special_tokens)
     lists = await calls.pool.collect(exchange.tenant.namespace, steps)

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import httpx
@@ -157,7 +158,8 @@ async def say(run: Run, pieces: Sequence[bytes], process: str = "gateway", pause
             sending.cancel()
         finally:
             writer.transport.abort()
-    return " ".join(map(str, statuses_of(received))) or "closed"
+    runs = [(status, len(list(run))) for status, run in groupby(statuses_of(received))]
+    return ", ".join(str(status) if count == 1 else f"{status} ({count} times)" for status, count in runs) or "closed"
 
 
 def many(

@@ -1,6 +1,7 @@
 """The default bundle from the real all-MiniLM-L6-v2 checkpoint: close to FP32, the same bytes in any company."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from engine.build.running import Run, embed, open_graph
 from engine.bundle import Bundle, parse_tokenizer
 from engine.feeds import feeds
 from engine.protocol import Int32Array
+from engine.text_encoder import EncodedText, TextEncoder
 
 GOLDEN = Path(__file__).parent.parent / "e2e" / "golden" / "minilm_fp32.json"
 LENGTHS = [2, 3, 4, 5, 7, 8, 9, 11, 15, 16, 17, 23, 31, 32, 33, 47, 63, 64, 65, 99, 127, 128, 129, 200, 255, 256]
@@ -54,6 +56,30 @@ def golden() -> tuple[list[str], np.ndarray]:
     """Texts and the vectors that sentence-transformers gives them."""
     entries = json.loads(GOLDEN.read_text(encoding="utf-8"))["entries"]
     return [entry["text"] for entry in entries], np.array([entry["vector"] for entry in entries], np.float32)
+
+
+@pytest.mark.parametrize("max_tokens", [8, 256])
+def test_long_texts_are_cut_before_they_are_tokenized(max_tokens: int) -> None:
+    """The real tokenizer gives a beginning the tokens of the whole: of words, ideographs, marks and nothing at all."""
+    content = (default_checkpoint() / "tokenizer.json").read_bytes()
+    tokenizer, encoder = parse_tokenizer(content, max_tokens), TextEncoder(content, max_tokens, first_chars=100)
+    parts = [
+        *read_texts(None).hold_out[:50],
+        "電車で東京へ。",
+        "e\u0301" * 30,
+        " " * 90,
+        "\u200b" * 90,
+        "x" * 250,
+        "[MASK]",
+        "!?…“”",
+        "\t\n",
+        "👨‍👩‍👧",
+    ]
+    for seed in range(60):
+        text = " ".join(random.Random(seed).choices(parts, k=seed)) + "".join(random.Random(seed).choices(parts, k=9))
+        whole = tokenizer.encode(text)
+        expected = EncodedText(np.array(whole.ids, np.int32).tobytes(), len(whole.ids), bool(whole.overflowing))
+        assert encoder.encode([text]) == [expected]
 
 
 def test_the_fp32_graph_is_sentence_transformers(fp32: Run, encode: Encode) -> None:

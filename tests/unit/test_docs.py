@@ -50,3 +50,10 @@ def test_decisions_are_listed() -> None:
     architecture = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     linked = set(re.findall(r"\(docs/decisions/([\w-]+\.md)\)", architecture))
     assert linked == {path.name for path in (ROOT / "docs" / "decisions").glob("*.md")}
+
+
+def test_documents_name_tests_that_exist() -> None:
+    """What a promise is shown by is there to be run."""
+    named = {name for path in DOCUMENTS for name in re.findall(r"`(tests/[\w/]+\.py)`", path.read_text("utf-8"))}
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []

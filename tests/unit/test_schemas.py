@@ -23,6 +23,7 @@ from gateway.routes.schemas import (
     float_array,
     is_texts_shape,
     parse,
+    parse_embed,
     shorten,
     texts_reply,
 )
@@ -130,6 +131,49 @@ def test_the_refusal_of_the_other_routes_is_422() -> None:
 def test_more_than_is_legal_is_refused_before_each_item_is_looked_at(content: bytes, message: str) -> None:
     """A hostile body must not stop the event loop: two million unknown fields took pydantic 24 s, now 1 s."""
     assert message in refusal(content).message
+
+
+ITEMS = 400_001
+BOMBS = {
+    "numbers": b"1," * ITEMS,
+    "strings": b'"",' * 30_000,
+    "lists": b"[]," * ITEMS,
+    "objects": b"{}," * ITEMS,
+    "fields": b"{%s}," % b",".join(b'"%d":1' % number for number in range(20_000)),
+    "behind quotes": b'"%s",' % (rb"\"" * 40_000) + b"1," * ITEMS,
+    "behind backslashes": b'"%s",' % (rb"\\" * 40_000) + b"1," * ITEMS,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(bomb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each value costs some 70 bytes and a moment in which nothing else runs, and there is room for millions."""
+    content = b'{"model":"m","input":[%s]}' % BOMBS[bomb].removesuffix(b",")
+    assert orjson.loads(content)["model"] == "m"
+    monkeypatch.setattr("gateway.routes.schemas.orjson.loads", None)
+    error = refusal(content)
+    assert (error.status, "too many values" in error.message) == (400, True)
+    with pytest.raises(Unprocessable, match="too many values"):
+        parse_embed(content.replace(b"input", b"inputs"))
+
+
+@pytest.mark.parametrize("sign", [",", "[", "{", '"', '",', "\\", '\\"', '[{,"\\'])
+def test_a_text_may_be_full_of_such_signs(sign: str) -> None:
+    """Within a string they are no values."""
+    texts = [sign * 150_000, sign]
+    assert parse(body(input=texts), EmbeddingsBody).input == texts
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_embed_tells_its_shapes_apart(size: str) -> None:
+    """By either path, and what is doubtful is refused as the first."""
+    grown = padded if size == "large" else bytes
+    assert parse_embed(grown(b'{"texts":["a"]}')) == EmbedTextsBody(texts=["a"])
+    assert parse_embed(grown(b'{"inputs":"a"}')) == EmbedInputsBody(inputs="a")
+    with pytest.raises(Unprocessable, match="inputs"):
+        parse_embed(grown(b"{}"))
+    with pytest.raises(BadRequest):
+        parse_embed(grown(b"{"))
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "3", True, [], 2**70])

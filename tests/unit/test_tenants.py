@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import RateLimited, Unauthorized
 from gateway.settings import ApiKey
-from gateway.tenants import Bucket, Tenant, Tenants, bearer, same_secret
+from gateway.tenants import Allowance, Bucket, Tenant, Tenants, bearer, same_secret
 
 KEYS = {"key-a": ApiKey(namespace="a"), "key-b": ApiKey(namespace="b", requests_per_minute=2)}
 
@@ -65,7 +65,7 @@ def test_request_limit_refuses_with_the_wait() -> None:
 def test_tokens_are_taken_before_the_answer_and_given_back_without_one() -> None:
     """Requests of the same moment cannot take more than there is; one that fails leaves its tokens to the next."""
     tenant = Tenant("a", tokens=Bucket(1000, clock=lambda: 0.0))
-    first, second = tenant.allowance(), tenant.allowance()
+    first, second = Allowance(tenant.tokens), Allowance(tenant.tokens)
     first.take(600)
     with pytest.raises(RateLimited) as refused:
         second.take(600)
@@ -80,19 +80,19 @@ def test_tokens_are_taken_before_the_answer_and_given_back_without_one() -> None
 def test_a_request_that_is_done_again_takes_its_tokens_once() -> None:
     """With another model they may be others."""
     tenant = Tenant("a", tokens=Bucket(1000, clock=lambda: 0.0))
-    allowance = tenant.allowance()
+    allowance = Allowance(tenant.tokens)
     allowance.take(800)
     allowance.take(900)
-    tenant.allowance().take(100)
+    Allowance(tenant.tokens).take(100)
 
 
 def test_the_wait_is_a_minute_at_most() -> None:
     """Whatever was asked before: what is refused takes nothing."""
     tenant = Tenant("a", tokens=Bucket(1000, clock=lambda: 0.0))
-    tenant.allowance().take(1000)
+    Allowance(tenant.tokens).take(1000)
     for _ in range(20):
         with pytest.raises(RateLimited) as refused:
-            tenant.allowance().take(1000)
+            Allowance(tenant.tokens).take(1000)
         assert refused.value.retry_after_s == pytest.approx(60)
 
 
@@ -100,12 +100,12 @@ def test_a_request_larger_than_a_minutes_tokens_passes_alone_and_pays_for_itself
     """It needs a full bucket; until its debt is paid nothing passes."""
     now = [0.0]
     tenant = Tenant("a", tokens=Bucket(600, clock=lambda: now[0]))
-    tenant.allowance().take(100)
+    Allowance(tenant.tokens).take(100)
     with pytest.raises(RateLimited) as refused:
-        tenant.allowance().take(1200)
+        Allowance(tenant.tokens).take(1200)
     assert refused.value.retry_after_s == pytest.approx(10)
     now[0] = 10.0
-    tenant.allowance().take(1200)
+    Allowance(tenant.tokens).take(1200)
     with pytest.raises(RateLimited):
         tenant.admit()
     now[0] = 70.1

@@ -6,7 +6,7 @@ import pytest
 import tiktoken
 
 from gateway.errors import BadRequest
-from gateway.routes.token_input import Decode, TokenInputError, decoder_for, texts_of
+from gateway.routes.token_input import Decode, TokenInputError, decoder_for, decoding_steps, texts_of
 from tests.byte_encoding import NAME, byte_encoding
 
 
@@ -48,6 +48,16 @@ def test_unknown_ids_are_refused(decode: Decode, bad: int) -> None:
     with pytest.raises(BadRequest, match="does not have") as refusal:
         texts_of([[104], [104, bad]], decode)
     assert refusal.value.param == "input"
+
+
+def test_many_texts_are_decoded_in_steps(decode: Decode) -> None:
+    """The same texts in the same order; one that is refused ends it."""
+    ids = [byte_encoding().encode_ordinary(f"text {number}") for number in range(100)]
+    steps = list(decoding_steps(ids, decode))
+    assert len(steps) > 5
+    assert [text for step in steps for text in step] == texts_of(ids, decode)
+    with pytest.raises(BadRequest):
+        list(decoding_steps([*ids, [300]], decode))
 
 
 def test_half_a_character_is_replaced(decode: Decode) -> None:
