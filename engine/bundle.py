@@ -54,6 +54,7 @@ class Bundle(BaseModel):
     vocab_size: Annotated[int, Field(strict=True, ge=1, le=16_777_216)]
     pooling: Pooling
     normalize: bool
+    matryoshka_dims: list[int] | None = None  # sizes it was trained for besides its own; None: not known
     prompts: dict[str, str]
     default_prompt_name: str | None
     recipe: dict[str, Any]  # how the graph was made: builder version, opset, smoothquant alpha, calibration

@@ -81,6 +81,9 @@ class EngineInfo:
     prompts: dict[str, str] = field(default_factory=dict)  # name ("query", "document") -> text put in front
     default_prompt_name: str | None = None
     device: str = "cpu"
+    source: str = ""  # hub id, or name of the folder, that the bundle was built from
+    pooling: str = ""  # "mean", "cls" or "last"
+    matryoshka_dims: list[int] | None = None  # sizes it was trained for besides its own; None: not known
     static_embedding_sha256: str = ""  # of what STATIC_EMBEDDING_PATH answers; empty when the bundle has none
 
     def to_json(self) -> bytes:

@@ -115,6 +115,9 @@ def _info(model: Model) -> EngineInfo:
         prompts=bundle.prompts,
         default_prompt_name=bundle.default_prompt_name,
         device=model.device,
+        source=bundle.source,
+        pooling=bundle.pooling,
+        matryoshka_dims=bundle.matryoshka_dims,
         static_embedding_sha256=hashlib.sha256(model.static_embedding).hexdigest() if model.static_embedding else "",
     )
 

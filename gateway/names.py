@@ -129,9 +129,8 @@ class ModelNames:
 
 def hub_id(info: EngineInfo) -> str:
     """The model's `org/name` on the Hugging Face hub; its plain name where the engine does not say."""
-    source = str(getattr(info, "source", "") or "")
-    org, _, name = source.partition("/")
-    return source if name and "/" not in name and ORG.fullmatch(org) else info.model
+    org, _, name = info.source.partition("/")
+    return info.source if name and "/" not in name and ORG.fullmatch(org) else info.model
 
 
 def _is(name: str, info: EngineInfo) -> bool:

@@ -1,6 +1,6 @@
 """`dimensions`: the leading part of a vector, and whether the model was trained for that.
 
-    header = check_shortening(body.dimensions, info.dimensions, trained_sizes(info), settings.untrained_dimensions)
+    header = check_shortening(body.dimensions, info.dimensions, info.matryoshka_dims, settings.untrained_dimensions)
     vectors = shorten(result.vectors, body.dimensions)
     headers += header  # `x-dimensions`, where the model was not trained for it
 
@@ -22,15 +22,6 @@ UNTRAINED: Final = b"truncated, untrained"
 UNKNOWN: Final = b"truncated, training unknown"
 
 WhenUntrained = Literal["warn", "refuse"]
-
-
-def trained_sizes(info: object) -> tuple[int, ...] | None:
-    """The sizes a model was trained for besides its own, of an engine's information; None where it does not say.
-
-    The field is `matryoshka_dims`: None or absent is unknown, an empty list is a model trained for its own size alone.
-    """
-    sizes = getattr(info, "matryoshka_dims", None)
-    return None if sizes is None else tuple(int(size) for size in sizes)
 
 
 def check_shortening(

@@ -12,7 +12,7 @@ from gateway.engine_client import EngineClient
 from gateway.errors import BadRequest
 from gateway.http import Exchange
 from gateway.names import ModelNames
-from gateway.routes.dimensions import check_shortening, trained_sizes
+from gateway.routes.dimensions import check_shortening
 from gateway.routes.fields import BASE64, FLOAT, PLAIN, PLAIN_BASE64, PLAIN_FIELDS, Options, options_of
 from gateway.routes.output_types import as_json, check_dimensions
 from gateway.routes.schemas import TokenIds, VectorsBody, shorten
@@ -117,7 +117,7 @@ class EmbeddingCalls:
 
     def _shortening(self, dimensions: int) -> Headers:
         info = self.engine.model.info
-        return check_shortening(dimensions, info.dimensions, trained_sizes(info), self.settings.untrained_dimensions)
+        return check_shortening(dimensions, info.dimensions, info.matryoshka_dims, self.settings.untrained_dimensions)
 
     def options(self, exchange: Exchange, body: VectorsBody) -> Options:
         """What a body's fields mean, by this gateway's settings. Raises BadRequest."""

@@ -83,12 +83,11 @@ async def decode(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
 def info_fields(calls: EmbeddingCalls) -> dict[str, object]:
     """What its clients read of `/info`. Raises EngineAway."""
     info, settings = calls.engine.model.info, calls.settings
-    pooling = getattr(info, "pooling", None)
     return {
         "model_id": hub_id(info),
         "model_sha": None,
         "model_dtype": info.kernel_class.partition("-")[0].replace("fp", "float"),
-        "model_type": {"embedding": {} if pooling is None else {"pooling": pooling}},
+        "model_type": {"embedding": {"pooling": info.pooling} if info.pooling else {}},
         "max_concurrent_requests": settings.max_concurrent_requests,
         "max_input_length": info.max_tokens,
         "max_batch_tokens": info.max_request_tokens,

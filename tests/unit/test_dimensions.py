@@ -1,12 +1,10 @@
 """`dimensions` on models that were trained for it, that were not, and that do not say."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from engine.protocol import EngineInfo
 from gateway.errors import BadRequest
-from gateway.routes.dimensions import check_shortening, trained_sizes
+from gateway.routes.dimensions import check_shortening
 
 
 @pytest.mark.parametrize("trained", [None, (), (64, 128)])
@@ -49,9 +47,7 @@ def test_more_than_there_is_is_refused() -> None:
 
 def test_an_engine_that_says_nothing_is_unknown() -> None:
     """The field is optional, so that engines without it can be called."""
-    assert trained_sizes(SimpleNamespace()) is None
-    assert trained_sizes(SimpleNamespace(matryoshka_dims=None)) is None
-    assert trained_sizes(SimpleNamespace(matryoshka_dims=[])) == ()
-    assert trained_sizes(SimpleNamespace(matryoshka_dims=[256, 64])) == (256, 64)
-    info = EngineInfo("m", "0" * 32, "fp32", 384, 256, 1, 1)
-    assert trained_sizes(info) in {None, ()}
+    info = EngineInfo.from_json(b'{"model":"m","fingerprint":"f","kernel_class":"fp32","dimensions":384,'
+                                b'"max_tokens":256,"max_request_items":1,"max_request_tokens":256}')  # fmt: skip
+    assert info.matryoshka_dims is None
+    assert check_shortening(64, 384, info.matryoshka_dims) == [(b"x-dimensions", b"truncated, training unknown")]
