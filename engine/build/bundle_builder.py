@@ -20,10 +20,12 @@ from tokenizers import Tokenizer
 from engine.build.calibration import CalibrationTexts, read_texts
 from engine.build.checkpoint.choices import Choices, choose
 from engine.build.checkpoint.files import WEIGHTS_FILE, Checkpoint, open_checkpoint
-from engine.build.checkpoint.weights import BertShape, read_shape, read_weights
+from engine.build.checkpoint.shape import Shape, read_shape
+from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import CheckpointError
+from engine.build.graph.head import Head
 from engine.build.graph.onnx_writer import OPSET
-from engine.build.graph.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, Head, write_fp32
+from engine.build.graph.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, write_fp32
 from engine.build.graph.rounding import PAIR_LIMIT
 from engine.build.graph.step import GraphInputs, Made, check_vectors, make_graph
 from engine.build.quality import cosine_report, count_batch_dependent, demand, lengths_to_check
@@ -72,7 +74,7 @@ class _Plan:
     """Everything known before any weight is read."""
 
     checkpoint: Checkpoint
-    shape: BertShape
+    shape: Shape
     choices: Choices
     texts: CalibrationTexts
     options: BuildOptions
@@ -299,7 +301,7 @@ def _describe(
         static_embedding_sha256=sha256_of(folder / STATIC_EMBEDDING_FILE),
         check_sha256=sha256_of(folder / CHECK_FILE),
         precision=precision,
-        dimensions=plan.shape.hidden,
+        dimensions=plan.head().dimensions(plan.shape.hidden),
         max_tokens=choices.max_tokens,
         vocab_size=plan.shape.vocab_size,
         pooling=choices.pooling,

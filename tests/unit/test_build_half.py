@@ -12,10 +12,12 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from engine.build import build_bundle
-from engine.build.checkpoint.weights import read_shape, read_weights
+from engine.build.checkpoint.shape import read_shape
+from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import UnsupportedModel
-from engine.build.graph.bert_graph import write_graph
+from engine.build.graph.encoder_graph import write_graph
 from engine.build.graph.half import to_half
+from engine.build.graph.head import Head
 from engine.build.graph.linears import Fp32Linears
 from engine.build.graph.onnx_writer import CONTRIB, GraphWriter
 from engine.build.quality import cosine_report, count_batch_dependent
@@ -39,7 +41,7 @@ def fp32_model(folder: Path, kind: str = "gelu", pooling: Pooling = "mean") -> o
     """The FP32 graph of a tiny checkpoint."""
     config = write_checkpoint(folder, hidden_act=kind)
     weights = read_weights(folder / "model.safetensors", read_shape(config))
-    return write_graph(weights, Fp32Linears(), pooling, True)
+    return write_graph(weights, Fp32Linears(), Head(pooling, True))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])

@@ -16,9 +16,11 @@ from engine.build.checkpoint.files import (
     default_checkpoint,
     open_checkpoint,
 )
-from engine.build.checkpoint.weights import read_shape, read_weights
+from engine.build.checkpoint.shape import read_shape
+from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import CheckpointError
-from engine.build.graph.quantize import Head, write_fp32
+from engine.build.graph.head import Head
+from engine.build.graph.quantize import write_fp32
 from engine.build.running import open_graph
 from engine.bundle import Bundle
 from engine.feeds import Run, feeds
