@@ -3,9 +3,9 @@
 Head n of token t is row t * heads + n of a packed matrix, so that one Gather pads and transposes at once.
 
 A query row's result is the same whatever other rows are computed with it, so the scores of long texts,
-heads x S x S numbers, are never all there: a Loop computes TILE query rows after TILE. A layer with a window has tiles
-of a fixed size, each with just the keys that its rows see: they begin at a fixed place before the tile, because a sum
-over keys that began elsewhere could be grouped otherwise.
+heads x S x S numbers, are never all there: a Loop computes some query rows after the others. A layer with a window has
+tiles of a fixed size, each with just the keys that its rows see: they begin at a fixed place before the tile, because a
+sum over keys that began elsewhere could be grouped otherwise.
 """
 
 import math
@@ -25,9 +25,8 @@ from engine.feeds import PADDED_TO
 from engine.protocol import Float32Array
 
 MASKED = -1e9  # added to a score; its weight underflows to exactly 0
-TILE = 256  # query rows at a time, at most; 12 heads x 256 x 8,192 scores are 100 MB
+TILE_SCORES = 524_288  # of one head, of all texts, at a time: 64 rows x 8,192 keys, 25 MB in all with 12 heads
 WINDOW_TILE = 128
-UNTILED_TOKENS = 512  # a model of no more positions has no loop; 12 heads x 512 x 512 scores are 13 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +65,14 @@ class AttentionWriter:
         linears: Linears,
         inputs: Inputs,
         relative_bias: Float32Array | None,
-        tiled: bool | None,
+        tiled: bool,
     ) -> None:
         self._graph = graph
         self._shape = shape
         self._linears = linears
         self._inputs = inputs
         self._relative_bias = relative_bias
-        self._tiled = shape.max_positions > UNTILED_TOKENS if tiled is None else tiled
+        self._tiled = tiled
         self._heads = self._head_places()
         self._longest = graph.cast(graph.op("Shape", inputs.rows, start=1, end=2), np.int32)
         self._packed = "" if self._tiled else self._packed_places()
@@ -224,12 +223,15 @@ class AttentionWriter:
         return self._tiles[fixed]
 
     def _write_tiles(self, fixed: bool) -> Tiles:
-        """Tiles of WINDOW_TILE rows; or as many as TILE rows take, of about the same size."""
+        """Tiles of WINDOW_TILE rows; or as few as TILE_SCORES allow, of about the same size."""
         graph, longest, slots = self._graph, self._longest, self._inputs.slots
+        texts = graph.cast(graph.op("Shape", self._inputs.rows, start=0, end=1), np.int32)
         if fixed:
             size = graph.op("Min", longest, self._int32("window_tile", WINDOW_TILE))
         else:
-            some = self._divide_up(longest, self._int32("tile", TILE))
+            keys = graph.op("Mul", texts, longest)
+            allowed = graph.op("Div", self._int32("tile_scores", TILE_SCORES), keys)
+            some = self._divide_up(longest, graph.op("Max", allowed, self._int32("padded_to", PADDED_TO)))
             quarter = self._divide_up(self._divide_up(longest, some), self._int32("padded_to", PADDED_TO))
             size = graph.op("Mul", quarter, self._int32("padded_to", PADDED_TO))
         count = self._divide_up(longest, size)
@@ -243,7 +245,6 @@ class AttentionWriter:
         place = graph.op("Sub", slots, graph.op("Mul", text, longest))
         tile = graph.op("Div", place, size)
         row = graph.op("Sub", place, graph.op("Mul", tile, size))
-        texts = graph.cast(graph.op("Shape", self._inputs.rows, start=0, end=1), np.int32)
         block = graph.op("Add", graph.op("Mul", tile, texts), text)
         block = graph.op("Mul", graph.op("Mul", block, self._int32("heads", self._shape.heads)), size)
         start = graph.op("Unsqueeze", graph.op("Add", block, row), graph.integers(1))

@@ -11,6 +11,10 @@ AVX-512 (ONNX Runtime 1.31):
 - padding repeats a text's own first token, so no other text's values come near its sums
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 import onnx
 
@@ -24,32 +28,48 @@ from engine.protocol import Float32Array
 
 GELU_MINIMUM = -0.1701  # of both GELUs, rounded down; ReLU's is 0
 SILU_MINIMUM = -0.2785
+UNTILED_TOKENS = 512  # a model of no more positions has no loop; 12 heads x 512 x 512 scores are 13 MB
+CHUNK_TOKENS = 1024  # of a feed-forward in a loop; three times 1,024 x 3,072 numbers are 38 MB
 
 
 def write_graph(weights: Weights, linears: Linears, head: Head, tiled: bool | None = None) -> onnx.ModelProto:
     """The whole model: `engine.feeds` arrays -> embeddings float32[B, dimensions].
 
-    `tiled`: whether attention runs over tiles of query rows; None: where the model takes long texts.
+    `tiled`: whether attention runs over tiles of query rows, and the feed-forward over chunks of tokens, so that
+    memory is bounded; None: where the model takes long texts.
     """
-    return _EncoderGraph(weights, linears).write(head, tiled)
+    if tiled is None:
+        tiled = weights.shape.max_positions > UNTILED_TOKENS
+    return _EncoderGraph(weights, linears, tiled).write(head)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """How T packed tokens are cut: `count`, int64, of them; `rows`, int64[count, size]; `tokens`, int64[1], is T."""
+
+    count: str
+    rows: str
+    tokens: str
 
 
 class _EncoderGraph:
     """Holds what every node needs while one graph is written."""
 
-    def __init__(self, weights: Weights, linears: Linears) -> None:
+    def __init__(self, weights: Weights, linears: Linears, tiled: bool) -> None:
         self._weights = weights
         self._shape = weights.shape
         self._linears = linears
+        self._tiled = tiled
         self._graph = GraphWriter("embedding")
 
-    def write(self, head: Head, tiled: bool | None) -> onnx.ModelProto:
+    def write(self, head: Head) -> onnx.ModelProto:
         graph = self._graph
         inputs = Inputs.declare(graph)
-        attention = AttentionWriter(graph, self._shape, self._linears, inputs, self._weights.relative_bias, tiled)
+        attention = AttentionWriter(graph, self._shape, self._linears, inputs, self._weights.relative_bias, self._tiled)
+        chunks = self._cut(inputs) if self._tiled and self._linears.in_loops else None
         x = self._embed(inputs)
         for index, layer in enumerate(self._weights.layers):
-            x = self._layer(x, layer, index, attention)
+            x = self._layer(x, layer, index, attention, chunks)
         if self._weights.final_norm is not None:
             x = self._norm(x, self._weights.final_norm, "final_norm")
         dimensions = head.dimensions(self._shape.hidden)
@@ -64,63 +84,89 @@ class _EncoderGraph:
             x = graph.op("Add", x, positions)
         return self._norm(x, weights.embedding_norm, "embeddings.norm")
 
-    def _layer(self, x: str, layer: Layer, index: int, attention: AttentionWriter) -> str:
+    def _layer(self, x: str, layer: Layer, index: int, attention: AttentionWriter, chunks: "_Chunks | None") -> str:
         graph, name = self._graph, f"layer.{index}"
         norms_first = self._shape.family.norms_first
         normed = self._norm(x, layer.attention_norm, f"{name}.attention_norm") if norms_first else x
         context = attention.attend(normed, layer, index)
-        out = self._linear(context, f"{name}.out", layer.attention_out.weight, _out_bias(layer))
+        out = self._linear(graph, context, f"{name}.out", layer.attention_out.weight, _out_bias(layer))
         x = graph.op("Add", out, x)
-        if norms_first:
-            return graph.op("Add", self._feed_forward(self._norm(x, layer.norm, f"{name}.norm"), layer, name), x)
-        x = self._norm(x, layer.attention_norm, f"{name}.attention_norm")
-        return self._norm(graph.op("Add", self._feed_forward(x, layer, name), x), layer.norm, f"{name}.norm")
+        x = x if norms_first else self._norm(x, layer.attention_norm, f"{name}.attention_norm")
+        inner = self._norm(x, layer.norm, f"{name}.norm") if norms_first else x
+        wide = partial(self._feed_forward, layer=layer, name=name)
+        x = graph.op("Add", wide(graph, inner) if chunks is None else self._in_chunks(inner, chunks, wide), x)
+        return x if norms_first else self._norm(x, layer.norm, f"{name}.norm")
 
-    def _feed_forward(self, x: str, layer: Layer, name: str) -> str:
-        site = f"{name}.up"
-        prepared = self._linears.prepare(self._graph, x, site)
+    def _cut(self, inputs: Inputs) -> "_Chunks":
+        """As few chunks of about the same size as hold all tokens; the last one goes on with the last token."""
+        graph = self._graph
+        tokens = graph.op("Shape", inputs.input_ids)
+        some = self._divide_up(tokens, graph.integers(CHUNK_TOKENS))
+        size = self._divide_up(tokens, some)
+        count = graph.op("Squeeze", self._divide_up(tokens, size))
+        zero, one = (graph.constant(f"int64_{value}", np.array(value, dtype=np.int64)) for value in (0, 1))
+        starts = graph.op("Mul", graph.op("Range", zero, count, one), size)
+        places = graph.op("Range", zero, graph.op("Squeeze", size), one)
+        rows = graph.op("Add", graph.op("Unsqueeze", starts, graph.integers(1)), places)
+        return _Chunks(count, graph.op("Min", rows, graph.op("Sub", tokens, graph.integers(1))), tokens)
+
+    def _divide_up(self, number: str, divisor: str) -> str:
+        graph = self._graph
+        return graph.op("Div", graph.op("Sub", graph.op("Add", number, divisor), graph.integers(1)), divisor)
+
+    def _in_chunks(self, x: str, chunks: "_Chunks", write: Callable[[GraphWriter, str], str]) -> str:
+        """What `write` makes of the rows of x, float32[T, hidden], a chunk at a time."""
+        graph = self._graph
+
+        def body(inner: GraphWriter, index: str) -> str:
+            return write(inner, inner.op("Gather", x, inner.op("Gather", chunks.rows, index)))
+
+        together = graph.op("Reshape", graph.loop(chunks.count, body), graph.integers(-1, self._shape.hidden))
+        return graph.op("Slice", together, graph.integers(0), chunks.tokens, graph.integers(0))
+
+    def _feed_forward(self, graph: GraphWriter, x: str, layer: Layer, name: str) -> str:
+        site, linears = f"{name}.up", self._linears
+        prepared = linears.prepare(graph, x, site)
         if layer.gate is None:
-            wide = self._linears.multiply(self._graph, prepared, site, "weight", layer.up.weight, None)
-            active, lowest = self._activation(wide, f"{site}.bias", layer.up.bias)
+            wide = linears.multiply(graph, prepared, site, "weight", layer.up.weight, None)
+            active, lowest = self._activation(graph, wide, f"{site}.bias", layer.up.bias)
         else:
-            gate = self._linears.multiply(self._graph, prepared, site, "gate", layer.gate.weight, None)
-            active, lowest = self._activation(gate, f"{site}.gate.bias", layer.gate.bias)[0], None
-            up = self._linears.multiply(self._graph, prepared, site, "weight", layer.up.weight, layer.up.bias)
-            active = self._graph.op("Mul", active, up)
+            gate = linears.multiply(graph, prepared, site, "gate", layer.gate.weight, None)
+            active, lowest = self._activation(graph, gate, f"{site}.gate.bias", layer.gate.bias)[0], None
+            up = linears.multiply(graph, prepared, site, "weight", layer.up.weight, layer.up.bias)
+            active = graph.op("Mul", active, up)
         bias = layer.down.bias if layer.outliers is None else None
-        down = self._linear(active, f"{name}.down", layer.down.weight, bias, lowest)
+        down = self._linear(graph, active, f"{name}.down", layer.down.weight, bias, lowest)
         if layer.outliers is None:
             return down
-        return self._graph.op("Add", down, self._outliers(x, layer.outliers, f"{name}.outliers"))
+        return graph.op("Add", down, self._outliers(graph, x, layer.outliers, f"{name}.outliers"))
 
-    def _outliers(self, x: str, outliers: Outliers, name: str) -> str:
+    def _outliers(self, graph: GraphWriter, x: str, outliers: Outliers, name: str) -> str:
         """What the neurons kept apart add to the layer's output, its bias included; float32 throughout."""
-        graph = self._graph
         if outliers.gate is None:
             wide = graph.op("MatMul", x, graph.constant(f"{name}.up", outliers.up.weight))
-            active, _ = self._activation(wide, f"{name}.up.bias", outliers.up.bias)
+            active, _ = self._activation(graph, wide, f"{name}.up.bias", outliers.up.bias)
         else:
             wide = graph.op("MatMul", x, graph.constant(f"{name}.gate", outliers.gate.weight))
-            active, _ = self._activation(wide, f"{name}.gate.bias", outliers.gate.bias)
-            active = graph.op("Mul", active, self._product(x, f"{name}.up", outliers.up))
-        return self._product(active, f"{name}.down", outliers.down)
-
-    def _product(self, x: str, name: str, linear: Linear) -> str:
-        """float32 x float32."""
-        graph, weight = self._graph, self._graph.constant(name, linear.weight)
-        if linear.bias is None:
-            return graph.op("MatMul", x, weight)
-        return graph.op("Gemm", x, weight, graph.constant(f"{name}.bias", linear.bias))
+            active, _ = self._activation(graph, wide, f"{name}.gate.bias", outliers.gate.bias)
+            active = graph.op("Mul", active, _product(graph, x, f"{name}.up", outliers.up))
+        return _product(graph, active, f"{name}.down", outliers.down)
 
     def _linear(
-        self, x: str, site: str, weight: Float32Array, bias: Float32Array | None, lowest: float | None = None
+        self,
+        graph: GraphWriter,
+        x: str,
+        site: str,
+        weight: Float32Array,
+        bias: Float32Array | None,
+        lowest: float | None = None,
     ) -> str:
-        prepared = self._linears.prepare(self._graph, x, site, lowest)
-        return self._linears.multiply(self._graph, prepared, site, "weight", weight, bias)
+        prepared = self._linears.prepare(graph, x, site, lowest)
+        return self._linears.multiply(graph, prepared, site, "weight", weight, bias)
 
-    def _activation(self, x: str, bias_name: str, bias: Float32Array | None) -> tuple[str, float]:
+    def _activation(self, graph: GraphWriter, x: str, bias_name: str, bias: Float32Array | None) -> tuple[str, float]:
         """The activation of x + bias, and a number it never falls below."""
-        graph, kind = self._graph, self._shape.activation
+        kind = self._shape.activation
         constant = () if bias is None else (graph.constant(bias_name, bias),)
         if kind in ("relu", "silu"):
             shifted = graph.op("Add", x, *constant) if constant else x
@@ -140,6 +186,14 @@ class _EncoderGraph:
         if norm.beta is not None:
             scales.append(graph.constant(f"{name}.beta", norm.beta))
         return graph.op("LayerNormalization", x, *scales, axis=-1, epsilon=self._shape.epsilon)
+
+
+def _product(graph: GraphWriter, x: str, name: str, linear: Linear) -> str:
+    """float32 x float32."""
+    weight = graph.constant(name, linear.weight)
+    if linear.bias is None:
+        return graph.op("MatMul", x, weight)
+    return graph.op("Gemm", x, weight, graph.constant(f"{name}.bias", linear.bias))
 
 
 def _out_bias(layer: Layer) -> Float32Array | None:

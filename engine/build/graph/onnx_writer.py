@@ -26,6 +26,7 @@ class GraphWriter:
     def __init__(self, name: str, outer: "GraphWriter | None" = None) -> None:
         """`outer`: the graph that this one is the body of; it keeps the constants of both."""
         self._name = name
+        self.is_body = outer is not None
         self._names = "" if outer is None else f"{name}_"  # before the names of values: unique among all graphs
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, Array] = {} if outer is None else outer._constants
