@@ -1,24 +1,15 @@
 """What comes after the encoder: pooling, Dense modules, normalisation; always in float32."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from engine.build.checkpoint.weights import Linear
+from engine.build.checkpoint.dense import Dense
 from engine.build.graph.inputs import Inputs
 from engine.build.graph.onnx_writer import GraphWriter
 from engine.bundle import Pooling
 
 NORM_FLOOR = 1e-12
-
-
-@dataclass(frozen=True, slots=True)
-class Dense:
-    """A Dense module of sentence-transformers: `activation(x @ weight + bias)` on pooled vectors."""
-
-    linear: Linear
-    activation: Literal["Tanh", "Identity"]
 
 
 @dataclass(frozen=True, slots=True)

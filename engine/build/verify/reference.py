@@ -7,6 +7,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+from engine.build.checkpoint.choices import dense_folders
+from engine.build.checkpoint.dense import read_dense
 from engine.build.checkpoint.files import (
     DEFAULT_SHA256,
     HUB_FILES,
@@ -76,6 +78,8 @@ def find_checkpoint(bundle: Bundle) -> Path:
 
 
 def _graph(checkpoint: Checkpoint, bundle: Bundle) -> bytes:
-    weights = read_weights(checkpoint.folder / WEIGHTS_FILE, read_shape(checkpoint.config))
-    content: bytes = write_fp32(weights, Head(bundle.pooling, bundle.normalize)).SerializeToString()
+    shape = read_shape(checkpoint.config)
+    dense = read_dense(checkpoint, dense_folders(checkpoint), shape.hidden)
+    head = Head(bundle.pooling, bundle.normalize, dense)
+    content: bytes = write_fp32(read_weights(checkpoint.folder / WEIGHTS_FILE, shape), head).SerializeToString()
     return content
