@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from engine.build.checkpoint.shape import read_shape
 from engine.build.checkpoint.weights import read_weights
@@ -174,6 +175,17 @@ def test_a_missing_layer_is_an_error(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match=r"no tensor encoder\.layer\.2\."):
         read_weights(tmp_path / "model.safetensors", read_shape(CONFIG | {"num_hidden_layers": 3}))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half_precision_checkpoints_are_read(tmp_path: Path, kind: str) -> None:
+    """Newer checkpoints are saved in 16 bits; they are computed with in 32."""
+    write_checkpoint(tmp_path)
+    halves = {name: value.astype(np.dtype(kind)) for name, value in tensors(CONFIG).items()}
+    save_file(halves, tmp_path / "model.safetensors")
+    weights = read_weights(tmp_path / "model.safetensors", read_shape(CONFIG))
+    assert weights.words.dtype == np.float32
+    np.testing.assert_array_equal(weights.words, halves["embeddings.word_embeddings.weight"].astype(np.float32))
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:

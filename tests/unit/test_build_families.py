@@ -4,10 +4,12 @@ The golden numbers are written by `python -m tests.families`.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from engine.build import build_bundle
 from engine.build.checkpoint.shape import read_shape
 from engine.build.checkpoint.weights import Weights, read_weights
 from engine.build.graph.encoder_graph import write_graph
@@ -18,7 +20,10 @@ from engine.build.quality import cosine_report
 from engine.build.running import Run, embed, open_graph
 from engine.bundle import Pooling
 from engine.feeds import feeds
+from engine.model.session import open_model
+from engine.model.topology import Topology
 from tests.families.cases import Golden, cases, random_texts, read_golden
+from tests.tiny_bert import write_tokenizer
 
 
 def weights_of(golden: Golden, folder: Path) -> Weights:
@@ -76,3 +81,28 @@ def test_int8_vectors_do_not_depend_on_the_batch(tmp_path: Path, name: str, thre
         vectors = run(feeds([texts[index] for index in batch]))["embeddings"]
         assert vectors.tobytes() == by_itself[batch].tobytes()
     assert cosine_report(by_itself, golden.mean)["cosine_mean"] > 0.995
+
+
+@pytest.mark.parametrize(
+    "name", ["distilbert", "mpnet", "nomic-bert-published", "nomic-bert", "modernbert-long", "gte"]
+)
+def test_a_bundle_of_every_family_is_served(tmp_path: Path, name: str) -> None:
+    """From the checkpoint's folder to the engine's session: whole, independent of batches, agreeing with its checks."""
+    golden, source = read_golden(name), tmp_path / name
+    source.mkdir()
+    golden.write_checkpoint(source)
+    write_tokenizer(source / "tokenizer.json")
+    rng = np.random.default_rng(2)
+    lines = [" ".join(f"w{number}" for number in rng.integers(0, 96, 36)) for _ in range(40)]
+    (tmp_path / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
+    options: dict[str, Any] = {"calibration_file": tmp_path / "texts.txt", "force": True}
+    bundle = build_bundle(str(source), tmp_path / "out", precision="int8", **options)
+    assert (bundle.max_tokens, bundle.quality["batch_dependent_texts"]) == (golden.lengths[-1] + 2 * short(golden), 0)
+    model = open_model(tmp_path / "out", "cpu", Topology(1.0, 1, 1), allow_unverified=True)
+    vectors = model.runs[0](golden.texts())
+    assert cosine_report(vectors, golden.mean)["cosine_mean"] > 0.995
+
+
+def short(golden: Golden) -> bool:
+    """Whether the case's model takes 40 tokens; its longest text has 38."""
+    return golden.lengths[-1] == 38

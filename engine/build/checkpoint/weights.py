@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx  # noqa: F401  # teaches numpy bfloat16, which many checkpoints have
 from safetensors import SafetensorError, safe_open
 
 from engine.build.checkpoint.families import Layout, Part
@@ -118,7 +119,7 @@ def read_weights(path: Path, shape: Shape) -> Weights:
     try:
         with safe_open(path, framework="numpy") as file:
             return _Reader(file, shape).weights()
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type of number that numpy has not
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from None
 
 
