@@ -24,6 +24,7 @@ from engine.build.checkpoint.files import WEIGHTS_FILE, Checkpoint, open_checkpo
 from engine.build.checkpoint.shape import Shape, read_shape
 from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import CheckpointError
+from engine.build.graph.encoder_graph import UNTILED_TOKENS
 from engine.build.graph.head import Head
 from engine.build.graph.onnx_writer import OPSET
 from engine.build.graph.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, write_fp32
@@ -102,6 +103,8 @@ class _Plan:
             "default_prompt_name": self.choices.default_prompt_name,
             "static_embedding_corpus_sha256": sha256_of(corpus) if corpus else None,
         }
+        if self.shape.max_positions > UNTILED_TOKENS:
+            inputs["tiled"] = True
         if self.choices.dense:
             weights = (dense_weights(self.checkpoint, folder) for folder in self.choices.dense)
             inputs["dense_sha256"] = list(map(sha256_of, weights))
