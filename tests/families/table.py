@@ -1,4 +1,4 @@
-"""Every family in one table: `python -m tests.families.table`, some ten minutes on one core.
+"""Every family in one table: `python -m tests.families.table`, a quarter of an hour on one core; or some, by name.
 
 Differences are those of the golden cases' tiny models; speed and memory those of the family's usual size with random
 weights, each rounded to its nearest (GPTQ changes neither). Speed is in CPU time of one thread; the graphs take turns.
@@ -46,15 +46,20 @@ SIZES: dict[str, dict[str, Any]] = {
     "gte": BASE | {"max_position_embeddings": 8192},
 }
 SHORT = (32, 16)
+LENGTHS = (512, 2048, 8192)
 MEASURE = """
-import sys
+import sys, time
 from pathlib import Path
 import numpy as np
 from engine.build.running import open_graph
 from engine.feeds import feeds
 
 run = open_graph(Path(sys.argv[1]).read_bytes(), threads=1)
-run(feeds([np.arange(int(sys.argv[2]), dtype=np.int32) % 30000]))
+for length in map(int, sys.argv[2:]):
+    inputs = feeds([np.arange(length, dtype=np.int32) % 30000])
+    started_s = time.thread_time()
+    run(inputs)
+    print(1000 * (time.thread_time() - started_s) / length)
 print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)  # peak, as Linux has it
 """
 
@@ -145,21 +150,26 @@ def row(family: str, folder: Path) -> str:
     fp32 = write_graph(weights, Fp32Linears(), Head("mean", True))
     runs = {"int8": partial(open_graph(graph, 1), inputs), "fp32": partial(open_graph(fp32, 1), inputs)}
     best_s = best_times(runs, time.thread_time)
-    command = [sys.executable, "-c", MEASURE, str(path), str(shape.max_positions)]
-    memory = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    lengths = [length for length in LENGTHS if length <= shape.max_positions]
+    command = [sys.executable, "-c", MEASURE, str(path), *map(str, lengths)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    *times_ms, memory = map(float, output.split())
     tokens = SHORT[0] * SHORT[1]
     return (
         f"| {family} | {(matrices + weights.words.size) / 1e6:.0f} M | {largest:.1e} | {cosine['mean']:.4f} /"
         f" {cosine['min']:.4f} | {dependent} | {tokens / best_s['int8']:.0f} / {tokens / best_s['fp32']:.0f} |"
-        f" {shape.max_positions} | {memory:.0f} MB |"
+        f" {shape.max_positions} | {' / '.join(f'{each:.1f}' for each in times_ms)} | {memory:.0f} MB |"
     )
 
 
 def main() -> None:
     """Print the table."""
     print("| family | parameters | FP32 to transformers | INT8 cosine, mean / min | batch-dependent | ", end="")
-    print("tokens/s, INT8 / FP32 | limit | memory at the limit |\n|---|---|---|---|---|---|---|---|", flush=True)
-    for family in SIZES:
+    print(
+        "tokens/s, INT8 / FP32 | limit | ms a token, 512 / 2,048 / 8,192 | memory at the limit |\n" + 9 * "|---" + "|",
+        flush=True,
+    )
+    for family in sys.argv[1:] or SIZES:
         with tempfile.TemporaryDirectory() as folder:
             print(row(family, Path(folder)), flush=True)
 

@@ -18,6 +18,7 @@ from engine.build.graph.linears import Fp32Linears
 from engine.build.graph.quantize import observe_fp32, write_int8
 from engine.build.quality import cosine_report
 from engine.build.running import Run, embed, open_graph
+from engine.build.verify.speed import integer_products
 from engine.bundle import Pooling
 from engine.feeds import feeds
 from engine.model.session import open_model
@@ -99,6 +100,7 @@ def test_a_bundle_of_every_family_is_served(tmp_path: Path, name: str) -> None:
     bundle = build_bundle(str(source), tmp_path / "out", precision="int8", **options)
     assert (bundle.max_tokens, bundle.quality["batch_dependent_texts"]) == (golden.lengths[-1] + 2 * short(golden), 0)
     model = open_model(tmp_path / "out", "cpu", Topology(1.0, 1, 1), allow_unverified=True)
+    assert integer_products(tmp_path / "out" / "model.onnx").total() == len(weight_sites(golden))
     vectors = model.runs[0](golden.texts())
     assert cosine_report(vectors, golden.mean)["cosine_mean"] > 0.995
 
@@ -106,3 +108,10 @@ def test_a_bundle_of_every_family_is_served(tmp_path: Path, name: str) -> None:
 def short(golden: Golden) -> bool:
     """Whether the case's model takes 40 tokens; its longest text has 38."""
     return golden.lengths[-1] == 38
+
+
+def weight_sites(golden: Golden) -> list[tuple[int, str]]:
+    """The products of the case's INT8 graph: two for query, key and value, and one for each other matrix of a layer."""
+    shape = read_shape(golden.config)
+    others = ["out", "up", "down", *(["gate"] if shape.family.gated else [])]
+    return [(layer, site) for layer in range(shape.layers) for site in ("first", "second", *others)]

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import orjson
 
-from engine.build.graph.onnx_writer import GraphWriter
+from engine.build.graph.onnx_writer import GraphWriter, all_nodes
 from engine.build.running import open_graph
 from engine.build.verify.embedding import Runs, padding_share
 from engine.build.verify.tables import VerificationError
@@ -114,7 +114,7 @@ def integer_products(graph: Path) -> Counter[tuple[int, int]]:
     content = onnx.load(graph, load_external_data=False).graph
     shapes = {constant.name: tuple(constant.dims) for constant in content.initializer}
     found: Counter[tuple[int, int]] = Counter()
-    for node in content.node:
+    for node in all_nodes(content):
         if node.op_type in INTEGER_PRODUCTS and len(shape := shapes.get(node.input[1], ())) == 2:
             found[shape[0], shape[1]] += 1
     return found
