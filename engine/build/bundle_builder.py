@@ -18,12 +18,16 @@ from filelock import FileLock
 from tokenizers import Tokenizer
 
 from engine.build.calibration import CalibrationTexts, read_texts
-from engine.build.checkpoint.choices import Choices, choose
+from engine.build.checkpoint.choices import Choices, choose, refuse_unsupported
+from engine.build.checkpoint.dense import dense_weights, read_dense
 from engine.build.checkpoint.files import WEIGHTS_FILE, Checkpoint, open_checkpoint
-from engine.build.checkpoint.weights import BertShape, read_shape, read_weights
+from engine.build.checkpoint.shape import Shape, read_shape
+from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import CheckpointError
+from engine.build.graph.encoder_graph import UNTILED_TOKENS
+from engine.build.graph.head import Head
 from engine.build.graph.onnx_writer import OPSET
-from engine.build.graph.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, Head, write_fp32
+from engine.build.graph.quantize import ALPHA, FIXED_ALPHA, OUTLIER_NEURONS, write_fp32
 from engine.build.graph.rounding import PAIR_LIMIT
 from engine.build.graph.step import GraphInputs, Made, check_vectors, make_graph
 from engine.build.quality import cosine_report, count_batch_dependent, demand, lengths_to_check
@@ -72,8 +76,9 @@ class _Plan:
     """Everything known before any weight is read."""
 
     checkpoint: Checkpoint
-    shape: BertShape
+    shape: Shape
     choices: Choices
+    head: Head
     texts: CalibrationTexts
     options: BuildOptions
 
@@ -81,14 +86,10 @@ class _Plan:
     def name(self) -> str:
         return self.options.name or self.checkpoint.name
 
-    def head(self) -> Head:
-        """What comes after the encoder."""
-        return Head(self.choices.pooling, self.choices.normalize)
-
     def inputs(self) -> dict[str, Any]:
         """What decides the bundle's content: a bundle whose recipe has the same need not be built again."""
         corpus = self.options.static_embedding_corpus
-        return {
+        inputs = {
             "builder_version": BUILDER_VERSION,
             "model": self.name,
             "precision": self.options.precision or "fastest",
@@ -102,6 +103,12 @@ class _Plan:
             "default_prompt_name": self.choices.default_prompt_name,
             "static_embedding_corpus_sha256": sha256_of(corpus) if corpus else None,
         }
+        if self.shape.max_positions > UNTILED_TOKENS:
+            inputs["tiled"] = True
+        if self.choices.dense:
+            weights = (dense_weights(self.checkpoint, folder) for folder in self.choices.dense)
+            inputs["dense_sha256"] = list(map(sha256_of, weights))
+        return inputs
 
 
 def build_bundle(
@@ -136,10 +143,12 @@ def build_bundle(
 
 
 def _plan(source: str, options: BuildOptions) -> _Plan:
-    checkpoint = open_checkpoint(source)
+    check = partial(refuse_unsupported, pooling=options.pooling, prompts=options.prompts)
+    checkpoint = open_checkpoint(source, check)
     shape = read_shape(checkpoint.config)
     choices = choose(checkpoint, shape.max_positions, options.pooling, options.prompts)
-    return _Plan(checkpoint, shape, choices, read_texts(options.calibration_file), options)
+    head = Head(choices.pooling, choices.normalize, read_dense(checkpoint, choices.dense, shape.hidden))
+    return _Plan(checkpoint, shape, choices, head, read_texts(options.calibration_file), options)
 
 
 def _report_choices(plan: _Plan, progress: Progress) -> None:
@@ -186,9 +195,9 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     tokenizer = _write_tokenizer(plan, folder)
     progress("reading the weights")
     weights = read_weights(plan.checkpoint.folder / WEIGHTS_FILE, plan.shape)
-    reference = write_fp32(weights, plan.head())
+    reference = write_fp32(weights, plan.head)
     made = make_graph(
-        GraphInputs(weights, plan.head(), reference, plan.texts, partial(_encode, tokenizer)),
+        GraphInputs(weights, plan.head, reference, plan.texts, partial(_encode, tokenizer)),
         plan.options.precision,
         progress,
     )
@@ -299,7 +308,7 @@ def _describe(
         static_embedding_sha256=sha256_of(folder / STATIC_EMBEDDING_FILE),
         check_sha256=sha256_of(folder / CHECK_FILE),
         precision=precision,
-        dimensions=plan.shape.hidden,
+        dimensions=plan.head.dimensions(plan.shape.hidden),
         max_tokens=choices.max_tokens,
         vocab_size=plan.shape.vocab_size,
         pooling=choices.pooling,

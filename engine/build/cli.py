@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -15,6 +16,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from engine.build.bundle_builder import build_bundle
+from engine.build.checkpoint.choices import refuse_unsupported
 from engine.build.checkpoint.files import default_checkpoint, open_checkpoint
 from engine.build.errors import BuildError
 from engine.build.verify.bundle_verifier import Report, VerifyOptions, keep_verdict, verify_bundle
@@ -86,7 +88,8 @@ def build(
         given_prompts = None if prompts is None else _read_prompts(prompts)
         source = source or str(default_checkpoint())
         if out is None:
-            out = DEFAULT_FOLDER / "-".join(filter(None, [name or open_checkpoint(source).name, precision]))
+            check = partial(refuse_unsupported, pooling=cast(Pooling | None, pooling), prompts=given_prompts)
+            out = DEFAULT_FOLDER / "-".join(filter(None, [name or open_checkpoint(source, check).name, precision]))
         with _progress(console) as progress:
             bundle = build_bundle(
                 source,

@@ -33,10 +33,12 @@ def main() -> None:
 
 
 def _run_mixed(model: Model) -> None:
-    """Batches of one length each, all lengths from the shortest to the limit in a random order."""
+    """Batches of one length each, all lengths from the shortest to BATCH_TOKENS in a random order; then the limit."""
     rng = np.random.default_rng(0)
-    longest = model.bundle.max_tokens
-    for length in rng.permutation(np.linspace(min(8, longest), longest, RUNS).astype(int)):
+    limit = model.bundle.max_tokens
+    longest = min(limit, BATCH_TOKENS)
+    lengths = rng.permutation(np.linspace(min(8, longest), longest, RUNS).astype(int)).tolist()
+    for length in [*lengths, limit] if limit > longest else lengths:
         rows = max(1, BATCH_TOKENS // int(length))
         ids = rng.integers(0, model.bundle.vocab_size, (rows, int(length)), dtype=np.int32)
         model.runs[0](list(ids))

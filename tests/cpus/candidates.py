@@ -15,8 +15,10 @@ import onnxruntime as ort
 
 from engine.build.calibration import read_texts, with_single_words
 from engine.build.checkpoint.files import WEIGHTS_FILE, default_checkpoint, open_checkpoint
-from engine.build.checkpoint.weights import read_shape, read_weights
-from engine.build.graph.quantize import Head, observe_fp32, write_fp32, write_int8
+from engine.build.checkpoint.shape import read_shape
+from engine.build.checkpoint.weights import read_weights
+from engine.build.graph.head import Head
+from engine.build.graph.quantize import observe_fp32, write_fp32, write_int8
 from engine.build.graph.rounding import Rounding
 from engine.build.quality import cosine_report
 from engine.build.verify.embedding import embed, encode

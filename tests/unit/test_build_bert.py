@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from engine.build.checkpoint.weights import read_shape, read_weights
+from engine.build.checkpoint.shape import read_shape
+from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import CheckpointError, UnsupportedModel
-from engine.build.graph.bert_graph import write_graph
+from engine.build.graph.encoder_graph import write_graph
+from engine.build.graph.head import Head
 from engine.build.graph.linears import Fp32Linears, Int8Linears, smoothing_scale
 from engine.build.graph.onnx_writer import GraphWriter
-from engine.build.graph.quantize import Head, observe_fp32, outlier_neurons, write_fp32, write_int8
+from engine.build.graph.quantize import observe_fp32, outlier_neurons, write_fp32, write_int8
 from engine.build.quality import cosine_report
 from engine.build.running import Run, embed, open_graph
 from engine.bundle import Pooling
@@ -26,7 +29,7 @@ def fp32_graph(folder: Path, pooling: Pooling = "mean", normalize: bool = False)
     """The FP32 graph of the checkpoint in `folder`, opened."""
     shape = read_shape(json.loads((folder / "config.json").read_text()))
     weights = read_weights(folder / "model.safetensors", shape)
-    return open_graph(write_graph(weights, Fp32Linears(), pooling, normalize), threads=1)
+    return open_graph(write_graph(weights, Fp32Linears(), Head(pooling, normalize)), threads=1)
 
 
 def int8_graph(folder: Path, threads: int = 1, pooling: Pooling = "mean") -> Run:
@@ -145,8 +148,11 @@ def test_smoothing_moves_outliers_into_the_weight() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "mpnet"}, "model_type 'mpnet' has no graph here; supported are bert"),
-        ({"hidden_act": "silu"}, "hidden_act 'silu'"),
+        ({"model_type": "deberta-v2"}, "model_type 'deberta-v2' has no graph here; supported are bert"),
+        ({"model_type": "nomic_bert", "num_experts": 8}, "num_experts 8 is not supported"),
+        ({"model_type": "nomic_bert", "activation_function": "gelu"}, "activation_function 'gelu'"),
+        ({"model_type": "gte", "rope_parameters": {"rope_type": "yarn"}}, "'yarn'"),
+        ({"hidden_act": "tanh"}, "hidden_act 'tanh'"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"is_decoder": True}, "decoder"),
     ],
@@ -169,6 +175,17 @@ def test_a_missing_layer_is_an_error(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match=r"no tensor encoder\.layer\.2\."):
         read_weights(tmp_path / "model.safetensors", read_shape(CONFIG | {"num_hidden_layers": 3}))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half_precision_checkpoints_are_read(tmp_path: Path, kind: str) -> None:
+    """Newer checkpoints are saved in 16 bits; they are computed with in 32."""
+    write_checkpoint(tmp_path)
+    halves = {name: value.astype(np.dtype(kind)) for name, value in tensors(CONFIG).items()}
+    save_file(halves, tmp_path / "model.safetensors")
+    weights = read_weights(tmp_path / "model.safetensors", read_shape(CONFIG))
+    assert weights.words.dtype == np.float32
+    np.testing.assert_array_equal(weights.words, halves["embeddings.word_embeddings.weight"].astype(np.float32))
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:

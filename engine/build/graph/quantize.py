@@ -20,19 +20,19 @@ over the texts instead of one), tokens weighted by the length of their text, oth
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from engine.build.checkpoint.weights import BertWeights
+from engine.build.checkpoint.weights import Weights
 from engine.build.graph.activations import Activations, observe
-from engine.build.graph.bert_graph import write_graph
+from engine.build.graph.encoder_graph import write_graph
+from engine.build.graph.head import Head
 from engine.build.graph.linears import Fp32Linears, Int8Linears, fixed_steps, smoothing_scale
 from engine.build.graph.rounding import GPTQ_PAIRS, Rounding
 from engine.build.running import open_graph
-from engine.bundle import Pooling
 from engine.protocol import Float32Array, Int32Array
 
 ALPHA = 0.7  # SmoothQuant's, for inputs with a scale per token
@@ -41,27 +41,19 @@ FIXED_MARGIN = 1.05  # of the steps, over what calibration has seen
 OUTLIER_NEURONS = 16  # of a layer; 4 do most of it, and kernels want the rest to be a multiple of 16
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What comes after the encoder."""
-
-    pooling: Pooling
-    normalize: bool
+def write_fp32(weights: Weights, head: Head, tiled: bool | None = None) -> onnx.ModelProto:
+    """The FP32 graph; `tiled` as in `write_graph`."""
+    return write_graph(weights, Fp32Linears(), head, tiled)
 
 
-def write_fp32(weights: BertWeights, head: Head) -> onnx.ModelProto:
-    """The FP32 graph."""
-    return write_graph(weights, Fp32Linears(), head.pooling, head.normalize)
-
-
-def observe_fp32(weights: BertWeights, texts: Sequence[Int32Array]) -> Activations:
+def observe_fp32(weights: Weights, texts: Sequence[Int32Array]) -> Activations:
     """What `texts` show of the activations, without smoothing or rounding."""
-    graph = write_graph(weights, Fp32Linears(observe=True), "mean", normalize=False)
+    graph = write_graph(weights, Fp32Linears(observe=True), Head("mean", normalize=False))
     return observe(open_graph(graph), texts)
 
 
 def write_int8(
-    weights: BertWeights,
+    weights: Weights,
     head: Head,
     seen: Activations,
     rounding: Rounding = GPTQ_PAIRS,
@@ -79,9 +71,10 @@ def write_int8(
         outliers = outlier_neurons(seen.peaks[down])
         layers.append(layer.with_outliers(outliers))
         grams[down] = np.delete(np.delete(grams[down], outliers, axis=0), outliers, axis=1)
-        smoothing[up] = smoothing_scale(seen.peaks[up], layers[-1].up.weight, ALPHA)
+        widening = [linear.weight for linear in (layers[-1].gate, layers[-1].up) if linear is not None]
+        smoothing[up] = smoothing_scale(seen.peaks[up], np.concatenate(widening, axis=1), ALPHA)
     linears = Int8Linears(smoothing, steps, grams, rounding, on_round)
-    return write_graph(replace(weights, layers=tuple(layers)), linears, head.pooling, head.normalize)
+    return write_graph(replace(weights, layers=tuple(layers)), linears, head)
 
 
 def outlier_neurons(peaks: Float32Array) -> npt.NDArray[np.intp]:

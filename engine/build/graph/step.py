@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 
 from engine.build.calibration import CalibrationTexts, built_in_hold_out, with_single_words
-from engine.build.checkpoint.weights import BertWeights
+from engine.build.checkpoint.weights import Weights
 from engine.build.errors import QualityError
 from engine.build.graph.half import to_half
-from engine.build.graph.quantize import Head, observe_fp32, write_int8
+from engine.build.graph.head import Head
+from engine.build.graph.quantize import observe_fp32, write_fp32, write_int8
 from engine.build.graph.rounding import Rounding
 from engine.build.running import Run, open_graph
 from engine.build.verify.speed import best_times, random_texts
@@ -32,7 +33,7 @@ Progress = Callable[[str], None]
 class GraphInputs:
     """What a graph is made from. `reference`: the FP32 graph; `encode`: the tokenizer, texts to token ids."""
 
-    weights: BertWeights
+    weights: Weights
     head: Head
     reference: onnx.ModelProto
     texts: CalibrationTexts
@@ -56,7 +57,8 @@ def make_graph(inputs: GraphInputs, precision: Precision | None, progress: Progr
     if precision == "fp32":
         return Made(inputs.reference, "fp32")
     if precision == "fp16":
-        return Made(to_half(inputs.reference), "fp16")
+        # A GPU has the memory for whole scores, and a loop there waits for the host at every turn.
+        return Made(to_half(write_fp32(inputs.weights, inputs.head, tiled=False)), "fp16")
     try:
         require_exact_products()
     except InexactProducts as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.build.calibration import DEFAULT_FILE, CalibrationTexts, read_texts
-from engine.build.quality import lengths_to_check
+from engine.build.quality import LONG_TOKENS, beside, lengths_to_check
 from engine.build.verify.embedding import embed, unit_length
 from engine.bundle import Bundle, sha256_of
 from engine.feeds import Run
@@ -101,16 +101,17 @@ def check_batches(run: Run, texts: Sequence[Int32Array], max_tokens: int, vocab_
 
 
 def _companies(lengths: Sequence[int], rng: np.random.Generator) -> Iterator[list[int]]:
-    """One text of each length beside the longest; then all in shuffled batches of 1 to 64, bounded in padded tokens."""
-    longest = int(np.argmax(lengths))
-    yield from ([lengths.index(length), longest] for length in sorted(set(lengths)))
+    """One text of each length beside another; then all in shuffled batches of 1 to 64, bounded in padded tokens."""
+    yield from beside(lengths)
+    ordinary = [place for place, length in enumerate(lengths) if length <= LONG_TOKENS]
     for _ in range(ROUNDS):
         batch: list[int] = []
         size = int(rng.integers(1, 65))
-        for index in map(int, rng.permutation(len(lengths))):
+        for index in map(int, rng.permutation(ordinary)):
             fits = (len(batch) + 1) * max(lengths[place] for place in [*batch, index]) <= LARGEST_BATCH_TOKENS
             if batch and (len(batch) == size or not fits):
                 yield batch
                 batch, size = [], int(rng.integers(1, 65))
             batch.append(index)
-        yield batch
+        if batch:
+            yield batch

@@ -7,6 +7,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+from engine.build.checkpoint.choices import dense_folders
+from engine.build.checkpoint.dense import read_dense
 from engine.build.checkpoint.files import (
     DEFAULT_SHA256,
     HUB_FILES,
@@ -16,9 +18,11 @@ from engine.build.checkpoint.files import (
     default_checkpoint,
     open_checkpoint,
 )
-from engine.build.checkpoint.weights import read_shape, read_weights
+from engine.build.checkpoint.shape import read_shape
+from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import CheckpointError
-from engine.build.graph.quantize import Head, write_fp32
+from engine.build.graph.head import Head
+from engine.build.graph.quantize import write_fp32
 from engine.build.running import open_graph
 from engine.bundle import Bundle
 from engine.feeds import Run, feeds
@@ -74,6 +78,8 @@ def find_checkpoint(bundle: Bundle) -> Path:
 
 
 def _graph(checkpoint: Checkpoint, bundle: Bundle) -> bytes:
-    weights = read_weights(checkpoint.folder / WEIGHTS_FILE, read_shape(checkpoint.config))
-    content: bytes = write_fp32(weights, Head(bundle.pooling, bundle.normalize)).SerializeToString()
+    shape = read_shape(checkpoint.config)
+    dense = read_dense(checkpoint, dense_folders(checkpoint), shape.hidden)
+    head = Head(bundle.pooling, bundle.normalize, dense)
+    content: bytes = write_fp32(read_weights(checkpoint.folder / WEIGHTS_FILE, shape), head).SerializeToString()
     return content

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import orjson
 
-from engine.build.graph.onnx_writer import GraphWriter
+from engine.build.graph.onnx_writer import GraphWriter, all_nodes
 from engine.build.running import open_graph
 from engine.build.verify.embedding import Runs, padding_share
 from engine.build.verify.tables import VerificationError
@@ -24,7 +24,9 @@ from engine.feeds import Run
 from engine.protocol import Int32Array
 from engine.settings import Device
 
-SHAPES = ((1, 16), (8, 16), (32, 16), (1, 64), (8, 64), (1, 256), (2, 256), (4, 256))  # batch, tokens a text
+SHAPES = (
+    (1, 16), (8, 16), (32, 16), (1, 64), (8, 64), (1, 256), (2, 256), (4, 256), (1, 512), (1, 2048),
+)  # fmt: skip  # batch, tokens a text
 PRODUCT_SHAPES = ((32, 16), (8, 64), (2, 256), (4, 256))
 LEAST_ROUNDS = 5
 MOST_ROUNDS = 200
@@ -33,7 +35,7 @@ INTEGER_PRODUCTS = ("MatMulInteger", "MatMulIntegerToFloat")
 ZERO_POINT = 128
 PADDING_TEXTS = 1000
 PADDING_LENGTHS = (8, 256)
-MEMORY_TIMEOUT_S = 300.0
+MEMORY_TIMEOUT_S = 900.0  # a text of 8,192 tokens alone takes a minute with a large model
 
 Clock = Callable[[], float]
 
@@ -112,7 +114,7 @@ def integer_products(graph: Path) -> Counter[tuple[int, int]]:
     content = onnx.load(graph, load_external_data=False).graph
     shapes = {constant.name: tuple(constant.dims) for constant in content.initializer}
     found: Counter[tuple[int, int]] = Counter()
-    for node in content.node:
+    for node in all_nodes(content):
         if node.op_type in INTEGER_PRODUCTS and len(shape := shapes.get(node.input[1], ())) == 2:
             found[shape[0], shape[1]] += 1
     return found
