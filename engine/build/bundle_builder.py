@@ -313,6 +313,7 @@ def _describe(
         vocab_size=plan.shape.vocab_size,
         pooling=choices.pooling,
         normalize=choices.normalize,
+        matryoshka_dims=choices.matryoshka_dims,
         prompts=choices.prompts,
         default_prompt_name=choices.default_prompt_name,
         recipe=recipe,

@@ -36,7 +36,29 @@ def test_the_checkpoints_own_files_come_first(tmp_path: Path) -> None:
         "normalize": "modules.json",
         "max_tokens": "sentence_bert_config.json",
         "prompts": "config_sentence_transformers.json",
+        "matryoshka_dims": "built-in table (e5-small-v2)",
     }
+
+
+@pytest.mark.parametrize(
+    ("model_id", "config", "expected"),
+    [
+        ("nomic-ai/nomic-embed-text-v1.5", {}, [512, 256, 128, 64]),
+        ("nomic-ai/nomic-embed-text-v1", {}, []),
+        ("sentence-transformers/all-MiniLM-L6-v2", {}, []),
+        ("someone/unheard-of", {}, None),
+        ("someone/unheard-of", {"matryoshka_dimensions": [32, 64, 128]}, [128, 64, 32]),
+        ("someone/unheard-of", {"matryoshka_dimensions": "all"}, None),
+        ("someone/unheard-of", {"matryoshka_dimensions": [0, True, 10**9]}, None),
+    ],
+)
+def test_sizes_a_model_was_trained_for(
+    tmp_path: Path, model_id: str, config: dict[str, Any], expected: list[int] | None
+) -> None:
+    """From the checkpoint's configuration, else the table; otherwise not known."""
+    write_checkpoint(tmp_path)
+    checkpoint = Checkpoint(tmp_path, model_id, None, "0" * 64, config)
+    assert choose(checkpoint, 512).matryoshka_dims == expected
 
 
 @pytest.mark.parametrize(

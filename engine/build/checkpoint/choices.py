@@ -23,6 +23,8 @@ POOLING_MODES: dict[str, Pooling] = {
     "pooling_mode_lasttoken": "last",
 }
 MODULE_ORDER = re.compile(r"Transformer Pooling( Dense)*( Normalize)?")
+MAX_DIMENSIONS = 65_536
+MAX_MATRYOSHKA_DIMS = 64
 UNLIMITED_TOKENS = 1_000_000  # tokenizer_config.json writes 1e30 for no limit
 
 
@@ -36,6 +38,7 @@ class Choices:
     max_tokens: int
     prompts: dict[str, str]
     default_prompt_name: str | None
+    matryoshka_dims: list[int] | None
     provenance: dict[str, str]
 
 
@@ -59,13 +62,17 @@ def choose(
     _refuse_lower_case(checkpoint)
     max_tokens, length_from = _max_tokens(checkpoint, max_positions)
     chosen_prompts, default_name, prompts_from = _prompts(checkpoint, prompts, known)
+    matryoshka_dims, dims_from = _matryoshka_dims(checkpoint, known)
     provenance = {
         "pooling": pooling_from,
         "normalize": normalize_from,
         "max_tokens": length_from,
         "prompts": prompts_from,
+        "matryoshka_dims": dims_from,
     }
-    return Choices(chosen_pooling, normalize, dense, max_tokens, chosen_prompts, default_name, provenance)
+    return Choices(
+        chosen_pooling, normalize, dense, max_tokens, chosen_prompts, default_name, matryoshka_dims, provenance
+    )
 
 
 def refuse_unsupported(
@@ -185,3 +192,13 @@ def _prompts(
     if known is not None and known.prompts:
         return dict(known.prompts), None, f"built-in table ({checkpoint.name})"
     return {}, None, "none (neither the checkpoint nor the built-in table has any)"
+
+
+def _matryoshka_dims(checkpoint: Checkpoint, known: KnownModel | None) -> tuple[list[int] | None, str]:
+    """The sizes a model was trained for besides its own; None where neither its files nor the table say."""
+    named = checkpoint.config.get("matryoshka_dimensions")
+    if isinstance(named, list) and all(type(size) is int and 0 < size <= MAX_DIMENSIONS for size in named):
+        return sorted(set(named), reverse=True)[:MAX_MATRYOSHKA_DIMS], "config.json"
+    if known is not None:
+        return list(known.matryoshka_dims), f"built-in table ({checkpoint.name})"
+    return None, "unknown (neither the checkpoint nor the built-in table says)"

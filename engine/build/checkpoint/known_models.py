@@ -13,6 +13,7 @@ _PASSAGES = "Represent this sentence for searching relevant passages: "
 _PASSAGES_ZH = "为这个句子生成表示以用于检索相关文章："  # noqa: RUF001  # the model's own punctuation
 _QUERY = {"query": "query: "}
 _SEARCH = {"query": "search_query: ", "document": "search_document: "}
+_NOMIC = _SEARCH | {"classification": "classification: ", "clustering": "clustering: "}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class KnownModel:
     types: tuple[str, ...]
     pooling: Pooling
     prompts: Mapping[str, str] = field(default_factory=dict)
+    matryoshka_dims: tuple[int, ...] = ()  # sizes it was trained for besides its own, as its card says
 
 
 KNOWN_MODELS = (
@@ -41,21 +43,18 @@ KNOWN_MODELS = (
         "mean",
         {"query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "},
     ),
-    KnownModel(
-        r"nomic-embed-text-v1(\.5)?",
-        ("nomic_bert",),
-        "mean",
-        _SEARCH | {"classification": "classification: ", "clustering": "clustering: "},
-    ),
-    KnownModel(r"modernbert-embed-(base|large)", ("modernbert",), "mean", _SEARCH),
-    KnownModel(r"snowflake-arctic-embed-(xs|s|m|m-v1\.5|l)", ("bert",), "cls", {"query": _PASSAGES}),
+    KnownModel(r"nomic-embed-text-v1", ("nomic_bert",), "mean", _NOMIC),
+    KnownModel(r"nomic-embed-text-v1\.5", ("nomic_bert",), "mean", _NOMIC, (512, 256, 128, 64)),
+    KnownModel(r"modernbert-embed-(base|large)", ("modernbert",), "mean", _SEARCH, (256,)),
+    KnownModel(r"snowflake-arctic-embed-(xs|s|m|l)", ("bert",), "cls", {"query": _PASSAGES}),
+    KnownModel(r"snowflake-arctic-embed-m-v1\.5", ("bert",), "cls", {"query": _PASSAGES}, (256,)),
     KnownModel(r"snowflake-arctic-embed-m-long", ("nomic_bert",), "cls", {"query": _PASSAGES}),
-    KnownModel(r"snowflake-arctic-embed-m-v2\.0", ("gte",), "cls", _QUERY),
-    KnownModel(r"snowflake-arctic-embed-l-v2\.0", ("xlm-roberta",), "cls", _QUERY),
-    KnownModel(r"mxbai-embed-large-v1", ("bert",), "cls", {"query": _PASSAGES}),
+    KnownModel(r"snowflake-arctic-embed-m-v2\.0", ("gte",), "cls", _QUERY, (256,)),
+    KnownModel(r"snowflake-arctic-embed-l-v2\.0", ("xlm-roberta",), "cls", _QUERY, (256,)),
+    KnownModel(r"mxbai-embed-large-v1", ("bert",), "cls", {"query": _PASSAGES}, (512,)),
     KnownModel(r"gte-(small|base|large)", ("bert",), "mean"),
     KnownModel(r"gte-(base|large)-en-v1\.5", ("new", "gte"), "cls"),
-    KnownModel(r"gte-multilingual-base", ("new", "gte"), "cls"),
+    KnownModel(r"gte-multilingual-base", ("new", "gte"), "cls", matryoshka_dims=(128,)),
     KnownModel(r"gte-modernbert-base", ("modernbert",), "cls"),
     KnownModel(r"(all|paraphrase|multi-qa)-MiniLM-.*", ("bert",), "mean"),
     KnownModel(r"(all|paraphrase)-mpnet-base-v[12]", ("mpnet",), "mean"),
