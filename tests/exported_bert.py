@@ -22,7 +22,8 @@ def export(
 ) -> onnx.ModelProto:
     """Write the graph of a BERT's `tensors` to `path`, as torch's exporter does at that opset.
 
-    external: a file's name for the weights. sentence_embedding: also an output with mean pooling, normalised.
+    external: a file's name for the weights. output: the token states' name; empty for none. sentence_embedding: an
+    output with mean pooling, normalised.
     masked: False makes attention see padding, a fault that makes vectors depend on their batch.
     """
     model = _Graph(tensors, config, opset, masked).model(output, sentence_embedding)
@@ -47,12 +48,14 @@ class _Graph:
 
     def model(self, output: str, sentence_embedding: bool) -> onnx.ModelProto:
         state = self._encoder()
-        self._nodes.append(helper.make_node("Identity", [state], [output]))
-        outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", "sequence", "hidden"])]
+        outputs = []
+        if output:
+            self._nodes.append(helper.make_node("Identity", [state], [output]))
+            outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", "sequence", "hidden"])]
         if sentence_embedding:
             self._nodes.append(helper.make_node("Identity", [self._pooled(state)], ["sentence_embedding"]))
             vectors = helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", "hidden"])
-            outputs = [vectors] if output == "unused" else [*outputs, vectors]
+            outputs = [*outputs, vectors] if output else [vectors]
         names = ("input_ids", "attention_mask", "token_type_ids")
         inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in names]
         constants = [numpy_helper.from_array(value, name) for name, value in self._constants.items()]
@@ -67,7 +70,7 @@ class _Graph:
         return f"{name}_output_0"
 
     def _constant(self, value: Any, dtype: type = np.float32, name: str = "") -> str:
-        array = np.array(value, dtype=dtype)
+        array: np.ndarray = np.array(value, dtype=dtype)
         name = name or f"onnx::constant_{len(self._constants)}"
         self._constants[name] = array
         return name
@@ -147,8 +150,6 @@ class _Graph:
     def _pooled(self, state: str) -> str:
         mask = self._op("Cast", self._unsqueeze("attention_mask", 2), to=TensorProto.FLOAT)
         sums = self._op("MatMul", self._op("Transpose", mask, perm=[0, 2, 1]), state)
-        shape = self._constant([0, self._config["hidden_size"]], np.int64)
         sums = self._op("Reshape", sums, self._constant([-1, self._config["hidden_size"]], np.int64))
-        del shape
         norms = self._op("ReduceL2", sums, axes=[-1], keepdims=1)
         return self._op("Div", sums, norms)

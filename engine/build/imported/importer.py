@@ -23,7 +23,7 @@ from engine.build.graph.quantize import ALPHA, OUTLIER_NEURONS
 from engine.build.graph.rounding import PAIR_LIMIT
 from engine.build.graph.step import SPEED_SHAPE, Encode, check_vectors, speed_ratio
 from engine.build.imported.exported import Exported, prepare
-from engine.build.imported.original import Original, compare_with_original, open_original
+from engine.build.imported.original import Original, compare_with_original, open_original, run_each
 from engine.build.imported.plan import ImportOptions, Plan, plan_import
 from engine.build.imported.products import Sites, find_sites
 from engine.build.imported.quantize import observe_imported, write_imported_int8
@@ -51,7 +51,7 @@ from engine.model.quality_bar import cosine_shortfalls
 from engine.protocol import Float32Array, Int32Array
 
 SAME_POOLING = 0.999  # cosine similarity of our vectors to the graph's own, where it gives both
-COMPARED_LENGTHS = ((5,), (2, 7, 3), (9, 16, 4, 13))  # of texts in a batch; and the longest alone
+COMPARED_LENGTHS = (2, 3, 7, 16)  # and the longest
 UNIT_LENGTH = 1e-3  # how far from 1 the length of a normalised vector may be
 
 Progress = Callable[[str], None]
@@ -93,24 +93,24 @@ def import_bundle(path: Path, out: Path, options: ImportOptions, progress: Progr
 
 def rewrite(plan: Plan, progress: Progress) -> tuple[Rewritten, Original]:
     """The FP32 graph, compared with the one that came. Raises UnsupportedModel."""
-    original = open_original(plan.source, plan.contract, plan.pad_token_id)
+    original = open_original(plan.source, plan.contract)
     exported = prepare(plan.source, plan.contract)
     bare = open_graph(write_imported(exported, plan.pad_token_id))
     output = plan.contract.tokens or plan.contract.text
     assert output is not None, "the contract has one of the two"
     longest = plan.choices.max_tokens
-    batches = [_texts([min(size, longest) for size in sizes], plan) for sizes in (*COMPARED_LENGTHS, (longest,))]
-    difference = max(compare_with_original(original, bare, output, batch) for batch in batches)
+    texts = _texts([min(length, longest) for length in (*COMPARED_LENGTHS, longest)], plan)
+    difference = max(compare_with_original(original, bare, output, text) for text in texts)
     progress(f"with the engine's inputs the graph gives its own numbers within {difference:.1e} of the largest")
     if not exported.gives_tokens:
         fp32 = write_imported(exported, plan.pad_token_id)
         return Rewritten(exported, None, fp32, bare, difference), original
-    hidden = original.run(batches[0], output)[0].shape[-1]
+    hidden = original.run(texts[0], output).shape[-1]
     dense = read_dense(plan.source.checkpoint, plan.choices.dense, hidden)
     head = Head(plan.choices.pooling, plan.choices.normalize, dense)
     fp32 = write_imported(exported, plan.pad_token_id, head)
     rewritten = Rewritten(exported, head, fp32, open_graph(fp32), difference)
-    _compare_pooling(plan, rewritten.run, original, batches[1])
+    _compare_pooling(plan, run_each(rewritten.run), original, texts[:3])
     return rewritten, original
 
 
@@ -123,7 +123,7 @@ def _compare_pooling(plan: Plan, run: Run, original: Original, texts: list[Int32
     """Where a graph gives token states and vectors, what the files make of the first must be the second."""
     if plan.contract.text is None:
         return
-    own = np.concatenate([original.run([text], plan.contract.text)[0] for text in texts])
+    own = np.concatenate([original.run(text, plan.contract.text) for text in texts])
     found = embed(run, texts)
     if own.shape != found.shape or not cosine_similarity(found, own).min() >= SAME_POOLING:
         raise UnsupportedModel(
@@ -153,14 +153,17 @@ def _make(plan: Plan, folder: Path, progress: Progress) -> Bundle:
     )
     graph, precision = _choose_graph(plan, rewritten, sites, tokenize, progress)
     write_model(graph, folder / GRAPH_FILE)
-    run = open_graph(graph)
-    write_file(folder / CHECK_FILE, check_vectors(run, rewritten.run, tokenize).to_bytes())
+    run, fp32 = open_graph(graph), rewritten.run
+    batches = _batch_dependence(plan, run, progress)
+    if batches["batch_dependent_texts"]:
+        run, fp32 = run_each(run), run_each(fp32)
+    write_file(folder / CHECK_FILE, check_vectors(run, fp32, tokenize).to_bytes())
     ordinary = (*plan.texts.calibrate, *plan.texts.hold_out)
     static_embedding = make_static_embedding(run, tokenize, tokenizer, ordinary, [], progress)
     write_file(folder / STATIC_EMBEDDING_FILE, static_embedding.to_bytes())
     texts = tokenize(plan.texts.hold_out)
     vectors = embed(run, texts)
-    quality = _measure(plan, run, None if precision == "fp32" else embed(rewritten.run, texts), vectors, progress)
+    quality = batches if precision == "fp32" else batches | _cosine(plan, vectors, embed(fp32, texts), progress)
     recipe = _recipe(plan, rewritten, sites, precision) | {"static_embedding": static_embedding.meta}
     bundle = _describe(plan, folder, precision, quality, recipe, vectors)
     write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
@@ -213,21 +216,8 @@ def _choose_graph(
     return graph, "int8"
 
 
-def _measure(
-    plan: Plan, run: Run, exact: Float32Array | None, vectors: Float32Array, progress: Progress
-) -> dict[str, float]:
-    """Figures for `Bundle.quality`, each reported as it is known. Raises QualityError for a cosine under the bar."""
-    quality: dict[str, float] = {}
-    if exact is not None:
-        quality = cosine_report(vectors, exact)
-        progress(
-            f"cosine to the exported FP32 over {len(vectors)} texts: mean {quality['cosine_mean']:.5f},"
-            f" 1st percentile {quality['cosine_p1']:.5f}, min {quality['cosine_min']:.5f}"
-        )
-        if not plan.options.force:
-            demand(quality)
-        for shortfall in cosine_shortfalls(quality):
-            progress(f"UNDER THE ENGINE'S BAR: {shortfall}; see `dejavec model verify`")
+def _batch_dependence(plan: Plan, run: Run, progress: Progress) -> dict[str, float]:
+    """The two figures of `Bundle.quality`."""
     changed = count_batch_dependent(run, plan.choices.max_tokens, plan.vocab_size)
     checked = len(lengths_to_check(plan.choices.max_tokens))
     progress(f"texts whose vector changes with their batch: {changed} of {checked}")
@@ -236,7 +226,21 @@ def _measure(
             "BATCH-DEPENDENT: the engine refuses this bundle unless allow_batch_dependent_bundle is set, and then runs"
             " each text alone"
         )
-    return quality | {"batch_checked_texts": float(checked), "batch_dependent_texts": float(changed)}
+    return {"batch_checked_texts": float(checked), "batch_dependent_texts": float(changed)}
+
+
+def _cosine(plan: Plan, vectors: Float32Array, exact: Float32Array, progress: Progress) -> dict[str, float]:
+    """The other figures. Raises QualityError under the builder's bar."""
+    quality = cosine_report(vectors, exact)
+    progress(
+        f"cosine to the exported FP32 over {len(vectors)} texts: mean {quality['cosine_mean']:.5f},"
+        f" 1st percentile {quality['cosine_p1']:.5f}, min {quality['cosine_min']:.5f}"
+    )
+    if not plan.options.force:
+        demand(quality)
+    for shortfall in cosine_shortfalls(quality):
+        progress(f"UNDER THE ENGINE'S BAR: {shortfall}; see `dejavec model verify`")
+    return quality
 
 
 def _recipe(plan: Plan, rewritten: Rewritten, sites: Sites, precision: Precision) -> dict[str, Any]:

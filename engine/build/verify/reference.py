@@ -24,6 +24,7 @@ from engine.build.errors import CheckpointError
 from engine.build.graph.head import Head
 from engine.build.graph.quantize import write_fp32
 from engine.build.imported.importer import rewrite
+from engine.build.imported.original import run_each
 from engine.build.imported.plan import ImportOptions, plan_import
 from engine.build.running import open_graph
 from engine.bundle import Bundle
@@ -73,6 +74,8 @@ def _open_exported(bundle: Bundle, given: str | None, threads: int) -> Reference
         plan = replace(plan, choices=replace(plan.choices, pooling=bundle.pooling, normalize=bundle.normalize))
     content: bytes = rewrite(plan, lambda _: None)[0].fp32.SerializeToString()
     graph = open_graph(content, threads)
+    if bundle.batch_dependent:
+        graph = run_each(graph)
 
     def run(texts: Sequence[Int32Array]) -> Float32Array:
         return graph(feeds(texts))["embeddings"]
