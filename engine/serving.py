@@ -157,6 +157,8 @@ def _log_start(engine: Engine, settings: EngineSettings, topology: Topology, bou
     logger.info("model=%s bundle=%s", info.model, settings.model_bundle)
     logger.info("fingerprint=%s kernel_class=%s device=%s", info.fingerprint, info.kernel_class, info.device)
     logger.info("check vectors: %s, digest=%s", engine.model.agreement, engine.model.agreement.digest)
+    if engine.model.bundle.batch_dependent:
+        logger.warning("the bundle is batch-dependent: every text runs alone")
     logger.info("cores=%g sessions=%d threads=%d", topology.cores, topology.sessions, topology.threads)
     logger.info(
         "policy=%s window_ms=%g max_batch_rows=%d max_batch_tokens=%d run_cost_tokens=%.1f",

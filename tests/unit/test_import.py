@@ -417,6 +417,70 @@ def test_a_graph_that_fails_at_its_limit_is_refused(tmp_path: Path) -> None:
         import_bundle(source, tmp_path / "bundle", ImportOptions(precision="fp32", max_tokens=64))
 
 
+def write_forms(folder: Path) -> Path:
+    """A graph with each form that a product can have: Gemm on flat rows, a transposed and a shared weight, one within
+    a function, one with a narrow weight, and one of a single row for each text, which is none of tokens."""
+    write_checkpoint(folder)
+    rng = np.random.default_rng(0)
+    weights = {
+        "table": (100, 32),
+        "gemm": (48, 32),
+        "bias": (48,),
+        "turned": (32, 48),
+        "own": (32, 32),
+        "thin": (32, 4),
+    }
+    constants = [
+        numpy_helper.from_array((rng.standard_normal(shape) / 4).astype(np.float32), name)
+        for name, shape in weights.items()
+    ]
+    constants += [
+        numpy_helper.from_array(np.array(shape, np.int64), name)
+        for name, shape in (("flat", [-1, 32]), ("first", [0]), ("axis", [1]), ("width", [48]), ("one", [1]))
+    ]
+    node = helper.make_node
+    nodes = [
+        node("Gather", ["table", "input_ids"], ["x"]),
+        node("Reshape", ["x", "flat"], ["rows"]),
+        node("Gemm", ["rows", "gemm", "bias"], ["g"], transB=1),
+        node("Shape", ["input_ids"], ["shape"]),
+        node("Concat", ["shape", "width"], ["padded"], axis=0),
+        node("Reshape", ["g", "padded"], ["wide_states"]),
+        node("Transpose", ["turned"], ["turned_back"], perm=[1, 0]),
+        node("MatMul", ["wide_states", "turned_back"], ["back"]),
+        node("Identity", ["own"], ["shared"]),
+        node("MatMul", ["back", "shared"], ["mixed"]),
+        node("Twice", ["mixed", "own"], ["doubled"], domain="local"),
+        node("MatMul", ["x", "thin"], ["few"]),
+        node("ReduceMax", ["few"], ["top"], axes=[2], keepdims=1),
+        node("Slice", ["x", "first", "one", "axis"], ["leading"]),
+        node("MatMul", ["leading", "own"], ["once"]),
+        node("Add", ["doubled", "once"], ["sum"]),
+        node("Add", ["sum", "top"], ["token_embeddings"]),
+    ]
+    function = helper.make_function(
+        "local", "Twice", ["a", "w"], ["b"],
+        [node("MatMul", ["a", "w"], ["c"]), node("Add", ["c", "c"], ["b"])], [helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT32, ["batch", "sequence"])
+    states = helper.make_tensor_value_info("token_embeddings", TensorProto.FLOAT, ["batch", "sequence", 32])
+    graph = helper.make_graph(nodes, "forms", [ids], [states], constants)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8), folder / "model.onnx")
+    return folder
+
+
+def test_products_are_found_in_every_form(tmp_path: Path) -> None:
+    """Those of tokens become integers; a narrow one and one of a row a text stay as they are."""
+    source = write_forms(tmp_path / "tiny")
+    import_bundle(source, tmp_path / "fp32", FP32)
+    bundle = import_bundle(source, tmp_path / "int8", INT8)
+    assert bundle.recipe["imported"]["int8_products"] == 4
+    assert bundle.recipe["imported"]["fp32_products"] == 1
+    assert not bundle.batch_dependent
+    assert cosine_similarity(vectors(tmp_path / "int8"), vectors(tmp_path / "fp32")).min() > 0.99
+
+
 def test_int8_of_a_graph_without_products_is_refused(tmp_path: Path) -> None:
     """FP32 is what there is, and the default takes it."""
     write_checkpoint(tmp_path / "tiny")

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from engine.build.bundle_builder import encode, replaced_folder, write_file, write_model
 from engine.build.calibration import with_single_words
 from engine.build.checkpoint.dense import read_dense
-from engine.build.errors import CheckpointError, QualityError, UnsupportedModel
+from engine.build.errors import BuildError, CheckpointError, QualityError, UnsupportedModel
 from engine.build.graph.head import Head
 from engine.build.graph.onnx_writer import OPSET
 from engine.build.graph.quantize import ALPHA, OUTLIER_NEURONS
@@ -94,8 +94,7 @@ def import_bundle(path: Path, out: Path, options: ImportOptions, progress: Progr
 def rewrite(plan: Plan, progress: Progress) -> tuple[Rewritten, Original]:
     """The FP32 graph, compared with the one that came. Raises UnsupportedModel."""
     original = open_original(plan.source, plan.contract)
-    exported = prepare(plan.source, plan.contract)
-    bare = open_graph(write_imported(exported, plan.pad_token_id))
+    exported, bare = _with_engine_inputs(plan)
     output = plan.contract.tokens or plan.contract.text
     assert output is not None, "the contract has one of the two"
     longest = plan.choices.max_tokens
@@ -112,6 +111,18 @@ def rewrite(plan: Plan, progress: Progress) -> tuple[Rewritten, Original]:
     rewritten = Rewritten(exported, head, fp32, open_graph(fp32), difference)
     _compare_pooling(plan, run_each(rewritten.run), original, texts[:3])
     return rewritten, original
+
+
+def _with_engine_inputs(plan: Plan) -> tuple[Exported, Run]:
+    """The graph made ready, and opened without a head. Raises UnsupportedModel."""
+    try:
+        exported = prepare(plan.source, plan.contract)
+        return exported, open_graph(write_imported(exported, plan.pad_token_id))
+    except BuildError:
+        raise
+    except Exception as error:  # onnx and ONNX Runtime raise a dozen unrelated classes
+        reason = str(error).strip().partition("\n")[0]
+        raise UnsupportedModel(f"the graph cannot be given the engine's inputs: {reason}") from None
 
 
 def _texts(lengths: list[int], plan: Plan) -> list[Int32Array]:
