@@ -201,7 +201,8 @@ def test_an_engine_refuses_it_unless_told_to(dependent: Imported) -> None:
     settings = EngineSettings(model_bundle=dependent.folder, device="cpu", allow_unverified_bundle=True)
     with pytest.raises(BundleError, match=r"batch-dependent.*DEJAVEC_ALLOW_BATCH_DEPENDENT_BUNDLE=true"):
         build_engine(settings)
-    build_engine(settings.model_copy(update={"allow_batch_dependent_bundle": True}))
+    engine = build_engine(settings.model_copy(update={"allow_batch_dependent_bundle": True}))
+    assert engine.batcher._settings.shape.max_rows == 1
 
 
 def test_its_texts_run_alone(dependent: Imported) -> None:
