@@ -17,8 +17,11 @@ from engine.build import build_bundle
 from engine.build.cli import model as model_command
 from engine.build.errors import CheckpointError, QualityError, UnsupportedModel
 from engine.build.imported import source as source_module
+from engine.build.imported.exported import prepare
 from engine.build.imported.importer import import_bundle
 from engine.build.imported.plan import LONGEST, ImportOptions, plan_import
+from engine.build.imported.products import find_sites
+from engine.build.imported.rewrite import write_imported
 from engine.build.quality import count_batch_dependent
 from engine.build.running import embed, open_graph
 from engine.bundle import Bundle, BundleError, check_files, read_bundle
@@ -416,6 +419,17 @@ def test_a_graph_that_fails_at_its_limit_is_refused(tmp_path: Path) -> None:
     write_json(source / "config.json", config | {"max_position_embeddings": 512})
     with pytest.raises(UnsupportedModel, match=r"fails on a text of 64 tokens.*--max-tokens"):
         import_bundle(source, tmp_path / "bundle", ImportOptions(precision="fp32", max_tokens=64))
+
+
+@pytest.mark.parametrize("opset", [11, 20])
+def test_what_a_site_is_shows_in_the_graph(tmp_path: Path, opset: int) -> None:
+    """Norms and GELU, as one operator or in pieces; the attention's output is neither."""
+    source = write_export(tmp_path / "tiny", opset=opset)
+    plan = plan_import(source, FP32)
+    exported = prepare(plan.source, plan.contract)
+    sites = find_sites(exported, 100, lambda names: open_graph(write_imported(exported, 0, watched=names))).all()
+    kinds = [(len(site.products), site.after_norm, site.lowest is not None) for site in sites]
+    assert kinds == 2 * [(3, True, False), (1, False, False), (1, True, False), (1, False, True)]
 
 
 def write_forms(folder: Path) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from engine.build.graph.encoder_graph import GELU_MINIMUM
 from engine.build.graph.onnx_writer import CONTRIB
 from engine.build.imported.contract import IDS
 from engine.build.imported.exported import PREFIX, Exported
@@ -15,6 +16,7 @@ from engine.protocol import Float32Array
 
 SMALLEST = 16  # channels on either side; what is smaller takes no time
 NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization", "EmbedLayerNormalization")
+GELUS = ("Gelu", "BiasGelu", "FastGelu")
 SHAPE_OF = "shape of "
 PROBES = ((3, 8), (5, 12))  # texts, tokens each: every shape must follow both
 
@@ -34,13 +36,16 @@ class Product:
 
 @dataclass(slots=True)
 class Site:
-    """An input of linear layers, float32[B, S, K], or [B * S, K] where `is_flat`. after_norm: it comes out of a
-    LayerNorm."""
+    """An input of linear layers, float32[B, S, K], or [B * S, K] where `is_flat`.
+
+    after_norm: it comes out of a LayerNorm. lowest: no element is ever below it, because it comes out of a GELU.
+    """
 
     name: str
     x: str
     is_flat: bool
     after_norm: bool
+    lowest: float | None
     products: list[Product] = field(default_factory=list)
 
     @property
@@ -78,7 +83,9 @@ def find_sites(exported: Exported, vocab_size: int, watch: Watch) -> Sites:
         if (is_flat := layouts.get(product.x)) is None:
             continue
         if product.x not in sites:
-            sites[product.x] = Site(f"linear.{len(sites)}", product.x, is_flat, _after_norm(exported, product.x))
+            lowest = GELU_MINIMUM if _is_gelu(exported, product.x) else None
+            name = f"linear.{len(sites)}"
+            sites[product.x] = Site(name, product.x, is_flat, _after_norm(exported, product.x), lowest)
         sites[product.x].products.append(product)
         products[product.output] = (sites[product.x], product)
     left = tuple(product.name for product in candidates if product.output not in products)
@@ -131,6 +138,32 @@ def _after_norm(exported: Exported, name: str) -> bool:
     scaled = _beside_constant(exported, node, "Add")
     normed = None if scaled is None else _beside_constant(exported, scaled, "Mul")
     return normed is not None and normed.op_type == "Div"
+
+
+def _is_gelu(exported: Exported, name: str) -> bool:
+    """Whether a value is a GELU's, as one operator or as x * (erf(x / c) + 1) * 0.5 in any order."""
+    node = exported.producers.get(name)
+    if node is None or node.op_type in GELUS:
+        return node is not None
+    factors = list(_factors(exported, name))
+    for x, other in (factors, factors[::-1]) if len(factors) == 2 else ():
+        added = exported.producers.get(other)
+        erf = None if added is None else _beside_constant(exported, added, "Add")
+        scaled = exported.producers.get(erf.input[0]) if erf is not None and erf.op_type == "Erf" else None
+        if scaled is not None and scaled.op_type in ("Div", "Mul") and x in scaled.input:
+            return True
+    return False
+
+
+def _factors(exported: Exported, name: str) -> Iterator[str]:
+    """What is multiplied to make a value, constants left out."""
+    node = exported.producers.get(name)
+    if node is None or node.op_type != "Mul":
+        yield name
+        return
+    for factor in node.input:
+        if exported.constant(factor) is None:
+            yield from _factors(exported, factor)
 
 
 def _beside_constant(exported: Exported, node: onnx.NodeProto, kind: str) -> onnx.NodeProto | None:

@@ -144,13 +144,14 @@ class _Products:
             self._packed[site.name] = _pack(graph, site.x, self._inputs)
         packed, outliers = self._packed[site.name], self._layers.outliers.get(site.name)
         if site.name not in self._prepared:
-            self._prepared[site.name] = linears.prepare(graph, self._without(packed, outliers, site), site.name)
+            rest = self._without(packed, outliers, site)
+            self._prepared[site.name] = linears.prepare(graph, rest, site.name, site.lowest)
         weight = np.ascontiguousarray(product.weight, np.float32)
         if outliers is None:
             return linears.multiply(graph, self._prepared[site.name], site.name, product.name, weight, None)
-        rest: Float32Array = weight.copy()
-        rest[outliers] = 0
-        value = linears.multiply(graph, self._prepared[site.name], site.name, product.name, rest, None)
+        others: Float32Array = weight.copy()
+        others[outliers] = 0
+        value = linears.multiply(graph, self._prepared[site.name], site.name, product.name, others, None)
         places = graph.constant(f"{site.name}.outliers", outliers.astype(np.int64))
         channels = graph.op("Gather", packed, places, axis=1)
         kept = graph.constant(f"{site.name}.{product.name}.outliers", weight[outliers])
