@@ -43,7 +43,7 @@ class Bundle(BaseModel):
     format_version: int = FORMAT_VERSION
     model: str  # the name clients use, "all-MiniLM-L6-v2"
     source: str  # hub id or folder name it was built from
-    source_sha256: str  # of model.safetensors
+    source_sha256: str  # of model.safetensors, or of an imported graph and its external data
     tokenizer_sha256: str  # of the bundle's tokenizer.json
     graph_sha256: str  # of the bundle's model.onnx
     static_embedding_sha256: str  # of the bundle's static_embedding.npz
@@ -60,6 +60,7 @@ class Bundle(BaseModel):
     recipe: dict[str, Any]  # how the graph was made: builder version, opset, smoothquant alpha, calibration
     provenance: dict[str, str]
     quality: dict[str, float]  # cosine to FP32 on the calibration hold-out, as measured by the build
+    batch_dependent: bool = False  # an imported graph whose vectors change with their batch: each text runs alone
 
     def fingerprint(self, kernel_class: str) -> str:
         """32 hex digits naming the vectors this bundle gives when computed with `kernel_class`."""

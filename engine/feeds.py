@@ -29,16 +29,17 @@ Run = Callable[[Sequence[Int32Array]], Float32Array]
 """Token ids of B texts, int32[length] each -> float32[B, dimensions], row i for text i. May raise."""
 
 
-def feeds(texts: Sequence[Int32Array]) -> dict[str, npt.NDArray[Any]]:
+def feeds(texts: Sequence[Int32Array], padded_to: int = PADDED_TO) -> dict[str, npt.NDArray[Any]]:
     """The graph's inputs for one batch of n arrays int32[length_i], each with at least one token id.
 
+    padded_to: the longest length is rounded up to a multiple of this.
     Raises ValueError on an empty batch and on a text without tokens.
     """
     lengths = np.fromiter(map(len, texts), dtype=np.int32, count=len(texts))
     if not len(texts) or int(lengths.min()) == 0:
         raise ValueError("a batch needs at least one text, and every text at least one token")
     starts = np.cumsum(lengths, dtype=np.int32) - lengths
-    places = np.arange(-(-int(lengths.max()) // PADDED_TO) * PADDED_TO, dtype=np.int32)
+    places = np.arange(-(-int(lengths.max()) // padded_to) * padded_to, dtype=np.int32)
     is_token = places < lengths[:, None]
     padded_positions = np.where(is_token, places, 0)
     return {

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,6 +50,8 @@ class Engine:
         self._tokenizer_thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         cost = measure_run_cost(model)
         bounds = _batcher_settings(settings, self.info.max_request_tokens, cost, len(model.runs), model.device)
+        if model.bundle.batch_dependent:
+            bounds = replace(bounds, shape=replace(bounds.shape, max_rows=1))
         self.batcher = Batcher(model.runs, self.info.dimensions, bounds, self.metrics)
         self.metrics.watch(
             lambda: self.batcher.queued_rows,
@@ -97,7 +100,11 @@ def build_engine(settings: EngineSettings) -> Engine:
     """Open the configured bundle. Raises BundleError and ConfigurationError."""
     topology = choose(usable_cores(), settings.engine_sessions, settings.engine_threads)
     model = open_model(
-        settings.model_bundle, settings.device, topology, allow_unverified=settings.allow_unverified_bundle
+        settings.model_bundle,
+        settings.device,
+        topology,
+        allow_unverified=settings.allow_unverified_bundle,
+        allow_batch_dependent=settings.allow_batch_dependent_bundle,
     )
     return Engine(settings, model, topology)
 
@@ -159,6 +166,8 @@ def _log_start(engine: Engine, settings: EngineSettings, topology: Topology, bou
     logger.info("model=%s bundle=%s", info.model, settings.model_bundle)
     logger.info("fingerprint=%s kernel_class=%s device=%s", info.fingerprint, info.kernel_class, info.device)
     logger.info("check vectors: %s, digest=%s", engine.model.agreement, engine.model.agreement.digest)
+    if engine.model.bundle.batch_dependent:
+        logger.warning("the bundle is batch-dependent: every text runs alone")
     logger.info("cores=%g sessions=%d threads=%d", topology.cores, topology.sessions, topology.threads)
     logger.info(
         "policy=%s window_ms=%g max_batch_rows=%d max_batch_tokens=%d run_cost_tokens=%.1f",

@@ -28,6 +28,11 @@ class EngineSettings(Configuration):
         description="Serve a bundle even if its vectors are too far from FP32's, or were never compared with them; "
         "see `dejavec model verify`.",
     )
+    allow_batch_dependent_bundle: bool = Field(
+        False,
+        description="Serve an imported bundle whose vectors change with what they are batched with; every text then "
+        "runs alone, which costs throughput.",
+    )
     device: Device = Field(
         "auto",
         description="Where the model runs: `cpu`, `cuda`, or `auto`: CUDA where ONNX Runtime and the bundle can.",

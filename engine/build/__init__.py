@@ -3,6 +3,7 @@
 bundle_builder.py  the order of it all
 checkpoint/        the checkpoint's files, choices and weights
 graph/             the ONNX graph: FP32, INT8, FP16
+imported/          an exported ONNX graph -> bundle
 static_embedding/  token vectors for the semantic tier
 verify/            `dejavec model verify`
 calibration.py     texts                    quality.py  cosine to FP32, batch-independence

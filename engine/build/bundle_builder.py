@@ -138,7 +138,7 @@ def build_bundle(
         if not force and (existing := _existing(out, plan)) is not None:
             progress("the bundle is already there, made from the same inputs")
             return existing
-        with _replaced_folder(out) as folder:
+        with replaced_folder(out) as folder:
             return _build(plan, folder, progress)
 
 
@@ -169,7 +169,7 @@ def _existing(out: Path, plan: _Plan) -> Bundle | None:
 
 
 @contextmanager
-def _replaced_folder(out: Path) -> Iterator[Path]:
+def replaced_folder(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that takes its place when the block ends well, and is gone when it does not.
 
     The caller holds the lock, so a folder of this kind found here is what a killed builder left.
@@ -197,25 +197,25 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     weights = read_weights(plan.checkpoint.folder / WEIGHTS_FILE, plan.shape)
     reference = write_fp32(weights, plan.head)
     made = make_graph(
-        GraphInputs(weights, plan.head, reference, plan.texts, partial(_encode, tokenizer)),
+        GraphInputs(weights, plan.head, reference, plan.texts, partial(encode, tokenizer)),
         plan.options.precision,
         progress,
     )
-    _write_model(made.graph, folder / GRAPH_FILE)
+    write_model(made.graph, folder / GRAPH_FILE)
     run, fp32 = open_graph(made.graph), open_graph(reference)
-    _write_file(folder / CHECK_FILE, check_vectors(run, fp32, partial(_encode, tokenizer)).to_bytes())
+    write_file(folder / CHECK_FILE, check_vectors(run, fp32, partial(encode, tokenizer)).to_bytes())
     ordinary = (*plan.texts.calibrate, *plan.texts.hold_out)
     static_embedding = make_static_embedding(
-        run, partial(_encode, tokenizer), tokenizer, ordinary, _static_embedding_corpus(plan), progress
+        run, partial(encode, tokenizer), tokenizer, ordinary, _static_embedding_corpus(plan), progress
     )
-    _write_file(folder / STATIC_EMBEDDING_FILE, static_embedding.to_bytes())
+    write_file(folder / STATIC_EMBEDDING_FILE, static_embedding.to_bytes())
     quality = _measure(plan, made, run, fp32, tokenizer, progress)
     if not plan.options.force:
         demand(quality)
     for shortfall in shortfalls(quality) if made.precision != "fp32" else ():
         progress(f"UNDER THE ENGINE'S BAR: {shortfall}; see `dejavec model verify`")
     bundle = _describe(plan, folder, made.precision, quality, static_embedding.meta)
-    _write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
+    write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
     progress(f"built in {time.perf_counter() - started_s:.1f} s")
     return bundle
 
@@ -231,7 +231,7 @@ def _write_tokenizer(plan: _Plan, folder: Path) -> Tokenizer:
         raise CheckpointError(
             f"{TOKENIZER_FILE} has {tokenizer.get_vocab_size()} tokens, config.json {plan.shape.vocab_size}"
         )
-    _write_file(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
+    write_file(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
     return tokenizer
 
 
@@ -250,7 +250,7 @@ def _measure(
     quality: dict[str, float] = {}
     if made.precision != "fp32":
         progress("comparing with FP32")
-        texts = _encode(tokenizer, plan.texts.hold_out)
+        texts = encode(tokenizer, plan.texts.hold_out)
         exact = embed(fp32, texts)
         quality |= cosine_report(embed(run, texts), exact)
         progress(
@@ -322,15 +322,17 @@ def _describe(
     )
 
 
-def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Int32Array]:
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Int32Array]:
+    """Token ids of each text, int32[length]."""
     return [np.array(encoding.ids, dtype=np.int32) for encoding in tokenizer.encode_batch(list(texts))]
 
 
-def _write_model(model: onnx.ModelProto, path: Path) -> None:
-    _write_file(path, model.SerializeToString(deterministic=True))
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """A graph's bytes, the same for the same graph."""
+    write_file(path, model.SerializeToString(deterministic=True))
 
 
-def _write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write and flush to the disk, so that the rename never shows a folder whose files are not there yet."""
     with path.open("wb") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""`dejavec model build`, `show` and `verify`: options in, the builder's steps and the bundle's figures out."""
+"""`dejavec model build`, `import`, `show`, `verify`: options in, the builder's steps and the bundle's figures out."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +19,9 @@ from engine.build.bundle_builder import build_bundle
 from engine.build.checkpoint.choices import refuse_unsupported
 from engine.build.checkpoint.files import default_checkpoint, open_checkpoint
 from engine.build.errors import BuildError
+from engine.build.imported.importer import import_bundle
+from engine.build.imported.plan import ImportOptions
+from engine.build.imported.source import open_source
 from engine.build.verify.bundle_verifier import Report, VerifyOptions, keep_verdict, verify_bundle
 from engine.build.verify.embedding import Progress
 from engine.build.verify.report import as_json, show_report
@@ -103,6 +106,49 @@ def build(
                 static_embedding_corpus=static_embedding_corpus,
                 progress=progress,
             )
+    except BuildError as error:
+        raise Refused(str(error)) from None
+    click.echo(f"{bundle.model}: {out}")
+
+
+@model.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Bundle folder [.dejavec/models/NAME, or NAME-PRECISION where one is given].",
+)
+@click.option(
+    "--calibration-file",
+    type=click.Path(path_type=Path),
+    help='Texts like your own: one a line, or JSON Lines with "text" (.jsonl). Default: a built-in mix.',
+)
+@click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Overrides that of the files.")
+@click.option("--prompts", help='JSON object or file, {"query": "query: "}; overrides those of the files.')
+@click.option("--name", help="The name clients use for this model.")
+@click.option(
+    "--precision", type=click.Choice(["int8", "fp32"]), help="Default: int8 unless fp32 measures faster on this CPU."
+)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=4),
+    help="Longest text. Default: the model's limit, 2048 at most: memory grows with the square of it.",
+)
+@click.option("--force", is_flag=True, help="Import even what is there already, and keep a graph under the bar.")
+def import_(source: Path, out: Path | None, prompts: str | None, **options: Any) -> None:
+    """Make a bundle from SOURCE, an exported FP32 ONNX graph: model.onnx, or a folder with it or onnx/model.onnx.
+
+    For models that `build` has no graph for. tokenizer.json and config.json lie beside the graph or above onnx/.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        given = ImportOptions(prompts=None if prompts is None else _read_prompts(prompts), **options)
+        if out is None:
+            name = given.name or open_source(source).checkpoint.name
+            out = DEFAULT_FOLDER / "-".join(filter(None, [name, given.precision]))
+        with _progress(console) as progress:
+            bundle = import_bundle(source, out, given, progress)
     except BuildError as error:
         raise Refused(str(error)) from None
     click.echo(f"{bundle.model}: {out}")

@@ -27,7 +27,7 @@ def main() -> None:
     bundle, threads, device = sys.argv[1:4]
     before = _resident_bytes()
     topology = Topology(cores=float(threads), sessions=1, threads=int(threads))
-    model = open_model(Path(bundle), cast(Device, device), topology, allow_unverified=True)
+    model = open_model(Path(bundle), cast(Device, device), topology, allow_unverified=True, allow_batch_dependent=True)
     _run_mixed(model)
     print(json.dumps({"resident_bytes": _resident_bytes(), "before_bytes": before}))
 

@@ -20,6 +20,7 @@ LOWEST_MEAN_COSINE = 0.999
 LOWEST_COSINE = 0.995
 LARGEST_LOSS_POINTS = 0.2  # against FP32, in Spearman x 100 and nDCG@10 x 100
 ALLOW_VARIABLE = "DEJAVEC_ALLOW_UNVERIFIED_BUNDLE"
+ALLOW_ALONE_VARIABLE = "DEJAVEC_ALLOW_BATCH_DEPENDENT_BUNDLE"
 
 
 class Verification(BaseModel):
@@ -68,6 +69,21 @@ def loss_shortfall(name: str, points: float, reference_points: float) -> str | N
     if loss <= LARGEST_LOSS_POINTS:
         return None
     return f"{name} is {points:.2f}, {loss:.2f} below FP32; the bar is {LARGEST_LOSS_POINTS}"
+
+
+def served_quality(bundle: Bundle) -> dict[str, float]:
+    """The figures a bundle is served with: where every text runs alone, none depends on its batch."""
+    return bundle.quality | ({"batch_dependent_texts": 0.0} if bundle.batch_dependent else {})
+
+
+def explain_batch_dependence(folder: Path, bundle: Bundle) -> str:
+    """Why a batch-dependent bundle is not served, and what can be done."""
+    changed, checked = (bundle.quality.get(f"batch_{name}_texts", 0.0) for name in ("dependent", "checked"))
+    return (
+        f"the bundle {folder} is batch-dependent: {changed:.0f} of {checked:.0f} texts changed with what they were"
+        f" batched with. Serve it with each text run alone, which is slower, with {ALLOW_ALONE_VARIABLE}=true; or build"
+        " the model from its checkpoint, with `dejavec model build`"
+    )
 
 
 def verification_file(folder: Path, kernel_class: str) -> Path:
@@ -119,7 +135,7 @@ def _shortfall(folder: Path, bundle: Bundle, kernel_class: str, agreement: Agree
         return ""
     verification = read_verification(folder, bundle, kernel_class)
     if verification is None:
-        found, origin = shortfalls(bundle.quality), BUNDLE_FILE
+        found, origin = shortfalls(served_quality(bundle)), BUNDLE_FILE
     else:
         found, origin = verification.shortfalls, verification_file(folder, kernel_class).name
     if not found:

@@ -28,7 +28,7 @@ from engine.feeds import Run, feeds
 from engine.model.check_vectors import Agreement, CheckVectors, compare
 from engine.model.cpu_session import CPU_PROVIDER, session_options
 from engine.model.device import MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
-from engine.model.quality_bar import admit
+from engine.model.quality_bar import admit, explain_batch_dependence
 from engine.model.topology import Topology
 from engine.protocol import Float32Array, Int32Array
 from engine.settings import Device
@@ -67,10 +67,22 @@ class RunCost:
         return self.fixed_s * self.tokens_per_s
 
 
-def open_model(folder: Path, device: Device, topology: Topology, *, allow_unverified: bool = False) -> Model:
-    """Read, check and open a bundle; `allow_unverified` opens one that is under the bar. Raises BundleError."""
+def open_model(
+    folder: Path,
+    device: Device,
+    topology: Topology,
+    *,
+    allow_unverified: bool = False,
+    allow_batch_dependent: bool = False,
+) -> Model:
+    """Read, check and open a bundle. Raises BundleError.
+
+    `allow_unverified` opens one that is under the bar; `allow_batch_dependent` one whose texts have to run alone.
+    """
     bundle = read_bundle(folder)
     check_files(folder, bundle)
+    if bundle.batch_dependent and not allow_batch_dependent:
+        raise BundleError(explain_batch_dependence(folder, bundle))
     check = CheckVectors.from_bytes((folder / CHECK_FILE).read_bytes())
     _check_vocabulary(folder, bundle)
     text = heartbeat_text(1, bundle.vocab_size)
@@ -82,7 +94,7 @@ def open_model(folder: Path, device: Device, topology: Topology, *, allow_unveri
             lambda session: run_of(session)([text]),
         )
         kernel_class = name_kernel_class(bundle.precision, device)
-        runs = tuple(map(run_of, sessions))
+        runs = tuple(map(run_each_of if bundle.batch_dependent else run_of, sessions))
         agreement = compare(runs[0], check)
         _check_bounds(runs[0], bundle)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
@@ -158,6 +170,17 @@ def run_of(session: ort.InferenceSession) -> Run:
 
     def run(texts: Sequence[Int32Array]) -> Float32Array:
         vectors: Float32Array = session.run(output, feeds(texts))[0]
+        return vectors
+
+    return run
+
+
+def run_each_of(session: ort.InferenceSession) -> Run:
+    """As `run_of`, for a graph whose vectors change with their batch: every text in a run of its own, unpadded."""
+    output = [session.get_outputs()[0].name]
+
+    def run(texts: Sequence[Int32Array]) -> Float32Array:
+        vectors: Float32Array = np.concatenate([session.run(output, feeds([text], 1))[0] for text in texts])
         return vectors
 
     return run

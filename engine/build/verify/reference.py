@@ -1,7 +1,7 @@
 """The FP32 graph a bundle is compared with: built again, by the same builder, from the checkpoint it came from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -23,6 +23,9 @@ from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import CheckpointError
 from engine.build.graph.head import Head
 from engine.build.graph.quantize import write_fp32
+from engine.build.imported.importer import rewrite
+from engine.build.imported.original import run_each
+from engine.build.imported.plan import ImportOptions, plan_import
 from engine.build.running import open_graph
 from engine.bundle import Bundle
 from engine.feeds import Run, feeds
@@ -43,6 +46,8 @@ def open_reference(bundle: Bundle, given: str | None, threads: int) -> Reference
 
     Raises CheckpointError when there is none, or when it is not the one the bundle was made from.
     """
+    if "imported" in bundle.recipe:
+        return _open_exported(bundle, given, threads)
     checkpoint = open_checkpoint(given or str(find_checkpoint(bundle)))
     if checkpoint.weights_sha256 != bundle.source_sha256:
         raise CheckpointError(
@@ -56,6 +61,26 @@ def open_reference(bundle: Bundle, given: str | None, threads: int) -> Reference
         return graph(feeds(texts))["embeddings"]
 
     return Reference(run, f"{checkpoint.model_id} ({checkpoint.folder})", len(content))
+
+
+def _open_exported(bundle: Bundle, given: str | None, threads: int) -> Reference:
+    """The FP32 graph of an imported bundle, from the exported graph at `given`."""
+    if given is None:
+        raise CheckpointError(f"name the exported graph or folder that {bundle.source!r} was, with --checkpoint")
+    plan = plan_import(Path(given), ImportOptions(max_tokens=bundle.max_tokens))
+    if plan.source.checkpoint.weights_sha256 != bundle.source_sha256:
+        raise CheckpointError(f"{plan.source.graph_file} is not the graph that the bundle was made from")
+    if plan.contract.tokens is not None:
+        plan = replace(plan, choices=replace(plan.choices, pooling=bundle.pooling, normalize=bundle.normalize))
+    content: bytes = rewrite(plan, lambda _: None)[0].fp32.SerializeToString()
+    graph = open_graph(content, threads)
+    if bundle.batch_dependent:
+        graph = run_each(graph)
+
+    def run(texts: Sequence[Int32Array]) -> Float32Array:
+        return graph(feeds(texts))["embeddings"]
+
+    return Reference(run, str(plan.source.graph_file), len(content))
 
 
 def find_checkpoint(bundle: Bundle) -> Path:
