@@ -212,7 +212,7 @@ def _choose_graph(
         return rewritten.fp32, "fp32"
     progress(
         f"{len(sites.products)} products over tokens become INT8, {len(sites.left)} others stay in FP32;"
-        f" calibrating on {len(plan.texts.calibrate)} texts ({plan.texts.n_skipped} lines skipped)"
+        f" calibrating on {len(plan.texts.calibrate)} texts ({plan.texts.lines})"
     )
     exported, pad_token_id = rewritten.exported, plan.pad_token_id
     seen = observe_imported(exported, pad_token_id, sites, tokenize(with_single_words(plan.texts.calibrate)))
@@ -276,8 +276,8 @@ def _recipe(plan: Plan, rewritten: Rewritten, sites: Sites, precision: Precision
         recipe["calibration"] = {
             "file": "built-in" if plan.options.calibration_file is None else plan.options.calibration_file.name,
             "texts": len(plan.texts.calibrate),
-            "lines": plan.texts.n_lines,
-            "skipped_lines": plan.texts.n_skipped,
+            "lines": plan.texts.lines.read,
+            "skipped_lines": plan.texts.lines.skipped.total(),
         }
     return recipe
 
@@ -308,6 +308,7 @@ def _describe(
         vocab_size=plan.vocab_size,
         pooling=choices.pooling,
         normalize=normalize,
+        matryoshka_dims=choices.matryoshka_dims,
         prompts=choices.prompts,
         default_prompt_name=choices.default_prompt_name,
         recipe=recipe,
