@@ -333,15 +333,15 @@ async def ended(*tasks: asyncio.Task[None], stop: asyncio.Event) -> AsyncIterato
         await asyncio.gather(*tasks)
 
 
-async def measure(run: Run, attack: Attack) -> Outcome:
-    """The attack, with the other tenant beside it, and three seconds more."""
+async def measure(run: Run, attack: Attack, after_s: float = 3) -> Outcome:
+    """The attack, with the other tenant beside it, and `after_s` more."""
     process, figures, victim, stop = run.child(attack.process), Figures(), Victim(), asyncio.Event()
     figures.take(process)
     tasks = asyncio.create_task(watch(run, victim, stop)), asyncio.create_task(sample(process, figures, stop))
     async with ended(*tasks, stop=stop):
         await asyncio.sleep(0.5)
         got = await attack.attempt(run, attack.length_s)
-        await asyncio.sleep(3)
+        await asyncio.sleep(after_s)
     figures.take(process)
     return Outcome(attack, got, figures, victim)
 

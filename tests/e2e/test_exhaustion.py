@@ -35,7 +35,7 @@ def attacked(real_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def test_another_tenant_is_answered(name: str, attacked: Run) -> None:
     """No error, no wrong vector, bounded memory, no connection left over."""
     attack = BY_NAME[name]
-    outcome = asyncio.run(measure(attacked, replace(attack, length_s=min(attack.length_s, 4.0))))
+    outcome = asyncio.run(measure(attacked, replace(attack, length_s=min(attack.length_s, 3.0)), after_s=0.3))
     print(table([outcome]))
     figures, victim = outcome.figures, outcome.victim
     assert victim.wrong_vectors == 0

@@ -84,7 +84,7 @@ def test_a_truncated_graph_ends_the_start(tmp_path: Path) -> None:
     ("name", "value", "told"),
     [
         ("DEJAVEC_MAX_BATCH_SIZE", "none", "max_batch_size"),
-        ("DEJAVEC_TOKEN_INPUT_ENCODING", "nonsense", "token_input_encoding 'nonsense' cannot be loaded"),
+        ("DEJAVEC_TOKEN_INPUT_ENCODING", "nonsense", "token_input_encoding 'nonsense' is not one of"),
         ("DEJAVEC_MODEL_BUNDLE", "/nowhere/bundle", "run `dejavec model build`"),
     ],
 )
