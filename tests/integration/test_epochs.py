@@ -16,7 +16,7 @@ from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine
 
 SECRET = b"s" * 32
-BEARER = {"authorization": "Bearer operator"}
+BEARER = {"authorization": "Bearer operator-of-these-tests"}
 FAR = "999999999999999-" + 16 * "f"
 
 Put = Callable[[Redis, bytes], Awaitable[object]]
@@ -142,14 +142,16 @@ async def test_a_secret_check_of_another_type_is_made_anew(redis: RunningRedis) 
 
 async def test_purging_over_http(engine: StandInEngine, redis: RunningRedis) -> None:
     """200 whatever lies under the epoch's key, and what was stored before is not served after it."""
-    keys = {"key": {"namespace": (name := secrets.token_hex(8))}}
-    settings = {"redis_url": redis.url, "admin_token": "operator", "api_keys": keys, "local_cache_mb": 0}
+    keys = {"key-of-these-tests": {"namespace": (name := secrets.token_hex(8))}}
+    settings = {"redis_url": redis.url, "admin_token": "operator-of-these-tests", "api_keys": keys, "local_cache_mb": 0}
     async with running_gateway(engine.url, **settings) as client, Redis.from_url(redis.url) as direct:
         await until_ready(client)
 
         async def tier() -> str:
             body = {"model": "tiny", "input": "a"}
-            reply = await client.post("/v1/embeddings", json=body, headers={"authorization": "Bearer key"})
+            reply = await client.post(
+                "/v1/embeddings", json=body, headers={"authorization": "Bearer key-of-these-tests"}
+            )
             return str(reply.headers["x-cache"])
 
         for put in DAMAGE.values():

@@ -17,7 +17,7 @@ from tests.gateway_client import until_ready
 from tests.integration.test_semantic_tier import OPERATOR, ask, explain, true, until, vector
 from tests.running_redis import RunningRedis, running_redis
 
-KEYS = {f"key-{name}": {"namespace": name} for name in ("a", "b")}
+KEYS = {f"key-of-namespace-{name}": {"namespace": name} for name in ("a", "b")}
 SETTINGS = {"semantic_mode": "on", "api_keys": KEYS, "local_cache_mb": 0}
 TEXTS = [" ".join(f"w{20 * number + word}" for word in range(12)) for number in range(4)]  # far from one another
 
@@ -51,12 +51,12 @@ async def ready(client: httpx.AsyncClient, direct: Redis, **texts: list[str]) ->
 
     found: dict[str, bytes] = {}
     for namespace, some in texts.items():
-        await ask(client, some[0], f"key-{namespace}", **{"x-cache-control": "exact-only"})
+        await ask(client, some[0], f"key-of-namespace-{namespace}", **{"x-cache-control": "exact-only"})
         await until(usable)
         for text in some:
 
             async def indexed(text: str = text, namespace: str = namespace) -> bool:
-                await ask(client, text, f"key-{namespace}", **{"x-cache-control": "no-cache"})
+                await ask(client, text, f"key-of-namespace-{namespace}", **{"x-cache-control": "no-cache"})
                 shown = (await explain(client, text, namespace=namespace))["candidates"]
                 if not shown or shown[0]["static_similarity"] < 0.9999:
                     return False
@@ -87,13 +87,13 @@ async def test_another_tenants_documents(gateway: Callable[..., Any], direct: Re
     """Their scope changed, or copied whole beside one's own: they give nothing away."""
     async with gateway(**SETTINGS) as client:
         documents = await ready(client, direct, a=TEXTS[:2], b=TEXTS[2:3])
-        assert (await ask(client, near(0), "key-a")).headers["x-cache"] == "semantic"
+        assert (await ask(client, near(0), "key-of-namespace-a")).headers["x-cache"] == "semantic"
         tag = await direct.hget(documents[TEXTS[2]], "ns")  # type: ignore[misc]
         for text in TEXTS[:2]:
             await direct.hset(documents[text], "ns", tag)  # type: ignore[misc]
         before = await refused(client, "document")
         for number in range(2):
-            await assert_computed(client, near(number, 1), "key-b")
+            await assert_computed(client, near(number, 1), "key-of-namespace-b")
         assert await refused(client, "document") > before
 
 
@@ -108,7 +108,7 @@ async def test_documents_with_fields_of_others(gateway: Callable[..., Any], dire
             await direct.hset(key, mapping={name: other[name.encode()] for name in fields})  # type: ignore[misc]
         before = await refused(client, "document")
         for number in range(len(TEXTS)):
-            await assert_computed(client, near(number), "key-a")
+            await assert_computed(client, near(number), "key-of-namespace-a")
         assert await refused(client, "document") > before
 
 
@@ -122,7 +122,7 @@ async def test_a_document_that_points_a_text_at_another_ones_vector(gateway: Cal
         # shorter than the real one, so that the real one is the better of the two
         like_real = (np.frombuffer(real[b"e"], dtype="<f2") * np.float16(0.9)).tobytes()
         await direct.hset(made_up, mapping={**real, b"v": asked, b"e": like_real})  # type: ignore[misc]
-        await assert_computed(client, near(3), "key-a")
+        await assert_computed(client, near(3), "key-of-namespace-a")
 
 
 async def test_forged_exact_values(gateway: Callable[..., Any], direct: Redis) -> None:
@@ -139,10 +139,10 @@ async def test_forged_exact_values(gateway: Callable[..., Any], direct: Redis) -
         for value in forged:
             await direct.set(key, value)
             before = await refused(client, "exact")
-            reply = await ask(client, near(0), "key-a")  # its neighbour's vector is the forged one
+            reply = await ask(client, near(0), "key-of-namespace-a")  # its neighbour's vector is the forged one
             assert vector(reply).tobytes() in (true(near(0)).tobytes(), true(TEXTS[0]).tobytes())
             await direct.set(key, value)
-            reply = await ask(client, TEXTS[0], "key-a")
+            reply = await ask(client, TEXTS[0], "key-of-namespace-a")
             assert vector(reply).tobytes() == true(TEXTS[0]).tobytes()
             assert await refused(client, "exact") > before
 
@@ -153,7 +153,7 @@ async def test_states_and_matrices_of_others(gateway: Callable[..., Any], direct
         documents = await ready(client, direct, a=TEXTS[:1], b=TEXTS[1:2])
         tags = [str(await direct.hget(documents[text], "ns"), "ascii") for text in TEXTS[:2]]  # type: ignore[misc]
         for one in range(8):
-            await ask(client, near(0, one), "key-a")
+            await ask(client, near(0, one), "key-of-namespace-a")
 
         async def counted() -> bool:
             return bool((await explain(client, TEXTS[0], namespace="a"))["threshold"]["hits"])
@@ -167,7 +167,7 @@ async def test_states_and_matrices_of_others(gateway: Callable[..., Any], direct
         await direct.set(f"dv1:p:{tags[1]}", forged)
         async with gateway(**SETTINGS) as client:
             await until_ready(client)
-            await ask(client, TEXTS[1], "key-b")
+            await ask(client, TEXTS[1], "key-of-namespace-b")
             before = await refused(client, "state")
             async with asyncio.timeout(20):
                 while await refused(client, "state") == before:

@@ -31,8 +31,8 @@ TENANTS = ("a", "b")
 SETTINGS = {
     "semantic_mode": "on",
     "threshold_floor": 0.92,
-    "api_keys": {f"key-{name}": {"namespace": name} for name in TENANTS},
-    "admin_token": "operator",
+    "api_keys": {f"key-of-namespace-{name}": {"namespace": name} for name in TENANTS},
+    "admin_token": "operator-of-these-tests",
     "local_cache_mb": 0,
     "semantic_timeout_ms": 2000,
 }
@@ -114,7 +114,7 @@ class StoredValues(RuleBasedStateMachine):
         await until_ready(self.client)
 
     async def _ask(self, tenant: str, text: str) -> None:
-        reply = await ask(self.client, text, f"key-{tenant}")
+        reply = await ask(self.client, text, f"key-of-namespace-{tenant}")
         served = vector(reply)
         if reply.headers["x-cache"] == "semantic":
             assert served.tobytes() in self.asked[tenant]
