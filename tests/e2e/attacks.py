@@ -259,14 +259,15 @@ async def damage_redis(run: Run, length_s: float) -> Counter[str]:
 
 HEAD = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
 CHUNKED = post(b"", ATTACKER, b"transfer-encoding: chunked").replace(b"content-length: 0\r\n", b"")
+CLOSE = b"connection: close"
 UPGRADE = (b"connection: Upgrade", b"upgrade: h2c")
 MEGABYTE = b"x" * 2**20
 
 ATTACKS = [
     Attack("8 x 80 texts of 199,000 characters, then gone", long_texts, 4),
-    Attack("20 x 16 MB of nested JSON", many(lambda _: [post(b"[" * 16_000_000)], 20)),
-    Attack("20 x 16 MB of small texts", many(lambda _: [post(body_of(b'"a"', 4_000_000))], 20)),
-    Attack("20 x 16 MB of token ids", many(lambda _: [post(body_of(b"1", 8_000_000))], 20)),
+    Attack("20 x 16 MB of nested JSON", many(lambda _: [post(b"[" * 16_000_000, ATTACKER, CLOSE)], 20)),
+    Attack("20 x 16 MB of small texts", many(lambda _: [post(body_of(b'"a"', 4_000_000), ATTACKER, CLOSE)], 20)),
+    Attack("20 x 16 MB of token ids", many(lambda _: [post(body_of(b"1", 8_000_000), ATTACKER, CLOSE)], 20)),
     Attack("20 x endless header lines", many(lambda _: [HEAD, *[b"x-a: b\r\n" * 8192] * 200], 20)),
     Attack("20 x a header of 100 MB", many(lambda _: [HEAD + b"x-a: ", *[MEGABYTE] * 100], 20)),
     Attack("20 x endless trailers", many(lambda _: [CHUNKED + b"0\r\n", *[b"x-a: b\r\n" * 8192] * 200], 20)),
