@@ -1,29 +1,30 @@
 """Checkpoint -> bundle, from the first file read to the finished folder. The order of the steps."""
 
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import onnxruntime as ort
-from filelock import FileLock
 from tokenizers import Tokenizer
 
+from engine.build.bundle_folder import (
+    Progress,
+    encode,
+    made_once,
+    report_choices,
+    write_file,
+    write_model,
+    write_tokenizer,
+)
 from engine.build.calibration import CalibrationTexts, read_texts
 from engine.build.checkpoint.choices import Choices, choose, refuse_unsupported
 from engine.build.checkpoint.dense import dense_weights, read_dense
 from engine.build.checkpoint.files import WEIGHTS_FILE, Checkpoint, open_checkpoint
 from engine.build.checkpoint.shape import Shape, read_shape
 from engine.build.checkpoint.weights import read_weights
-from engine.build.errors import CheckpointError
 from engine.build.graph.encoder_graph import UNTILED_TOKENS
 from engine.build.graph.head import Head
 from engine.build.graph.onnx_writer import OPSET
@@ -40,22 +41,14 @@ from engine.bundle import (
     STATIC_EMBEDDING_FILE,
     TOKENIZER_FILE,
     Bundle,
-    BundleError,
     Pooling,
     Precision,
-    check_files,
-    parse_tokenizer,
-    read_bundle,
     sha256_of,
 )
 from engine.model.quality_bar import shortfalls
-from engine.protocol import Int32Array
 
 BUILDER_VERSION = 3  # raise it whenever the same inputs give another graph or tokenizer
-BUILDING_SUFFIX = ".building"
 MAX_CORPUS_TEXTS = 50_000  # a sample of a larger corpus for the static embedding; fitting takes minutes
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +124,9 @@ def build_bundle(
     """
     options = BuildOptions(calibration_file, pooling, prompts, name, precision, force, static_embedding_corpus)
     plan = _plan(source, options)
-    _report_choices(plan, progress)
-    out = out.expanduser().absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.parent / f".{out.name}.lock"):
-        if not force and (existing := _existing(out, plan)) is not None:
-            progress("the bundle is already there, made from the same inputs")
-            return existing
-        with replaced_folder(out) as folder:
-            return _build(plan, folder, progress)
+    progress(f"checkpoint: {plan.checkpoint.model_id} (SHA-256 {plan.checkpoint.weights_sha256[:16]}…)")
+    report_choices(plan.choices, progress)
+    return made_once(out, plan.inputs(), force, lambda folder: _build(plan, folder, progress), progress)
 
 
 def _plan(source: str, options: BuildOptions) -> _Plan:
@@ -151,48 +138,9 @@ def _plan(source: str, options: BuildOptions) -> _Plan:
     return _Plan(checkpoint, shape, choices, head, read_texts(options.calibration_file), options)
 
 
-def _report_choices(plan: _Plan, progress: Progress) -> None:
-    checkpoint, choices = plan.checkpoint, plan.choices
-    progress(f"checkpoint: {checkpoint.model_id} (SHA-256 {checkpoint.weights_sha256[:16]}…)")
-    for name, provenance in choices.provenance.items():
-        progress(f"{name}: {getattr(choices, name)!r}, from {provenance}")
-
-
-def _existing(out: Path, plan: _Plan) -> Bundle | None:
-    """The bundle at `out`, when it is whole and made from the same inputs."""
-    try:
-        bundle = read_bundle(out)
-        check_files(out, bundle)
-    except BundleError:
-        return None
-    return bundle if bundle.recipe.get("inputs") == plan.inputs() else None
-
-
-@contextmanager
-def replaced_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place when the block ends well, and is gone when it does not.
-
-    The caller holds the lock, so a folder of this kind found here is what a killed builder left.
-    """
-    prefix = f".{out.name}."
-    for abandoned in out.parent.glob(f"{prefix}*{BUILDING_SUFFIX}"):
-        shutil.rmtree(abandoned, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=BUILDING_SUFFIX, dir=out.parent))
-    old = folder.with_name(f"{prefix}old{BUILDING_SUFFIX}")
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if out.exists():
-            out.rename(old)
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     started_s = time.perf_counter()
-    tokenizer = _write_tokenizer(plan, folder)
+    tokenizer = write_tokenizer(plan.checkpoint, plan.choices.max_tokens, plan.shape.vocab_size, folder)
     progress("reading the weights")
     weights = read_weights(plan.checkpoint.folder / WEIGHTS_FILE, plan.shape)
     reference = write_fp32(weights, plan.head)
@@ -218,21 +166,6 @@ def _build(plan: _Plan, folder: Path, progress: Progress) -> Bundle:
     write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
     progress(f"built in {time.perf_counter() - started_s:.1f} s")
     return bundle
-
-
-def _write_tokenizer(plan: _Plan, folder: Path) -> Tokenizer:
-    """The checkpoint's tokenizer without its padding, cut at the model's own limit whatever the file said."""
-    try:
-        content = (plan.checkpoint.folder / TOKENIZER_FILE).read_bytes()
-        tokenizer = parse_tokenizer(content, plan.choices.max_tokens)
-    except BundleError as error:
-        raise CheckpointError(f"{plan.checkpoint.folder / TOKENIZER_FILE}: {error}") from None
-    if tokenizer.get_vocab_size() > plan.shape.vocab_size:
-        raise CheckpointError(
-            f"{TOKENIZER_FILE} has {tokenizer.get_vocab_size()} tokens, config.json {plan.shape.vocab_size}"
-        )
-    write_file(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
-    return tokenizer
 
 
 def _static_embedding_corpus(plan: _Plan) -> list[str]:
@@ -320,21 +253,3 @@ def _describe(
         provenance=choices.provenance,
         quality=quality,
     )
-
-
-def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Int32Array]:
-    """Token ids of each text, int32[length]."""
-    return [np.array(encoding.ids, dtype=np.int32) for encoding in tokenizer.encode_batch(list(texts))]
-
-
-def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """A graph's bytes, the same for the same graph."""
-    write_file(path, model.SerializeToString(deterministic=True))
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write and flush to the disk, so that the rename never shows a folder whose files are not there yet."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -38,6 +38,20 @@ class Refused(click.ClickException):
     exit_code = 2  # as for every fault of configuration
 
 
+_out_option = click.option(
+    "--out",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Bundle folder [.dejavec/models/NAME, or NAME-PRECISION where one is given].",
+)
+_calibration_option = click.option(
+    "--calibration-file",
+    type=click.Path(path_type=Path),
+    help="Texts like your own: one a line, or the text of JSON Lines, CSV, TSV or Parquet, by its suffix; plain or "
+    "gzip; - is standard input. Default: a built-in mix.",
+)
+
+
 @click.group()
 def model() -> None:
     """Make a model bundle from a checkpoint; look into one; measure it."""
@@ -45,18 +59,8 @@ def model() -> None:
 
 @model.command()
 @click.argument("source", required=False)
-@click.option(
-    "--out",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Bundle folder [.dejavec/models/NAME, or NAME-PRECISION where one is given].",
-)
-@click.option(
-    "--calibration-file",
-    type=click.Path(path_type=Path),
-    help="Texts like your own: one a line, or the text of JSON Lines, CSV, TSV or Parquet, by its suffix; plain or "
-    "gzip; - is standard input. Default: a built-in mix.",
-)
+@_out_option
+@_calibration_option
 @click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Overrides that of the checkpoint.")
 @click.option("--prompts", help='JSON object or file, {"query": "query: "}; overrides those of the checkpoint.')
 @click.option("--name", help="The name clients use for this model.")
@@ -113,17 +117,8 @@ def build(
 
 @model.command("import")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Bundle folder [.dejavec/models/NAME, or NAME-PRECISION where one is given].",
-)
-@click.option(
-    "--calibration-file",
-    type=click.Path(path_type=Path),
-    help='Texts like your own: one a line, or JSON Lines with "text" (.jsonl). Default: a built-in mix.',
-)
+@_out_option
+@_calibration_option
 @click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Overrides that of the files.")
 @click.option("--prompts", help='JSON object or file, {"query": "query: "}; overrides those of the files.')
 @click.option("--name", help="The name clients use for this model.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cache.redis_link import RedisLink
 from tests.gateway_client import running_gateway
 from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine
@@ -15,6 +16,13 @@ from tests.stand_in_engine import StandInEngine
 async def engine() -> AsyncIterator[StandInEngine]:
     async with StandInEngine(fingerprint=secrets.token_hex(16), has_static_embedding=True).running() as engine:
         yield engine
+
+
+@pytest.fixture
+async def link(redis: RunningRedis) -> AsyncIterator[RedisLink]:
+    link = RedisLink(redis.url, timeout_s=2.0)
+    yield link
+    await link.aclose()
 
 
 @pytest.fixture

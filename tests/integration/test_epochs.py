@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -38,13 +38,6 @@ DAMAGE: dict[str, Put] = {
     "of before": lambda redis, key: redis.set(key, new_epoch()),
     "list": _another_type,
 }
-
-
-@pytest.fixture
-async def link(redis: RunningRedis) -> AsyncIterator[RedisLink]:
-    link = RedisLink(redis.url, timeout_s=2.0)
-    yield link
-    await link.aclose()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A partition's stream, lease and state, over a real Redis, where something else may lie under their keys."""
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -10,17 +10,9 @@ from cache.keys import ALIGNMENT_PREFIX, LABELS_PREFIX, LEASE_PREFIX, PARTITION_
 from cache.metrics import REFUSED
 from cache.redis_link import RedisAway, RedisLink
 from cache.semantic.exchange import LEASE_MS, RedisExchange, Saved
-from tests.running_redis import RunningRedis
 
 SECRET = b"s" * 32
 GENUINE = b'{"last_event": "1-0", "state": {}, "saved_at": 1}'
-
-
-@pytest.fixture
-async def link(redis: RunningRedis) -> AsyncIterator[RedisLink]:
-    link = RedisLink(redis.url, timeout_s=2.0)
-    yield link
-    await link.aclose()
 
 
 @pytest.fixture

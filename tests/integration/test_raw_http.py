@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -55,6 +56,14 @@ class Server:
         return b"\r\n".join([b"POST %b HTTP/%b" % (self.path, version), *own, *fields, b"", b""])
 
 
+@asynccontextmanager
+async def gateway_port(**settings: Any) -> AsyncIterator[int]:
+    async with StandInEngine().running() as behind, running_gateway(behind.url, **settings) as client:
+        await until_ready(client)
+        assert client.base_url.port is not None
+        yield client.base_url.port
+
+
 @pytest.fixture(scope="module", params=["gateway", "engine"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if request.param == "engine":
@@ -65,16 +74,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             with served(engine_of(tiny_model(folder))) as url:
                 yield Server(int(url.rpartition(":")[2]), b"/vectors", b'{"texts": ["a"]}')
     else:
-
-        @asynccontextmanager
-        async def gateway() -> AsyncIterator[int]:
-            settings = {"body_timeout_s": 1, "send_timeout_s": STALLED_SEND_S}
-            async with StandInEngine().running() as behind, running_gateway(behind.url, **settings) as client:
-                await until_ready(client)
-                assert client.base_url.port is not None
-                yield client.base_url.port
-
-        with in_background(gateway()) as port:
+        settings = {"body_timeout_s": 1, "send_timeout_s": STALLED_SEND_S}
+        with in_background(gateway_port(**settings)) as port:
             yield Server(port, b"/v1/embeddings", b'{"model": "tiny", "input": "a"}')
 
 
@@ -309,16 +310,7 @@ async def test_a_client_that_reads_nothing_is_dropped(server: Server) -> None:
 @pytest.fixture
 def small_gateway() -> Iterator[int]:
     """The port of a gateway with MAX_CONNECTIONS."""
-
-    @asynccontextmanager
-    async def gateway() -> AsyncIterator[int]:
-        settings = {"body_timeout_s": 30, "max_connections": MAX_CONNECTIONS}
-        async with StandInEngine().running() as behind, running_gateway(behind.url, **settings) as client:
-            await until_ready(client)
-            assert client.base_url.port is not None
-            yield client.base_url.port
-
-    with in_background(gateway()) as port:
+    with in_background(gateway_port(body_timeout_s=30, max_connections=MAX_CONNECTIONS)) as port:
         yield port
 
 

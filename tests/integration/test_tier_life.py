@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,13 +49,6 @@ class Policies:
 
     def on_change(self, follow: Callable[[], None]) -> None:
         self.follow = follow
-
-
-@pytest.fixture
-async def link(redis: RunningRedis) -> AsyncIterator[RedisLink]:
-    link = RedisLink(redis.url, timeout_s=2.0)
-    yield link
-    await link.aclose()
 
 
 async def test_a_request_with_the_old_model_finds_no_tier_and_ends_none(link: RedisLink) -> None:

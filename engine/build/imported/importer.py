@@ -1,7 +1,6 @@
 """An exported model -> bundle, from the first file read to the finished folder. The order of the steps."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,13 +9,19 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from filelock import FileLock
-from tokenizers import Tokenizer
 
-from engine.build.bundle_builder import encode, replaced_folder, write_file, write_model
+from engine.build.bundle_folder import (
+    Progress,
+    encode,
+    made_once,
+    report_choices,
+    write_file,
+    write_model,
+    write_tokenizer,
+)
 from engine.build.calibration import with_single_words
 from engine.build.checkpoint.dense import read_dense
-from engine.build.errors import BuildError, CheckpointError, QualityError, UnsupportedModel
+from engine.build.errors import BuildError, QualityError, UnsupportedModel
 from engine.build.graph.head import Head
 from engine.build.graph.onnx_writer import OPSET
 from engine.build.graph.quantize import ALPHA, OUTLIER_NEURONS
@@ -38,11 +43,7 @@ from engine.bundle import (
     STATIC_EMBEDDING_FILE,
     TOKENIZER_FILE,
     Bundle,
-    BundleError,
     Precision,
-    check_files,
-    parse_tokenizer,
-    read_bundle,
     sha256_of,
 )
 from engine.model.check_vectors import cosine_similarity
@@ -53,8 +54,6 @@ from engine.protocol import Float32Array, Int32Array
 SAME_POOLING = 0.999  # cosine similarity of our vectors to the graph's own, where it gives both
 COMPARED_LENGTHS = (2, 3, 7, 16)  # and the longest
 UNIT_LENGTH = 1e-3  # how far from 1 the length of a normalised vector may be
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +78,8 @@ def import_bundle(path: Path, out: Path, options: ImportOptions, progress: Progr
     """
     plan = plan_import(path, options)
     progress(f"exported graph: opset {plan.source.opset}, SHA-256 {plan.source.checkpoint.weights_sha256[:16]}…")
-    for name, provenance in plan.choices.provenance.items():
-        progress(f"{name}: {getattr(plan.choices, name)!r}, from {provenance}")
-    out = out.expanduser().absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.parent / f".{out.name}.lock"):
-        if not options.force and (existing := _existing(out, plan)) is not None:
-            progress("the bundle is already there, made from the same inputs")
-            return existing
-        with replaced_folder(out) as folder:
-            return _make(plan, folder, progress)
+    report_choices(plan.choices, progress)
+    return made_once(out, plan.inputs(), options.force, lambda folder: _make(plan, folder, progress), progress)
 
 
 def rewrite(plan: Plan, progress: Progress) -> tuple[Rewritten, Original]:
@@ -143,19 +134,9 @@ def _compare_pooling(plan: Plan, run: Run, original: Original, texts: list[Int32
         )
 
 
-def _existing(out: Path, plan: Plan) -> Bundle | None:
-    """The bundle at `out`, when it is whole and made from the same inputs."""
-    try:
-        bundle = read_bundle(out)
-        check_files(out, bundle)
-    except BundleError:
-        return None
-    return bundle if bundle.recipe.get("inputs") == plan.inputs() else None
-
-
 def _make(plan: Plan, folder: Path, progress: Progress) -> Bundle:
     started_s = time.perf_counter()
-    tokenizer = _write_tokenizer(plan, folder)
+    tokenizer = write_tokenizer(plan.source.checkpoint, plan.choices.max_tokens, plan.vocab_size, folder)
     tokenize = partial(encode, tokenizer)
     rewritten, _ = rewrite(plan, progress)
     exported = rewritten.exported
@@ -180,18 +161,6 @@ def _make(plan: Plan, folder: Path, progress: Progress) -> Bundle:
     write_file(folder / BUNDLE_FILE, bundle.model_dump_json(indent=2).encode())
     progress(f"imported in {time.perf_counter() - started_s:.1f} s")
     return bundle
-
-
-def _write_tokenizer(plan: Plan, folder: Path) -> Tokenizer:
-    path = plan.source.checkpoint.folder / TOKENIZER_FILE
-    try:
-        tokenizer = parse_tokenizer(path.read_bytes(), plan.choices.max_tokens)
-    except BundleError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    if tokenizer.get_vocab_size() > plan.vocab_size:
-        raise CheckpointError(f"{path} has {tokenizer.get_vocab_size()} tokens, config.json {plan.vocab_size}")
-    write_file(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
-    return tokenizer
 
 
 def _choose_graph(
