@@ -3,12 +3,9 @@
 What ingestion does under faults is in test_ingest_faults.py, what the reader does in tests/unit/test_texts.py.
 """
 
-import asyncio
 import codecs
 import gzip
-import os
 import secrets
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,10 +16,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from tests import command_line
 from tests.gateway_client import running_gateway, until_ready
 from tests.stand_in_engine import StandInEngine
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ["a b", "c d", "e f g", "h one two"]
 MAX_CHARACTERS = 100
 LONG = "a b " * MAX_CHARACTERS
@@ -45,18 +42,7 @@ async def dejavec(
     gateway: httpx.AsyncClient, folder: Path, *words: object, stdin: bytes | None = None
 ) -> tuple[int, str, str]:
     """Exit status and what the command prints."""
-    own = {"DEJAVEC_CLIENT_URL": f"{gateway.base_url}/v1/", "PYTHONPATH": str(ROOT)}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "deploy.cli", *map(str, words)),
-        cwd=folder,
-        env={**os.environ, **own},
-        stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate(stdin)
-    assert b"Traceback" not in err
-    return process.returncode or 0, out.decode(), err.decode()
+    return await command_line.dejavec(folder, *words, stdin=stdin, DEJAVEC_CLIENT_URL=f"{gateway.base_url}/v1/")
 
 
 def json_lines(texts: list[str]) -> bytes:

@@ -2,32 +2,25 @@
 
 import asyncio
 import json
-import os
 import re
 import secrets
-import sys
 from pathlib import Path
 
 import httpx
 
+from tests import command_line
 from tests.gateway_client import running_gateway, until_ready
 from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
 OPERATOR = {"authorization": "Bearer operator-of-these-tests"}
-ROOT = Path(__file__).parents[2]
 
 
 async def run(
     client: httpx.AsyncClient, folder: Path, *words: str, token: str = "operator-of-these-tests"
 ) -> tuple[int, str, str]:
-    own = {"DEJAVEC_CLIENT_URL": str(client.base_url), "DEJAVEC_CLIENT_ADMIN_TOKEN": token, "PYTHONPATH": str(ROOT)}
-    command = (sys.executable, "-m", "deploy.cli", "cache", *words)
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env={**os.environ, **own}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+    variables = {"DEJAVEC_CLIENT_URL": str(client.base_url), "DEJAVEC_CLIENT_ADMIN_TOKEN": token}
+    return await command_line.dejavec(folder, "cache", *words, **variables)
 
 
 async def test_warm_stats_purge(redis: RunningRedis, tmp_path: Path) -> None:

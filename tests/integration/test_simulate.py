@@ -1,30 +1,17 @@
 """`dejavec cache simulate` against a stand-in engine."""
 
-import asyncio
 import json
-import os
 import random
-import sys
 from pathlib import Path
 
 from engine.protocol import Lane
+from tests import command_line
 from tests.stand_in_engine import StandInEngine
-
-ROOT = Path(__file__).parents[2]
 
 
 async def simulate(folder: Path, url: str, *words: str, stdin: bytes | None = None) -> tuple[int, str, str]:
-    own = {"PYTHONPATH": str(ROOT), "DEJAVEC_ENGINE_URL": url, "DEJAVEC_MIN_TEXT_LENGTH": "3"}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "deploy.cli", "cache", "simulate", *words),
-        cwd=folder,
-        env={**os.environ, **own},
-        stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate(stdin)
-    return process.returncode or 0, out.decode(), err.decode()
+    variables = {"DEJAVEC_ENGINE_URL": url, "DEJAVEC_MIN_TEXT_LENGTH": "3"}
+    return await command_line.dejavec(folder, "cache", "simulate", *words, stdin=stdin, **variables)
 
 
 def near_texts(count: int) -> list[str]:
