@@ -17,14 +17,16 @@ async def pool() -> AsyncIterator[WorkPool]:
 
 
 class Gate:
-    """Steps that wait to be let through, and note which have run."""
+    """Steps that wait to be let through, and note which have begun and which have run."""
 
     def __init__(self) -> None:
+        self.begun: list[str] = []
         self.ran: list[str] = []
         self._open = threading.Semaphore(0)
 
     def steps(self, name: str, count: int) -> Iterator[list[str]]:
         for number in range(count):
+            self.begun.append(f"{name}{number}")
             self._open.acquire()
             self.ran.append(f"{name}{number}")
             yield [self.ran[-1]]
@@ -32,9 +34,9 @@ class Gate:
     def let(self, steps: int) -> None:
         self._open.release(steps)
 
-    async def until(self, steps: int) -> None:
+    async def until_begun(self, steps: int) -> None:
         async with asyncio.timeout(30):
-            while len(self.ran) < steps:
+            while len(self.begun) < steps:
                 await asyncio.sleep(0.001)
 
 
@@ -65,7 +67,7 @@ async def test_cancelled_work_ends_after_its_step(pool: WorkPool) -> None:
     gate = Gate()
     work = asyncio.create_task(pool.collect("a", gate.steps("a", 100)))
     gate.let(3)
-    await gate.until(3)
+    await gate.until_begun(4)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
