@@ -1,5 +1,6 @@
 """The gateway's settings. Read once at start and passed down; see engine.configuration for where they come from."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -96,6 +97,19 @@ class NamespaceSettings(BaseModel):
         return self.model_dump(exclude_none=True, include=set(NamespaceSettings.model_fields))
 
 
+class ModelEngines(BaseModel):
+    """One model: where its engines answer, and what else it is called."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    urls: list[Annotated[str, AfterValidator(_http_url)]] = Field(min_length=1, max_length=64, repr=False)
+    aliases: list[Annotated[str, AfterValidator(_alias)]] = Field(default_factory=list, max_length=64)
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16,128}$")] | None = None
+
+
+DEFAULT_MODEL: Final = "default"  # what `engine_url` serves, where there are no `engines`
+
+
 class GatewaySettings(Configuration):
     """Names and bounds of everything an operator can set on the gateway."""
 
@@ -106,6 +120,12 @@ class GatewaySettings(Configuration):
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway worker processes sharing the port")
     engine_url: Annotated[str, AfterValidator(_http_url)] = Field(
         "http://127.0.0.1:8081", repr=False, description="Where the engine answers"
+    )
+    engines: dict[Annotated[str, AfterValidator(_alias)], ModelEngines] = Field(
+        default_factory=dict,
+        description="Several models behind this gateway, each with `urls` of its engines, `aliases` and, where only "
+        "one may serve, its `fingerprint`: `[engines.docs]`. The first answers requests that name no model. Takes "
+        "the place of `engine_url`",
     )
     engine_refusal_file: Path | None = Field(
         None, description="File in which `dejavec up` writes why it does not restart the engine, for the gateway's log"
@@ -263,9 +283,17 @@ class GatewaySettings(Configuration):
             _check_token(self.admin_token.get_secret_value(), "admin_token")
             if self.admin_token.get_secret_value() in self.api_keys:
                 raise ValueError("admin_token must not be one of api_keys")
+        if self.engines and "engine_url" in self.model_fields_set:
+            raise ValueError("engine_url and engines are both set: leave one of them out")
+        _check_engines(self.engines, self.model_aliases)
         if 0 < self.max_bodies_mb < 2 * self.max_body_mb:
             raise ValueError(f"max_bodies_mb must be at least {2 * self.max_body_mb}, twice max_body_mb, or 0")
         return self
+
+    @property
+    def models(self) -> dict[str, ModelEngines]:
+        """Every model by its name in these settings; the first answers requests that name none."""
+        return self.engines or {DEFAULT_MODEL: ModelEngines(urls=[self.engine_url])}
 
     @property
     def max_bodies_bytes(self) -> int:
@@ -284,6 +312,20 @@ def _check_token(value: str, name: str) -> None:
         check_token(value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def _check_engines(engines: Mapping[str, ModelEngines], aliases: Iterable[str]) -> None:
+    """Raises ValueError for a name or an engine that two models have."""
+    owners = dict.fromkeys(aliases, "model_aliases")
+    at: dict[str, str] = {}
+    for name, entry in engines.items():
+        for own in {name, *entry.aliases}:
+            if owners.setdefault(own, name) != name:
+                raise ValueError(f"engines.{name}: the name {own!r} is also one of {owners[own]}")
+        for url in entry.urls:
+            if url in at:
+                raise ValueError(f"engines.{name}: an engine of its urls is also one of {at[url]}")
+            at[url] = name
 
 
 def _check_order(own: NamespaceSettings | GatewaySettings, rest: GatewaySettings, where: str = "") -> None:

@@ -67,7 +67,7 @@ def test_texts_that_measure_do_not_calibrate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("texts.txt.gz", gzip.compress(b"one\ntwo\n")),
+        ("texts.txt.gz", gzip.compress(b"one\ntwo\n", mtime=0)),
         ("texts.txt", "\ufeffone\r\ntwo".encode("utf-16-le")),
         ("texts.csv", b"id,text\n1,one\n2,two\n"),
     ],
