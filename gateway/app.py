@@ -30,8 +30,8 @@ from gateway.browsers import BrowserGuard
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
 from gateway.errors import GatewayError
 from gateway.http import Front, RequestIds
-from gateway.key_file import KeyFile, on_hangup
 from gateway.metrics import ENGINE_READY, REDIS_OK
+from gateway.models import Models, ServedModel
 from gateway.names import ModelNames
 from gateway.policies import Policies
 from gateway.routes import admin, ollama, openai, status, thresholds
@@ -44,7 +44,8 @@ from gateway.routes.token_input import Decode, decoder_for
 from gateway.routing import Router
 from gateway.semantic_tiers import SemanticTiers, semantic_settings
 from gateway.service import EmbeddingService
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, ModelEngines
+from gateway.settings_file import SettingsFile, on_hangup
 from gateway.state import Gateway
 from gateway.tenants import Tenants
 from gateway.verifier import Verifier
@@ -98,48 +99,48 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         http = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
         )
-        engine = EngineClient(settings.engine_url, http, settings.engine_refusal_file)
         link = RedisLink(settings.redis_url, settings.redis_timeout_ms / 1000) if settings.redis_url else None
         exact = _exact_tier(settings, link, secret) if link else None
         epochs = Epochs(link, secret)
         local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
         namespaces = app.state.tenants.namespaces()
         policies = Policies(settings, namespaces, SharedSettings(link, secret) if link else None)
-        tiers = (
-            SemanticTiers(link, secret, exact, semantic_settings(settings), policies, engine)
-            if link and exact
-            else None
-        )
-        verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
         pool: WorkPool = app.state.pool
         stack.callback(pool.close)
-        service = EmbeddingService(
-            engine=engine,
-            local=local,
-            exact=exact,
-            epochs=epochs,
-            secret=secret,
-            cache_dtype=settings.cache_dtype,
-            cache_ttl_s=settings.cache_ttl_seconds,
-            bulk_request_items=settings.bulk_request_items,
-            pool=pool,
-            tiers=tiers,
-            verifier=verifier,
-        )
-        gateway = Gateway(settings, engine, epochs, local, exact, link, app.state.tenants, service, policies, tiers)
+
+        def open_model(name: str, entry: ModelEngines) -> ServedModel:
+            engine = EngineClient(entry.urls[0], http, entry.refusal_file)
+            tiers = (
+                SemanticTiers(link, secret, exact, semantic_settings(settings), policies, engine)
+                if link and exact
+                else None
+            )
+            verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
+            service = EmbeddingService(
+                name=name,
+                engine=engine,
+                local=local,
+                exact=exact,
+                epochs=epochs,
+                secret=secret,
+                cache_dtype=settings.cache_dtype,
+                cache_ttl_s=settings.cache_ttl_seconds,
+                bulk_request_items=settings.bulk_request_items,
+                pool=pool,
+                tiers=tiers,
+                verifier=verifier,
+            )
+            return ServedModel(name, entry, ModelNames({}), engine, service, tiers, [engine.run_watch, verifier.run])
+
+        models = Models(open_model)
+        gateway = Gateway(settings, models, epochs, local, exact, link, app.state.tenants, policies)
         app.state.gateway = gateway
-        names, decode = ModelNames(settings.model_aliases), _decoder(settings)
-        app.state.calls = EmbeddingCalls(settings, engine, service, names, decode, pool)
-        keys = KeyFile(
-            settings, config_file(), partial(load, GatewaySettings), partial(_adopt_keys, gateway, app.state.front)
+        app.state.calls = EmbeddingCalls(settings, models, _decoder(settings), pool)
+        file = SettingsFile(
+            settings, config_file(), partial(load, GatewaySettings), partial(_adopt, gateway, app.state.front)
         )
-        stack.enter_context(on_hangup(keys.wake))
-        loops: list[Callable[[], Awaitable[None]]] = [
-            engine.run_watch,
-            verifier.run,
-            keys.run,
-            partial(_run_gauges, gateway),
-        ]
+        stack.enter_context(on_hangup(file.wake))
+        loops: list[Callable[[], Awaitable[None]]] = [file.run, partial(_run_gauges, gateway)]
         if link and exact:
             stack.push_async_callback(link.aclose)
             for namespace in namespaces:
@@ -147,16 +148,17 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             with suppress(RedisAway):
                 await policies.refresh()
             loops += [epochs.run_refresh, policies.run_follow, exact.run_writer]
-        if tiers:
-            stack.push_async_callback(tiers.aclose)
+        stack.push_async_callback(models.aclose)
+        models.adopt(settings)
         stack.push_async_callback(cancel_and_wait, [asyncio.create_task(keep_running(loop)) for loop in loops])
         if exact:
             stack.push_async_callback(exact.flush, FLUSH_TIMEOUT_S)
         yield
 
 
-def _adopt_keys(gateway: Gateway, front: Front, settings: GatewaySettings) -> None:
-    """Go by the API keys of settings that were read again."""
+def _adopt(gateway: Gateway, front: Front, settings: GatewaySettings) -> None:
+    """Go by the API keys and models of settings that were read again."""
+    gateway.models.adopt(settings)
     gateway.tenants.replace(settings.api_keys)
     front.tenants_changed()
     gateway.policies.set_namespaces(gateway.tenants.namespaces())
@@ -185,6 +187,7 @@ def _exact_tier(settings: GatewaySettings, link: RedisLink, secret: bytes) -> Ex
 
 async def _run_gauges(gateway: Gateway) -> None:
     while True:
-        ENGINE_READY.set(gateway.engine.is_ready)
+        for served in gateway.models:
+            ENGINE_READY.labels(served.name).set(served.engine.is_ready)
         REDIS_OK.set(gateway.redis_state == "ok")
         await asyncio.sleep(1)

@@ -32,21 +32,30 @@ LATENCY = Histogram(
     "embeddings_latency_seconds", "Embedding requests, from first byte to reply", buckets=LATENCY_BUCKETS
 )
 ENGINE_CALL = Histogram(
-    "dejavec_engine_call_seconds", "Calls to the engine, queueing there included", buckets=LATENCY_BUCKETS
+    "dejavec_engine_call_seconds", "Calls to the engine, queueing there included", ["model"], buckets=LATENCY_BUCKETS
 )
 CACHE_REQUESTS = Counter("cache_requests_total", "Texts looked up in the cache")
 CACHE_HITS = Counter("cache_hits_total", "Texts served from the cache, by any tier")
-TIER_HITS = Counter("dejavec_cache_hits_total", "Texts served, by tier", ["tier"])
-TOKENS = Counter("dejavec_tokens_total", "Tokens of answered texts, cached ones included")
+TIER_HITS = Counter("dejavec_cache_hits_total", "Texts served, by tier and model", ["tier", "model"])
+TOKENS = Counter("dejavec_tokens_total", "Tokens of answered texts, cached ones included", ["model"])
 TRUNCATED = Counter("dejavec_truncated_total", "Texts cut at the model's limit")
 IGNORED_FIELDS = Counter("dejavec_ignored_fields_total", "Request fields that were ignored, by name", ["field"])
 IN_FLIGHT = Gauge("dejavec_requests_in_flight", "Requests in work", multiprocess_mode="livesum")
 CLIENT_GONE = Counter("dejavec_client_gone_total", "Requests whose client left before the answer")
 AUTH_FAILURES = Counter("dejavec_auth_failures_total", "Requests with a wrong API key or admin token")
-ENGINE_READY = Gauge("dejavec_engine_ready", "1 while a real inference passed lately", multiprocess_mode="livemin")
+ENGINE_READY = Gauge(
+    "dejavec_engine_ready", "1 while a real inference passed lately", ["model"], multiprocess_mode="livemin"
+)
 REDIS_OK = Gauge("dejavec_redis_ok", "1 while Redis answers, 0 while it is bypassed", multiprocess_mode="livemin")
 
-TIER_COUNTERS = {tier: TIER_HITS.labels(tier) for tier in TIERS}
+
+class ModelMetrics:
+    """What is counted for each model by itself; `model` is its name in the settings, so there are few."""
+
+    def __init__(self, model: str) -> None:
+        self.served = {tier: TIER_HITS.labels(tier, model) for tier in TIERS}
+        self.tokens = TOKENS.labels(model)
+        self.engine_call = ENGINE_CALL.labels(model)
 
 
 class _GroupMemory(Collector):

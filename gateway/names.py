@@ -1,24 +1,25 @@
 """Which model and prompt a request means: one resolver for every route.
 
-The names of the model in service, which are also those that `GET /v1/models/{name}` knows:
+The names of a model in service, which are also those that `GET /v1/models/{name}` knows:
 
     all-MiniLM-L6-v2                            its own
+    docs                                        what the settings call it, where there are several (`engines`)
     sentence-transformers/all-MiniLM-L6-v2      its hub id: the org it was built from, or sentence-transformers
     text-embedding-3-small                      an alias of the settings
     openai/...                                  any of these behind a provider, as LiteLLM writes them
     ...:query, ...:document                     any of these with a prompt of the checkpoint
     ...:latest                                  the same as without; Ollama's clients add it
 
-A request without a name means the model that is served.
+A request without a name means the first model of the settings.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from engine.protocol import EngineInfo
-from gateway.errors import BadRequest, ModelNotFound
+from gateway.errors import BadRequest
 
 QUERY: Final = ("query", "search_query")  # prompts of a checkpoint, the first one it has
 DOCUMENT: Final = ("document", "passage", "search_document")
@@ -47,46 +48,39 @@ class InputType:
 
 
 class ModelNames:
-    """Resolves the names clients use. `aliases`: other name to one of the model's."""
+    """Resolves the names clients use of one model.
 
-    def __init__(self, aliases: Mapping[str, str]) -> None:
+    `aliases`: other names of the settings, each to a name of any model; `own` and `own_aliases`: what the settings call
+    this model. An info of None is that of a model whose engines have never answered.
+    """
+
+    def __init__(self, aliases: Mapping[str, str], own: str = "", own_aliases: Iterable[str] = ()) -> None:
         self._aliases = dict(aliases)
+        self._shown = [*([own] if own else []), *own_aliases]
+        self._own = frozenset(self._shown)
 
-    def known(self, info: EngineInfo) -> list[str]:
-        """The names to show: the model's own, then its aliases."""
-        return [info.model, *(alias for alias, target in self._aliases.items() if _is(target, info))]
+    def known(self, info: EngineInfo | None) -> list[str]:
+        """The names to show: the model's own, then those of the settings."""
+        aliases = (alias for alias, target in self._aliases.items() if self._is(target, info))
+        return list(dict.fromkeys([*([info.model] if info is not None else []), *self._shown, *aliases]))
 
-    def check(self, requested: str | None, info: EngineInfo) -> str:
-        """The suffix of a name, empty for none; None means the model in service. Raises ModelNotFound."""
-        if requested is None or requested == info.model:
+    def find_configured(self, requested: str, info: EngineInfo | None) -> str | None:
+        """The suffix of a name that settings give this model, empty for none; None where it is not such a name."""
+        return _suffix(requested, lambda name: name in self._own or self._aliases.get(name) in self._own)
+
+    def find(self, requested: str, info: EngineInfo | None) -> str | None:
+        """The suffix of a name of this model, empty for none; None where it is not its name."""
+        if info is not None and requested == info.model:
             return ""
-        if len(requested) <= MAX_NAME_CHARS:
-            name = requested
-            if (head := name.partition("/"))[0] in PROVIDERS and head[1]:
-                name = head[2]
-            if self._means(name, info):  # first, since an alias may have a colon
-                return ""
-            name, _, suffix = name.rpartition(":")
-            if (suffix in SUFFIXES or suffix == NO_SUFFIX) and self._means(name, info):
-                return "" if suffix == NO_SUFFIX else suffix
-        known = ", ".join(self.known(info))
-        raise ModelNotFound(
-            f"the model `{requested[:200]}` does not exist here; known: {known} (also with :query or :document)",
-            param="model",
-        )
+        return _suffix(requested, lambda name: self._is(self._aliases.get(name, name), info))
 
     def prompt_of(
-        self,
-        requested: str | None,
-        prompt_name: str | None,
-        info: EngineInfo,
-        input_type: InputType | None = None,
+        self, suffix: str, prompt_name: str | None, info: EngineInfo, input_type: InputType | None = None
     ) -> str:
-        """The prompt text for a requested model name, prompt and input type. Raises ModelNotFound, BadRequest.
+        """The prompt text for a name's suffix, a prompt and an input type. Raises BadRequest.
 
         A field wins over a suffix, and that over the model's default prompt.
         """
-        suffix = "" if requested is None or requested == info.model else self.check(requested, info)
         if input_type is not None:
             return self._prompt_for(input_type, prompt_name, info)
         if suffix and prompt_name is None:
@@ -123,8 +117,23 @@ class ModelNames:
             )
         return text
 
-    def _means(self, name: str, info: EngineInfo) -> bool:
-        return _is(self._aliases.get(name, name), info)
+    def _is(self, name: str, info: EngineInfo | None) -> bool:
+        return name in self._own or (info is not None and _is(name, info))
+
+
+def _suffix(requested: str, means: Callable[[str], bool]) -> str | None:
+    """The suffix of a name, empty for none, where the rest `means` the model; None where it does not."""
+    if len(requested) > MAX_NAME_CHARS:
+        return None
+    name = requested
+    if (head := name.partition("/"))[0] in PROVIDERS and head[1]:
+        name = head[2]
+    if means(name):  # first, since an alias may have a colon
+        return ""
+    name, _, suffix = name.rpartition(":")
+    if (suffix in SUFFIXES or suffix == NO_SUFFIX) and means(name):
+        return "" if suffix == NO_SUFFIX else suffix
+    return None
 
 
 def hub_id(info: EngineInfo) -> str:

@@ -114,6 +114,10 @@ class Policies:
         """Call `follow`, from now on, whenever other values are in force."""
         self._followers.append(follow)
 
+    def unfollow(self, follow: Callable[[], None]) -> None:
+        """Do not call `follow` any more."""
+        self._followers.remove(follow)
+
     def in_force(self, namespace: str) -> InForce:
         """What is in force for a namespace; for one that no key leads to, or ALL_NAMESPACES, what holds for all."""
         return self._in_force.get(namespace) or self._in_force[ALL_NAMESPACES]

@@ -68,6 +68,8 @@ class SemanticTiers:
 
     async def aclose(self) -> None:
         """End the tier, and wait for those that are ending; each is bounded."""
+        if not self._is_closed:
+            self._policies.unfollow(self._follow)
         self._is_closed = True
         self._replace(None)
         await asyncio.gather(*self._ending, return_exceptions=True)

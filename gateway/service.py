@@ -4,10 +4,9 @@
 request are one text; results are merged by position.
 """
 
-import enum
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cache.epochs import Epochs
@@ -15,11 +14,12 @@ from cache.exact import Dtype, ExactTier, as_stored
 from cache.keys import Scope
 from cache.local import LocalCache, LocalEntry
 from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
-from engine.protocol import EngineInfo, Lane
+from engine.protocol import Lane
 from engine.text_encoder import EncodedText
+from gateway.embed_request import CacheControl, EmbedRequest, EmbedResult
 from gateway.engine_client import EngineClient, Model
-from gateway.errors import BadRequest, EngineAway, ModelChanged
-from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, TIER_COUNTERS, TOKENS, TRUNCATED
+from gateway.errors import BadRequest, EngineAway, ModelChanged, Overloaded
+from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, TRUNCATED, ModelMetrics
 from gateway.semantic_tiers import SemanticTiers
 from gateway.singleflight import SingleFlight
 from gateway.verifier import Verification, Verifier
@@ -30,57 +30,6 @@ MAX_SCOPES: Final = 4096
 INLINE_CHARS: Final = 4096  # tokenized in 1 ms, 10 ms at worst
 INLINE_HASHED_CHARS: Final = 65_536  # hashed in 0.1 ms
 HASHED_AT_ONCE: Final = 16  # texts, in one step
-
-
-class CacheControl(enum.Enum):
-    """What a request allows: NORMAL all tiers; EXACT_ONLY no semantic hits; NO_CACHE compute, then keep;
-    NO_STORE compute, keep nothing."""
-
-    NORMAL = "normal"
-    EXACT_ONLY = "exact-only"
-    NO_CACHE = "no-cache"
-    NO_STORE = "no-store"
-
-    @property
-    def reads(self) -> bool:
-        """Whether stored vectors may be served."""
-        return self in (CacheControl.NORMAL, CacheControl.EXACT_ONLY)
-
-    @property
-    def writes(self) -> bool:
-        """Whether computed vectors may be kept."""
-        return self is not CacheControl.NO_STORE
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedRequest:
-    """What a client wants: vectors for `texts`, each behind `prompt`. `deadline` is in event-loop time.
-
-    `take_tokens`, where there is one, is called with the number of its tokens before anything is computed, and may
-    raise RateLimited.
-    """
-
-    namespace: str
-    texts: Sequence[str]
-    prompt: str
-    deadline: float
-    control: CacheControl = CacheControl.NORMAL
-    truncate: bool = True
-    min_fidelity: float = 0.0
-    take_tokens: Callable[[int], None] | None = None
-
-
-@dataclass(slots=True)
-class EmbedResult:
-    """One float32 vector (as bytes, full length) and one tier a text, in the order of the request."""
-
-    model: EngineInfo
-    vectors: list[bytes]
-    tiers: list[str]
-    tokens: int = 0
-    truncated: int = 0
-    semantic_hits: list[Lookup] = field(default_factory=list)  # one for each distinct text
-    stage_s: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -109,10 +58,14 @@ class _Item:
 
 
 class EmbeddingService:
-    """Answers embedding requests from L0, the exact tier, the semantic tier and the engine."""
+    """Answers embedding requests for one model from L0, the exact tier, the semantic tier and the engine.
+
+    `max_computing` bounds the requests that wait for the engine at the same time.
+    """
 
     def __init__(
         self,
+        name: str,
         engine: EngineClient,
         local: LocalCache,
         exact: ExactTier | None,
@@ -125,6 +78,9 @@ class EmbeddingService:
         tiers: SemanticTiers | None = None,
         verifier: Verifier | None = None,
     ) -> None:
+        self.max_computing: int | None = None
+        self._computing = 0
+        self._metrics = ModelMetrics(name)
         self._engine = engine
         self._local = local
         self._exact = exact
@@ -204,7 +160,7 @@ class EmbeddingService:
                 if missing and tier is not None:
                     self._observe(tier, scope, missing, stages.durations_s["engine"])
         result.stage_s = stages.durations_s
-        _count(result)
+        self._count(result)
         return result
 
     async def _scope(self, model: Model, namespace: str) -> tuple[Scope, bool]:
@@ -296,12 +252,16 @@ class EmbeddingService:
 
     async def _compute(self, model: Model, request: EmbedRequest, missing: list[_Item]) -> dict[bytes, bytes]:
         """Vectors of the missing items by digest, each computed once however many requests ask for it now."""
+        if self.max_computing is not None and self._computing >= self.max_computing:
+            raise Overloaded(
+                f"{self._computing} requests wait for the engine of this model; others are answered", retry_after_s=1
+            )
         by_key = {(item.digest, request.control): item for item in missing}
         lane = Lane.BULK if len(by_key) >= self._bulk_request_items else Lane.INTERACTIVE
 
         async def compute(keys: list[tuple[bytes, CacheControl]]) -> dict[tuple[bytes, CacheControl], bytes]:
             texts = [encoded for key in keys if (encoded := by_key[key].encoded) is not None]
-            with ENGINE_CALL.time():
+            with self._metrics.engine_call.time():
                 vectors = await self._engine.vectors(model, texts, lane, request.deadline)
             computed = {
                 key: as_stored(vector.tobytes(), self._cache_dtype) for key, vector in zip(keys, vectors, strict=True)
@@ -311,7 +271,11 @@ class EmbeddingService:
                     self._keep_local(by_key[key], vector)
             return computed
 
-        found = await self._flights.run(list(by_key), compute)
+        self._computing += 1
+        try:
+            found = await self._flights.run(list(by_key), compute)
+        finally:
+            self._computing -= 1
         return {digest: vector for (digest, _), vector in found.items()}
 
     def _place(self, item: _Item, vector: bytes | None, tier: str, result: EmbedResult) -> None:
@@ -335,6 +299,18 @@ class EmbeddingService:
             self._keep_local(item, item.vector)
         if exact is not None:
             exact.put_many([(item.digest, item.vector) for item in computed if item.vector is not None])
+
+    def _count(self, result: EmbedResult) -> None:
+        texts = len(result.tiers)
+        CACHE_REQUESTS.inc(texts)
+        self._metrics.tokens.inc(result.tokens)
+        if result.truncated:
+            TRUNCATED.inc(result.truncated)
+        misses = result.tiers.count("miss")
+        if misses < texts:
+            CACHE_HITS.inc(texts - misses)
+        for tier in set(result.tiers):
+            self._metrics.served[tier].inc(result.tiers.count(tier))
 
     def _keep_local(self, item: _Item, vector: bytes) -> None:
         assert item.encoded is not None
@@ -366,16 +342,3 @@ def _too_long(position: int, max_tokens: int) -> BadRequest:
         f"input {position} is longer than the model's {max_tokens} tokens; shorten it, or allow truncation",
         param="input",
     )
-
-
-def _count(result: EmbedResult) -> None:
-    texts = len(result.tiers)
-    CACHE_REQUESTS.inc(texts)
-    TOKENS.inc(result.tokens)
-    if result.truncated:
-        TRUNCATED.inc(result.truncated)
-    misses = result.tiers.count("miss")
-    if misses < texts:
-        CACHE_HITS.inc(texts - misses)
-    for tier in set(result.tiers):
-        TIER_COUNTERS[tier].inc(result.tiers.count(tier))

@@ -105,8 +105,10 @@ class ModelEngines(BaseModel):
     urls: list[Annotated[str, AfterValidator(_http_url)]] = Field(min_length=1, max_length=64, repr=False)
     aliases: list[Annotated[str, AfterValidator(_alias)]] = Field(default_factory=list, max_length=64)
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16,128}$")] | None = None
+    refusal_file: Path | None = None  # where `dejavec up` writes why it does not restart the engine
 
 
+MAX_MODELS: Final = 64
 DEFAULT_MODEL: Final = "default"  # what `engine_url` serves, where there are no `engines`
 
 
@@ -127,8 +129,9 @@ class GatewaySettings(Configuration):
         "one may serve, its `fingerprint`: `[engines.docs]`. The first answers requests that name no model. Takes "
         "the place of `engine_url`",
     )
-    engine_refusal_file: Path | None = Field(
-        None, description="File in which `dejavec up` writes why it does not restart the engine, for the gateway's log"
+    started_engines: dict[Annotated[str, AfterValidator(_alias)], ModelEngines] = Field(
+        default_factory=dict,
+        description="Set by `dejavec up`: the engines it has started. Those of `engines` serve beside them",
     )
     redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
         None,
@@ -285,7 +288,9 @@ class GatewaySettings(Configuration):
                 raise ValueError("admin_token must not be one of api_keys")
         if self.engines and "engine_url" in self.model_fields_set:
             raise ValueError("engine_url and engines are both set: leave one of them out")
-        _check_engines(self.engines, self.model_aliases)
+        if len(self.models) > MAX_MODELS:
+            raise ValueError(f"engines: at most {MAX_MODELS} models")
+        _check_engines(self.models, self.model_aliases)
         if 0 < self.max_bodies_mb < 2 * self.max_body_mb:
             raise ValueError(f"max_bodies_mb must be at least {2 * self.max_body_mb}, twice max_body_mb, or 0")
         return self
@@ -293,7 +298,8 @@ class GatewaySettings(Configuration):
     @property
     def models(self) -> dict[str, ModelEngines]:
         """Every model by its name in these settings; the first answers requests that name none."""
-        return self.engines or {DEFAULT_MODEL: ModelEngines(urls=[self.engine_url])}
+        named = {**self.started_engines, **self.engines}
+        return named or {DEFAULT_MODEL: ModelEngines(urls=[self.engine_url])}
 
     @property
     def max_bodies_bytes(self) -> int:

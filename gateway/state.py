@@ -6,10 +6,8 @@ from cache.epochs import Epochs
 from cache.exact import ExactTier
 from cache.local import LocalCache
 from cache.redis_link import RedisLink
-from gateway.engine_client import EngineClient
+from gateway.models import Models
 from gateway.policies import Policies
-from gateway.semantic_tiers import SemanticTiers
-from gateway.service import EmbeddingService
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenants
 
@@ -19,15 +17,18 @@ class Gateway:
     """The parts of one gateway worker."""
 
     settings: GatewaySettings
-    engine: EngineClient
+    models: Models
     epochs: Epochs
     local: LocalCache
     exact: ExactTier | None
     link: RedisLink | None
     tenants: Tenants
-    service: EmbeddingService
     policies: Policies
-    tiers: SemanticTiers | None
+
+    @property
+    def has_semantic_tier(self) -> bool:
+        """Whether there can be semantic hits, and live values: where Redis is set."""
+        return self.link is not None
 
     @property
     def redis_state(self) -> str:

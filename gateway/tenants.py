@@ -4,6 +4,8 @@ Keys are compared by hash in constant time, all of them on every request, so nei
 matched can be read from the time taken. Limits are token buckets of each worker, holding one minute's allowance;
 with several workers each gets its share.
 
+Each model has its own allowance of a key's tokens a minute, so that one model's traffic leaves the others theirs.
+
 A request's tokens are taken when they have been counted, before anything is computed, and given back when it fails. It
 passes when the bucket has them all, so requests at the same time cannot take more than there is, and the wait is at
 most a minute. A request of more tokens than the bucket can hold passes when the bucket is full, and leaves it in debt:
@@ -53,15 +55,25 @@ class Tenant:
 
     namespace: str
     requests: Bucket | None = field(default=None, compare=False)
-    tokens: Bucket | None = field(default=None, compare=False)
+    tokens_per_minute: float = field(default=0, compare=False)  # of each model; 0: no limit
+    _tokens: dict[str, Bucket] = field(default_factory=dict, compare=False)
 
     def admit(self) -> None:
-        """Count one request. Raises RateLimited when a limit is used up."""
-        for bucket, unit in ((self.requests, "requests"), (self.tokens, "tokens")):
-            if bucket is not None:
-                _check(bucket, 1, unit)
+        """Count one request. Raises RateLimited when that limit is used up."""
         if self.requests is not None:
+            _check(self.requests, 1, "requests")
             self.requests.take(1)
+
+    def allowance(self, model: str) -> "Allowance | None":
+        """What a request may take of this model's tokens; None without a limit. Raises RateLimited when they are used
+        up. `model` is a name of the settings, so there are few."""
+        if not self.tokens_per_minute:
+            return None
+        bucket = self._tokens.get(model)
+        if bucket is None:
+            bucket = self._tokens[model] = Bucket(self.tokens_per_minute)
+        _check(bucket, 1, "tokens")
+        return Allowance(bucket)
 
 
 class Allowance:
@@ -161,5 +173,4 @@ def _hash(value: str) -> bytes:
 
 def _tenant(rule: ApiKey, workers: int) -> Tenant:
     requests = Bucket(rule.requests_per_minute / workers) if rule.requests_per_minute else None
-    tokens = Bucket(rule.tokens_per_minute / workers) if rule.tokens_per_minute else None
-    return Tenant(rule.namespace, requests, tokens)
+    return Tenant(rule.namespace, requests, rule.tokens_per_minute / workers)

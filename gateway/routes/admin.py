@@ -12,7 +12,8 @@ from cache.keys import ALL_NAMESPACES, Scope
 from cache.semantic.tier import SemanticTier
 from engine.protocol import Lane
 from gateway.engine_client import Model
-from gateway.errors import BadRequest, EngineAway, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
+from gateway.errors import BadRequest, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
+from gateway.models import ServedModel
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN
 from gateway.state import Gateway
 from gateway.tenants import bearer, same_secret
@@ -43,9 +44,9 @@ def known_namespace(gateway: Gateway, namespace: str) -> str:
     return namespace
 
 
-def semantic_tier(gateway: Gateway, model: Model, namespace: str) -> SemanticTier:
+def semantic_tier(served: ServedModel, model: Model, namespace: str) -> SemanticTier:
     """The tier in service for a namespace. Raises NotFound where there is none."""
-    tier = gateway.tiers.of(model, namespace) if gateway.tiers is not None else None
+    tier = served.tiers.of(model, namespace) if served.tiers is not None else None
     if tier is None:
         raise NotFound(
             "there is no semantic tier: semantic_mode is off, no Redis is set, or the bundle has no static embedding"
@@ -73,6 +74,7 @@ class ExplainBody(BaseModel):
 
     text: str = Field(min_length=1, max_length=100_000)
     namespace: str = Field(DEFAULT_NAMESPACE, pattern=NAMESPACE_PATTERN)
+    model: str | None = Field(None, description="For which model; left out: the first")
     truth: bool = False
 
 
@@ -81,7 +83,9 @@ async def stats(gateway: Admin) -> dict[str, object]:
     """Figures of this worker; `/metrics` adds all workers up."""
     return {
         "redis": gateway.redis_state,
-        "engine": "ready" if gateway.engine.is_ready else gateway.engine.away_detail,
+        "engines": {
+            served.name: "ready" if served.engine.is_ready else served.engine.away_detail for served in gateway.models
+        },
         "local": {"entries": len(gateway.local), "bytes": gateway.local.used_bytes},
         "writes_queued": gateway.exact.queued_writes if gateway.exact else 0,
         "namespaces": gateway.tenants.namespaces(),
@@ -94,14 +98,15 @@ async def explain(gateway: Admin, body: ExplainBody) -> dict[str, object]:
 
     With `truth` the engine computes the text, and the true similarity stands beside the predicted one.
     """
-    model = gateway.engine.model
-    tier = semantic_tier(gateway, model, known_namespace(gateway, body.namespace))
-    scope = await gateway.service.scope_of(model, body.namespace)
-    (encoded,) = await gateway.service.encode(model, body.namespace, [body.text])
+    served = gateway.models.named(body.model)
+    model = served.model
+    tier = semantic_tier(served, model, known_namespace(gateway, body.namespace))
+    scope = await served.service.scope_of(model, body.namespace)
+    (encoded,) = await served.service.encode(model, body.namespace, [body.text])
 
     async def recompute() -> bytes:
         deadline = asyncio.get_running_loop().time() + gateway.settings.request_timeout_s
-        vectors = await gateway.engine.vectors(model, [encoded], Lane.BULK, deadline)
+        vectors = await served.engine.vectors(model, [encoded], Lane.BULK, deadline)
         return bytes(vectors[0].tobytes())
 
     ids = np.frombuffer(encoded.input_ids, dtype=np.int32)
@@ -129,12 +134,12 @@ async def purge(gateway: Admin, body: PurgeBody) -> dict[str, str | bool]:
 
 
 async def _learned(gateway: Gateway, namespaces: list[str]) -> list[tuple[SemanticTier, Scope]]:
-    """The scopes of namespaces as they are now, each with its tier; none where no model is known."""
-    try:
-        model = gateway.engine.model
-    except EngineAway:
-        return []
-    if gateway.tiers is None:
-        return []
-    tiers = [(gateway.tiers.of(model, namespace), namespace) for namespace in namespaces]
-    return [(tier, await gateway.service.scope_of(model, name)) for tier, name in tiers if tier is not None]
+    """The scopes of namespaces as they are now, each with its tier, of all models that are known."""
+    found: list[tuple[SemanticTier, Scope]] = []
+    for served in gateway.models:
+        model = served.engine.current_model
+        if model is None or served.tiers is None:
+            continue
+        tiers = [(served.tiers.of(model, name), name) for name in namespaces]
+        found += [(tier, await served.service.scope_of(model, name)) for tier, name in tiers if tier is not None]
+    return found

@@ -7,19 +7,17 @@ from itertools import groupby
 from typing import Final, TypeVar
 
 from common.asgi import Headers
-from engine.protocol import FINGERPRINT_HEADER
-from gateway.engine_client import EngineClient
+from engine.protocol import FINGERPRINT_HEADER, EngineInfo
+from gateway.embed_request import CacheControl, EmbedRequest, EmbedResult
 from gateway.errors import BadRequest
 from gateway.http import Exchange
-from gateway.names import ModelNames
+from gateway.models import Models
 from gateway.routes.dimensions import check_shortening
 from gateway.routes.fields import BASE64, FLOAT, PLAIN, PLAIN_BASE64, PLAIN_FIELDS, Options, options_of
 from gateway.routes.output_types import as_json, check_dimensions
 from gateway.routes.schemas import TokenIds, VectorsBody, shorten
 from gateway.routes.token_input import Decode, decoding_steps, texts_of
-from gateway.service import CacheControl, EmbeddingService, EmbedRequest, EmbedResult
 from gateway.settings import GatewaySettings
-from gateway.tenants import Allowance
 from gateway.work_pool import WorkPool
 
 INLINE_BODY_BYTES: Final = 65_536  # parsed in 0.1 ms, 10 ms at worst; more on the pool, off the event loop
@@ -58,9 +56,7 @@ class EmbeddingCalls:
     """Turns a parsed body into a service call, the same for every route."""
 
     settings: GatewaySettings
-    engine: EngineClient
-    service: EmbeddingService
-    names: ModelNames
+    models: Models
     decode: Decode | None
     pool: WorkPool
 
@@ -80,10 +76,11 @@ class EmbeddingCalls:
 
         The memory that they take in the reply is held before they are computed.
         """
-        info = self.engine.model.info
-        prompt = self.names.prompt_of(model, options.prompt_name, info, options.input_type)
+        served, suffix = self.models.find(model)
+        info = served.model.info
+        prompt = served.names.prompt_of(suffix, options.prompt_name, info, options.input_type)
         dimensions, most, output = options.dimensions, info.dimensions, options.output
-        headers = None if dimensions is None else self._shortening(dimensions)
+        headers = None if dimensions is None else self._shortening(dimensions, info)
         if output is not FLOAT and output is not BASE64:
             check_dimensions(output.types, dimensions or most)
         if isinstance(inputs, TokenIds):
@@ -91,8 +88,7 @@ class EmbeddingCalls:
         texts = self._texts(inputs, field)
         number_bytes = BASE64_NUMBER_BYTES if output.as_base64 else JSON_NUMBER_BYTES
         exchange.place.expect_reply(int(len(texts) * (dimensions or most) * number_bytes))
-        bucket = exchange.tenant.tokens
-        allowance = Allowance(bucket) if bucket is not None else None
+        allowance = exchange.tenant.allowance(served.name)
         request = EmbedRequest(
             namespace=exchange.tenant.namespace,
             texts=texts,
@@ -104,7 +100,7 @@ class EmbeddingCalls:
             take_tokens=None if allowance is None else allowance.take,
         )
         try:
-            result = await self.service.embed(request)
+            result = await served.service.embed(request)
         except BaseException:  # a client that leaves as well
             if allowance is not None:
                 allowance.give_back()
@@ -115,8 +111,7 @@ class EmbeddingCalls:
             about += [*(headers or ()), *options.headers]
         return Answer(result, as_json(vectors, output.types[0], output.as_base64), about)
 
-    def _shortening(self, dimensions: int) -> Headers:
-        info = self.engine.model.info
+    def _shortening(self, dimensions: int, info: EngineInfo) -> Headers:
         return check_shortening(dimensions, info.dimensions, info.matryoshka_dims, self.settings.untrained_dimensions)
 
     def options(self, exchange: Exchange, body: VectorsBody) -> Options:

@@ -1,7 +1,7 @@
 """Ollama's routes, for clients that speak nothing else: `/api/embed`, `/api/embeddings` and what they ask of a server.
 
-Errors have its shape, `{"error": "message"}`, because its clients show what stands there as it is. There is one model,
-always loaded, so `keep_alive` and `options` change nothing.
+Errors have its shape, `{"error": "message"}`, because its clients show what stands there as it is. Models are always
+loaded, so `keep_alive` and `options` change nothing.
 """
 
 import time
@@ -15,6 +15,7 @@ from pydantic import PlainValidator, WithJsonSchema
 from engine.protocol import EngineInfo
 from gateway.errors import GatewayError
 from gateway.http import Exchange, Reply
+from gateway.models import ServedModel
 from gateway.names import hub_id
 from gateway.routes.embedding_call import EmbeddingCalls
 from gateway.routes.fields import check_fields
@@ -62,14 +63,14 @@ async def embed(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     """`POST /api/embed`."""
     body = await calls.parsed(exchange, _parse_embed)
     options = calls.options(exchange, body)
-    name = body.model or calls.engine.model.info.model
     if body.input is None:
-        calls.names.check(body.model, calls.engine.model.info)
+        served, _ = calls.models.find(body.model)
+        name = body.model or served.model.info.model
         return Reply(orjson.dumps({"model": name, "embeddings": []}))
     answer = await calls.embed(exchange, body.model, body.input, options)
     rest = orjson.dumps(
         {
-            "model": name,
+            "model": body.model or answer.result.model.model,
             "total_duration": int(1e9 * (time.perf_counter() - exchange.started)),
             "load_duration": 0,
             "prompt_eval_count": answer.result.tokens,
@@ -83,7 +84,7 @@ async def embeddings(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     body = await calls.parsed(exchange, partial(parse, shape=OllamaPromptBody))
     options = calls.options(exchange, body)
     if not body.prompt:
-        calls.names.check(body.model, calls.engine.model.info)
+        calls.models.find(body.model)
         return Reply(b'{"embedding":[]}')
     answer = await calls.embed(exchange, body.model, body.prompt, options, "prompt")
     return Reply(b'{"embedding":' + answer.vectors[0] + b"}", answer.headers)
@@ -93,8 +94,7 @@ async def show(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     """`POST /api/show`: what the model is."""
     body = await calls.parsed(exchange, partial(parse, shape=ShowBody))
     check_fields(body.model_extra, calls.settings.strict_fields)
-    info = calls.engine.model.info
-    calls.names.check(body.model or body.name, info)
+    info = calls.models.named(body.model or body.name).model.info
     content = {
         "modelfile": "",
         "parameters": "",
@@ -112,17 +112,19 @@ async def show(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     return Reply(orjson.dumps(content))
 
 
-@router.get("/tags", summary="The model and its other names (Ollama)")
+@router.get("/tags", summary="The models and their other names (Ollama)")
 async def tags(request: Request) -> dict[str, object]:
     """Ollama's model list."""
-    return {"models": _models(request.app.state.calls)}
-
-
-@router.get("/ps", summary="The model that is loaded (Ollama)")
-async def loaded(request: Request) -> dict[str, object]:
-    """Ollama's list of models in memory: the one there is."""
     calls: EmbeddingCalls = request.app.state.calls
-    return {"models": [one | {"expires_at": NEVER, "size_vram": 0} for one in _models(calls)[:1]]}
+    return {"models": [one for served in calls.models.reached() for one in _shown(served)]}
+
+
+@router.get("/ps", summary="The models that are loaded (Ollama)")
+async def loaded(request: Request) -> dict[str, object]:
+    """Ollama's list of models in memory: those whose engines are ready, each by its own name."""
+    calls: EmbeddingCalls = request.app.state.calls
+    ready = [served for served in calls.models if served.engine.is_ready]
+    return {"models": [_shown(served)[0] | {"expires_at": NEVER, "size_vram": 0} for served in ready]}
 
 
 @router.get("/version", summary="This gateway's version (Ollama)")
@@ -135,9 +137,9 @@ def _parse_embed(body: bytes) -> OllamaEmbedBody:
     return parse(body, OllamaEmbedBody)
 
 
-def _models(calls: EmbeddingCalls) -> list[dict[str, Any]]:
-    info = calls.engine.model.info
-    names = [name if ":" in name else f"{name}:latest" for name in calls.names.known(info)]
+def _shown(served: ServedModel) -> list[dict[str, Any]]:
+    info = served.model.info
+    names = [name if ":" in name else f"{name}:latest" for name in served.names.known(info)]
     return [
         {
             "name": name,

@@ -22,19 +22,18 @@ async def embeddings(calls: EmbeddingCalls, exchange: Exchange, deployment: str 
     return Reply(embeddings_reply(answer.vectors, result.model.model, result.tokens), answer.headers)
 
 
-@router.get("/v1/models", summary="The model and its other names")
+@router.get("/v1/models", summary="The models and their other names")
 async def models(request: Request) -> dict[str, object]:
     """OpenAI's model list."""
     calls: EmbeddingCalls = request.app.state.calls
-    known = calls.names.known(calls.engine.model.info)
-    return {"object": "list", "data": [_model(name) for name in known]}
+    return {"object": "list", "data": [_model(name) for name in calls.models.known()]}
 
 
 @router.get("/v1/models/{name:path}", summary="One model")
 async def model(request: Request, name: str) -> dict[str, object]:
     """One model, by any name that a request for vectors may have."""
     calls: EmbeddingCalls = request.app.state.calls
-    calls.names.check(name, calls.engine.model.info)
+    calls.models.find(name)
     return _model(name)
 
 

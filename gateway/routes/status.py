@@ -6,7 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.errors import EngineAway
 from gateway.metrics import exposition
+from gateway.models import ServedModel
 from gateway.routes.tei import info_fields
+from gateway.settings import GatewaySettings
 from gateway.state import Gateway
 
 router = APIRouter(tags=["State"])
@@ -26,35 +28,52 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready", summary="Ready: a real inference passed lately")
 async def ready(request: Request, response: Response) -> dict[str, object]:
-    """503 and the reason while the engine is away. Redis being away is named, and does not make the gateway unready.
+    """503 and the reason while no model can be computed; with several, those that can are served, and each is named.
+    Redis being away is named too, and does not make the gateway unready.
 
     Whoever reaches the gateway may read this: the reason names no address or file. The log has those.
     """
     gateway: Gateway = request.app.state.gateway
-    engine = gateway.engine
-    response.status_code = 200 if engine.is_ready else 503
-    return {
-        "status": "ready" if engine.is_ready else "not ready",
-        "engine": "ready" if engine.is_ready else engine.away_reason,
+    models = {
+        served.name: "ready" if served.engine.is_ready else served.engine.away_reason for served in gateway.models
+    }
+    is_ready = "ready" in models.values()
+    away = next((reason for reason in models.values() if reason != "ready"), "")
+    response.status_code = 200 if is_ready else 503
+    state: dict[str, object] = {
+        "status": "ready" if is_ready else "not ready",
+        "engine": "ready" if not away else away if len(models) == 1 or not is_ready else "not all are ready",
         "redis": gateway.redis_state,
     }
+    return state if len(models) == 1 else {**state, "models": models}
 
 
-@router.get("/info", summary="The model, its fingerprint and this gateway's cache")
-async def info(request: Request) -> dict[str, object]:
-    """Everything a client needs to know whether two gateways' vectors may mix: they may when fingerprints are equal."""
+@router.get("/info", summary="The models, their fingerprints and this gateway's cache")
+async def info(request: Request, model: str | None = None) -> dict[str, object]:
+    """Everything a client needs to know whether two gateways' vectors may mix: they may when fingerprints are equal.
+
+    Of the model that is asked for by any of its names, else of the first; `models` has all where there are several.
+    """
     gateway: Gateway = request.app.state.gateway
+    served = gateway.models.named(model)
+    found = _info_of(served, gateway.settings)
+    if len(gateway.models) > 1:
+        found["models"] = {one.name: _info_of(one, gateway.settings) for one in gateway.models}
     cache: dict[str, object] = {
         "redis": gateway.redis_state,
         "key_secret_differs": gateway.epochs.secret_differs,
+        "ttl_seconds": gateway.settings.cache_ttl_seconds,
+        "dtype": gateway.settings.cache_dtype,
     }
-    cache["ttl_seconds"] = gateway.settings.cache_ttl_seconds
-    cache["dtype"] = gateway.settings.cache_dtype
+    return {**found, "version": request.app.version, "cache": cache}
+
+
+def _info_of(served: ServedModel, settings: GatewaySettings) -> dict[str, object]:
     try:
-        model: dict[str, object] = asdict(gateway.engine.model.info) | info_fields(request.app.state.calls)
+        info = served.model.info
     except EngineAway as error:
-        model = {"fingerprint": None, "engine": error.message}
-    return {**model, "version": request.app.version, "cache": cache}
+        return {"fingerprint": None, "engine": error.message}
+    return asdict(info) | info_fields(info, settings)
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)

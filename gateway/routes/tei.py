@@ -15,12 +15,14 @@ import orjson
 from pydantic import Field
 from tokenizers import Encoding, Tokenizer
 
+from engine.protocol import EngineInfo
 from gateway.errors import BadRequest, Unprocessable
 from gateway.http import Exchange, Reply
 from gateway.names import hub_id
 from gateway.routes.embedding_call import EmbeddingCalls
 from gateway.routes.fields import check_fields
 from gateway.routes.schemas import MAX_INPUTS, Body, Texts, parse
+from gateway.settings import GatewaySettings
 
 MAX_CHARS: Final = 65_536
 MAX_IDS: Final = 65_536
@@ -34,6 +36,7 @@ class TokenizeBody(Body):
     """Body of `POST /tokenize`."""
 
     inputs: Texts
+    model: str | None = None
     add_special_tokens: bool = True
     prompt_name: str | None = None
 
@@ -41,6 +44,7 @@ class TokenizeBody(Body):
 class DecodeBody(Body):
     """Body of `POST /decode`."""
 
+    model: str | None = None
     ids: Ids | Annotated[list[Ids], Field(min_length=1, max_length=MAX_INPUTS)]
     skip_special_tokens: bool = True
 
@@ -49,17 +53,18 @@ async def tokenize(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     """`POST /tokenize`: a list of tokens for each text."""
     body = await calls.parsed(exchange, partial(parse, shape=TokenizeBody, refusal=Unprocessable))
     check_fields(body.model_extra, calls.settings.strict_fields)
+    served, _ = calls.models.find(body.model)
     texts = [body.inputs] if isinstance(body.inputs, str) else list(body.inputs)
     if not all(isinstance(text, str) for text in texts):
         raise Unprocessable("`inputs` must hold strings", param="inputs")
     if body.prompt_name is not None:
-        prompt = calls.names.prompt_named(body.prompt_name, calls.engine.model.info)
+        prompt = served.names.prompt_named(body.prompt_name, served.model.info)
         texts = [prompt + text for text in texts]
     chars = sum(map(len, texts))
     if chars > MAX_CHARS:
         raise BadRequest(f"{chars} characters to tokenize; send at most {MAX_CHARS} at once", param="inputs")
     exchange.place.expect_reply(chars * TOKEN_BYTES)
-    tokenizer = await calls.engine.tokenizer()
+    tokenizer = await served.engine.tokenizer()
     steps = _token_steps(tokenizer, texts, body.add_special_tokens)
     lists = await calls.pool.collect(exchange.tenant.namespace, steps)
     return Reply(b"[" + b",".join(lists) + b"]")
@@ -69,10 +74,11 @@ async def decode(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     """`POST /decode`: the text of each list of token ids."""
     body = await calls.parsed(exchange, partial(parse, shape=DecodeBody, refusal=Unprocessable))
     check_fields(body.model_extra, calls.settings.strict_fields)
+    served, _ = calls.models.find(body.model)
     lists: list[list[int]] = body.ids if isinstance(body.ids[0], list) else [body.ids]
     if sum(map(len, lists)) > MAX_IDS:
         raise BadRequest(f"too many token ids to decode; send at most {MAX_IDS} at once", param="ids")
-    tokenizer = await calls.engine.tokenizer()
+    tokenizer = await served.engine.tokenizer()
     texts = await calls.pool.run(
         exchange.tenant.namespace,
         lambda: tokenizer.decode_batch(lists, skip_special_tokens=body.skip_special_tokens),
@@ -80,9 +86,8 @@ async def decode(calls: EmbeddingCalls, exchange: Exchange) -> Reply:
     return Reply(orjson.dumps(texts))
 
 
-def info_fields(calls: EmbeddingCalls) -> dict[str, object]:
-    """What its clients read of `/info`. Raises EngineAway."""
-    info, settings = calls.engine.model.info, calls.settings
+def info_fields(info: EngineInfo, settings: GatewaySettings) -> dict[str, object]:
+    """What its clients read of `/info`."""
     return {
         "model_id": hub_id(info),
         "model_sha": None,

@@ -19,6 +19,7 @@ from gateway.state import Gateway
 router = APIRouter(prefix="/admin", tags=["Admin"])
 
 NamespaceQuery = Annotated[str, Query(pattern=NAMESPACE_PATTERN)]
+ModelQuery = Annotated[str | None, Query(max_length=512)]  # any of its names; None: the first
 
 
 class ThresholdsBody(NamespaceSettings):
@@ -30,19 +31,24 @@ class ThresholdsBody(NamespaceSettings):
 
 @router.get("/thresholds", summary="Each namespace's policy, and where each value comes from")
 async def thresholds(
-    gateway: Admin, namespace: Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)] = None
+    gateway: Admin,
+    namespace: Annotated[str | None, Query(pattern=NAMESPACE_PATTERN)] = None,
+    model: ModelQuery = None,
 ) -> dict[str, object]:
     """Each value with its source: default, configuration or live; what was learned; the last 100 live changes.
+    Values hold for all models; what was learned is that of `model`, or of the first.
 
     `learned` is null while a namespace is off, or where engine or Redis are away.
     """
     policies = gateway.policies
+    if model is not None:
+        gateway.models.named(model)
     with suppress(RedisAway):  # then as read last, at most a second before it went away
         await policies.refresh()
     asked = policies.namespaces if namespace is None else [known_namespace(gateway, namespace)]
     return {
         "all": policies.in_force(ALL_NAMESPACES).shown(),
-        "namespaces": {name: await _shown(gateway, name) for name in asked},
+        "namespaces": {name: await _shown(gateway, name, model) for name in asked},
         "changes": [
             one for one in policies.changes() if namespace is None or one["namespace"] in (namespace, ALL_NAMESPACES)
         ],
@@ -60,7 +66,7 @@ async def change_thresholds(gateway: Admin, body: ThresholdsBody) -> dict[str, o
     values = {name: getattr(body, name) for name in FIELDS if name in body.model_fields_set}
     if not values:
         raise BadRequest(f"name at least one of {', '.join(FIELDS)}", param=FIELDS[0])
-    if gateway.tiers is None:
+    if not gateway.has_semantic_tier:
         raise NotFound("live values are kept in Redis, and none is set: change the configuration")
     policies = gateway.policies
     namespace = ALL_NAMESPACES if body.all else str(body.namespace)
@@ -75,31 +81,35 @@ async def change_thresholds(gateway: Admin, body: ThresholdsBody) -> dict[str, o
 
 
 @router.get("/calibration", summary="The labels of a namespace, and what any threshold would mean")
-async def calibration(gateway: Admin, namespace: NamespaceQuery = DEFAULT_NAMESPACE) -> dict[str, object]:
+async def calibration(
+    gateway: Admin, namespace: NamespaceQuery = DEFAULT_NAMESPACE, model: ModelQuery = None
+) -> dict[str, object]:
     """Bins of z against true similarity, and the curve: for each tau the share of look-ups that would be hits
     and the share of those below a fidelity. Weights stand for look-ups; old ones fade.
     """
     policy = gateway.policies.in_force(known_namespace(gateway, namespace)).policy
-    tier, scope = await _partition(gateway, namespace)
+    tier, scope = await _partition(gateway, namespace, model)
     try:
         return {"namespace": namespace, **await tier.calibration(scope, policy)}
     except RedisAway as error:
         raise StateAway("Redis is away, and with it what was learned", retry_after_s=1) from error
 
 
-async def _partition(gateway: Gateway, namespace: str) -> tuple[SemanticTier, Scope]:
-    """The tier in service for a namespace, and the namespace's scope. Raises NotFound, EngineAway."""
-    model = gateway.engine.model
-    return semantic_tier(gateway, model, namespace), await gateway.service.scope_of(model, namespace)
+async def _partition(gateway: Gateway, namespace: str, name: str | None) -> tuple[SemanticTier, Scope]:
+    """The tier in service for a namespace and a model, and the namespace's scope. Raises NotFound, EngineAway."""
+    served = gateway.models.named(name)
+    model = served.model
+    return semantic_tier(served, model, namespace), await served.service.scope_of(model, namespace)
 
 
-async def _shown(gateway: Gateway, namespace: str) -> dict[str, object]:
-    return {"in_force": gateway.policies.in_force(namespace).shown(), "learned": await _learned(gateway, namespace)}
+async def _shown(gateway: Gateway, namespace: str, model: str | None) -> dict[str, object]:
+    in_force = gateway.policies.in_force(namespace).shown()
+    return {"in_force": in_force, "learned": await _learned(gateway, namespace, model)}
 
 
-async def _learned(gateway: Gateway, namespace: str) -> dict[str, object] | None:
+async def _learned(gateway: Gateway, namespace: str, model: str | None) -> dict[str, object] | None:
     try:
-        tier, scope = await _partition(gateway, namespace)
+        tier, scope = await _partition(gateway, namespace, model)
         return await tier.learned(scope)
     except (NotFound, EngineAway, RedisAway):
         return None

@@ -15,8 +15,8 @@ from cache.semantic.lookup import Lookup
 from cache.semantic.policy import Policy, SemanticMode
 from cache.semantic.predictor import Choice
 from engine.protocol import Lane
+from gateway.embed_request import EmbedResult
 from gateway.routes.embedding_call import result_headers
-from gateway.service import EmbedResult
 from tests.gateway_client import running_gateway, until_ready
 from tests.running_redis import RunningRedis
 from tests.stand_in_engine import DIMENSIONS, MAX_TOKENS, StandInEngine, tiny_tokenizer, vector_of
@@ -384,7 +384,7 @@ async def test_models_info_and_metrics(client: httpx.AsyncClient) -> None:
         "embeddings_latency_seconds_bucket",
         "cache_requests_total",
         "cache_hits_total",
-        'dejavec_cache_hits_total{tier="miss"}',
+        'dejavec_cache_hits_total{model="default",tier="miss"}',
         "process_resident_memory_bytes",
     ):
         assert name in text

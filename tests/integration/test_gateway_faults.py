@@ -5,6 +5,7 @@ import json
 import secrets
 import signal
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -46,8 +47,12 @@ async def test_a_refused_engine_is_named_in_ready_and_what_is_cached_is_served(
 ) -> None:
     """`/ready` says so, the log and the operator have the reason; a cached text is a hit, another one a typed 503."""
     engine, reason = StandInEngine(), tmp_path / "reason"
-    settings = {"engine_refusal_file": reason, "admin_token": "operator-of-these-tests"}
-    async with engine.running(), running_gateway(engine.url, **settings) as client:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(engine.running())
+        started = {"tiny": {"urls": [engine.url], "refusal_file": reason}}
+        client = await stack.enter_async_context(
+            running_gateway(engine.url, started_engines=started, admin_token="operator-of-these-tests")
+        )
         await until_ready(client)
         assert await tier(client, "a b") == "miss"
         reason.write_text("engine cannot start: /srv/bundle/model.onnx is damaged; build the bundle again\n")
@@ -57,7 +62,7 @@ async def test_a_refused_engine_is_named_in_ready_and_what_is_cached_is_served(
         state = (await client.get("/ready")).json()
         assert state["engine"] == "it cannot start again; the log of its supervisor has the reason"
         stats = (await client.get("/admin/stats", headers=BEARER)).json()
-        for told in (stats["engine"], caplog.text):
+        for told in (stats["engines"]["tiny"], caplog.text):
             assert "/srv/bundle/model.onnx is damaged; build the bundle again" in told
         assert await tier(client, "a b") == "local"
         refused = await ask(client, "c d")

@@ -1,5 +1,7 @@
 """API keys, namespaces and rate limits."""
 
+from collections.abc import Callable
+
 import pytest
 
 from gateway.errors import RateLimited, Unauthorized
@@ -62,10 +64,22 @@ def test_request_limit_refuses_with_the_wait() -> None:
     tenant.admit()
 
 
+def limited(tokens_per_minute: float, clock: Callable[[], float]) -> Tenant:
+    """A tenant with a limit of tokens of one model, `m`."""
+    tenant = Tenant("a", tokens_per_minute=tokens_per_minute)
+    tenant._tokens["m"] = Bucket(tokens_per_minute, clock)
+    return tenant
+
+
+def allowance_of(tenant: Tenant) -> Allowance:
+    """What a request may take of model `m`; like one that came before the others took theirs."""
+    return Allowance(tenant._tokens["m"])
+
+
 def test_tokens_are_taken_before_the_answer_and_given_back_without_one() -> None:
     """Requests of the same moment cannot take more than there is; one that fails leaves its tokens to the next."""
-    tenant = Tenant("a", tokens=Bucket(1000, clock=lambda: 0.0))
-    first, second = Allowance(tenant.tokens), Allowance(tenant.tokens)
+    tenant = limited(1000, lambda: 0.0)
+    first, second = allowance_of(tenant), allowance_of(tenant)
     first.take(600)
     with pytest.raises(RateLimited) as refused:
         second.take(600)
@@ -79,37 +93,49 @@ def test_tokens_are_taken_before_the_answer_and_given_back_without_one() -> None
 
 def test_a_request_that_is_done_again_takes_its_tokens_once() -> None:
     """With another model they may be others."""
-    tenant = Tenant("a", tokens=Bucket(1000, clock=lambda: 0.0))
-    allowance = Allowance(tenant.tokens)
+    tenant = limited(1000, lambda: 0.0)
+    allowance = allowance_of(tenant)
     allowance.take(800)
     allowance.take(900)
-    Allowance(tenant.tokens).take(100)
+    allowance_of(tenant).take(100)
 
 
 def test_the_wait_is_a_minute_at_most() -> None:
     """Whatever was asked before: what is refused takes nothing."""
-    tenant = Tenant("a", tokens=Bucket(1000, clock=lambda: 0.0))
-    Allowance(tenant.tokens).take(1000)
+    tenant = limited(1000, lambda: 0.0)
+    allowance_of(tenant).take(1000)
     for _ in range(20):
         with pytest.raises(RateLimited) as refused:
-            Allowance(tenant.tokens).take(1000)
+            allowance_of(tenant).take(1000)
         assert refused.value.retry_after_s == pytest.approx(60)
 
 
 def test_a_request_larger_than_a_minutes_tokens_passes_alone_and_pays_for_itself() -> None:
     """It needs a full bucket; until its debt is paid nothing passes."""
     now = [0.0]
-    tenant = Tenant("a", tokens=Bucket(600, clock=lambda: now[0]))
-    Allowance(tenant.tokens).take(100)
+    tenant = limited(600, lambda: now[0])
+    allowance_of(tenant).take(100)
     with pytest.raises(RateLimited) as refused:
-        Allowance(tenant.tokens).take(1200)
+        allowance_of(tenant).take(1200)
     assert refused.value.retry_after_s == pytest.approx(10)
     now[0] = 10.0
-    Allowance(tenant.tokens).take(1200)
+    allowance_of(tenant).take(1200)
     with pytest.raises(RateLimited):
-        tenant.admit()
+        tenant.allowance("m")
     now[0] = 70.1
-    tenant.admit()
+    assert tenant.allowance("m") is not None
+
+
+def test_each_model_has_its_own_tokens() -> None:
+    """One model's traffic leaves the others theirs; without a limit there is no allowance."""
+    tenant = limited(100, lambda: 0.0)
+    allowance_of(tenant).take(100)
+    with pytest.raises(RateLimited, match="tokens"):
+        tenant.allowance("m")
+    other = tenant.allowance("n")
+    assert other is not None
+    other.take(100)
+    assert Tenant("a").allowance("m") is None
 
 
 def test_a_share_below_one_a_minute_still_lets_requests_pass() -> None:

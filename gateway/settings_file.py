@@ -1,19 +1,21 @@
-"""API keys changed without a restart: the settings file is read again when it changes, and on SIGHUP.
+"""API keys and models changed without a restart: the settings file is read again when it changes, and on SIGHUP.
 
-    keys = KeyFile(settings, config_file(), partial(load, GatewaySettings), adopt)
-    with on_hangup(keys.wake):
-        await keys.run()                    # in a background task, until it is cancelled
+    file = SettingsFile(settings, config_file(), partial(load, GatewaySettings), adopt)
+    with on_hangup(file.wake):
+        await file.run()                    # in a background task, until it is cancelled
 
     def adopt(settings: GatewaySettings) -> None:
         tenants.replace(settings.api_keys)  # in one step; buckets of unchanged keys keep their level
+        models.adopt(settings)              # likewise; models whose engines are the same go on as they are
 
 Each worker follows the file by itself: it looks at the file once a second (`POLL_S`), and reads it when its time, size
 or inode are others. A change is adopted when the content has been the same at two looks, so that a file that is being
 written is not; SIGHUP reads at once. The new file is validated whole, as at a start, and adopted whole or not at all:
-an invalid one, one that is gone, or one without any key where there were some, leaves the keys in force, and is logged
-once. Keys are never logged. Of other settings that changed, only the names are: they need a restart.
+an invalid one, one that is gone, or one without any key where there were some, leaves all in force as it is, and is
+logged once. Keys are never logged. Of other settings that changed, only the names are: they need a restart.
 
-Keys that stand in DEJAVEC_API_KEYS are in force beside the file's, as at a start; they cannot change while it runs.
+Keys that stand in DEJAVEC_API_KEYS are in force beside the file's, as at a start, and so are engines that
+`dejavec up` has started; they cannot change while it runs.
 """
 
 import asyncio
@@ -26,17 +28,19 @@ from pathlib import Path
 from typing import Final
 
 from engine.configuration import ConfigurationError
-from gateway.settings import ApiKey, GatewaySettings
+from gateway.settings import GatewaySettings
 
 log = logging.getLogger("dejavec.gateway")
 
 POLL_S: Final = 1.0
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 
+FOLLOWED: Final = ("api_keys", "engines", "model_aliases")
+
 Stamp = tuple[int, int, int]
 
 
-class KeyFile:
+class SettingsFile:
     """Follows one settings file. `load` makes settings of all sources; `adopt` is called with those to use."""
 
     def __init__(
@@ -96,14 +100,14 @@ class KeyFile:
     def _missed(self, error: OSError) -> None:
         self._stamp, self._content, self._decided = None, b"", b""
         if self._was_there:  # once; a gateway without a settings file is nothing to report
-            log.warning("API keys stay as they are: %s cannot be read: %s", self._path, error.strerror)
+            log.warning("settings stay as they are: %s cannot be read: %s", self._path, error.strerror)
         self._was_there = False
 
     async def _read(self) -> None:
         try:
             settings = await asyncio.to_thread(self._load)
         except (ConfigurationError, OSError) as error:
-            log.error("API keys stay as they are: %s", " | ".join(str(error).splitlines()))
+            log.error("settings stay as they are: %s", " | ".join(str(error).splitlines()))
             return
         before, after = self._settings.api_keys, settings.api_keys
         if before and not after:
@@ -114,11 +118,19 @@ class KeyFile:
             return
         if others := _other_changes(self._settings, settings):
             log.warning("%s: a change of %s needs a restart of the gateway", self._path, ", ".join(others))
-        if before == after:
+        followed = {name: getattr(settings, name) for name in FOLLOWED}
+        changed = [name for name, value in followed.items() if getattr(self._settings, name) != value]
+        if not changed:
             return
-        self._adopt(settings)
-        self._settings = self._settings.model_copy(update={"api_keys": after})
-        log.info("API keys read again from %s: %s", self._path, _differences(before, after))
+        adopted = self._settings.model_copy(update=followed)  # nothing else of the file, which may differ
+        self._adopt(adopted)
+        if before != after:
+            log.info("API keys read again from %s: %s", self._path, _differences(before, after))
+        if "engines" in changed:
+            log.info("models read again from %s: %s", self._path, _differences(self._settings.models, adopted.models))
+        if "model_aliases" in changed:
+            log.info("model_aliases read again from %s", self._path)
+        self._settings = adopted
 
 
 @contextmanager
@@ -154,10 +166,10 @@ def _digest_of(path: Path) -> bytes:
 
 
 def _other_changes(before: GatewaySettings, after: GatewaySettings) -> list[str]:
-    names = (name for name in GatewaySettings.model_fields if name != "api_keys")
+    names = (name for name in GatewaySettings.model_fields if name not in FOLLOWED)
     return [name for name in names if getattr(before, name) != getattr(after, name)]
 
 
-def _differences(before: Mapping[str, ApiKey], after: Mapping[str, ApiKey]) -> str:
+def _differences(before: Mapping[str, object], after: Mapping[str, object]) -> str:
     changed = sum(1 for key in before.keys() & after.keys() if before[key] != after[key])
     return f"{len(after.keys() - before.keys())} added, {len(before.keys() - after.keys())} removed, {changed} changed"

@@ -12,9 +12,9 @@ import pytest
 
 from common.tasks import cancel_and_wait
 from engine.configuration import load
-from gateway import key_file
-from gateway.key_file import KeyFile, on_hangup
+from gateway import settings_file
 from gateway.settings import GatewaySettings
+from gateway.settings_file import SettingsFile, on_hangup
 
 ONE = '[api_keys.sk-one-of-these-tests]\nnamespace = "a"\n'
 TWO = ONE + '[api_keys.sk-two-of-these-tests]\nnamespace = "b"\nrequests_per_minute = 5\n'
@@ -27,7 +27,7 @@ class Gateway:
         self.path = path
         self.settings = load(GatewaySettings)
         self.adopted: list[list[str]] = []
-        self.file = KeyFile(self.settings, path, partial(load, GatewaySettings), self._adopt)
+        self.file = SettingsFile(self.settings, path, partial(load, GatewaySettings), self._adopt)
 
     def _adopt(self, settings: GatewaySettings) -> None:
         self.adopted.append(sorted(settings.api_keys))
@@ -198,7 +198,7 @@ async def run_and_wait(gateway: Gateway, until: Callable[[], bool], act: Callabl
 
 async def test_the_loop_follows_the_file(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a signal, look after look."""
-    monkeypatch.setattr(key_file, "POLL_S", 0.01)
+    monkeypatch.setattr(settings_file, "POLL_S", 0.01)
 
     async def write() -> None:
         gateway.write(TWO)
@@ -208,7 +208,7 @@ async def test_the_loop_follows_the_file(gateway: Gateway, monkeypatch: pytest.M
 
 async def test_a_hangup_reads_at_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real signal, with looks so far apart that none comes; the signal does not end the process."""
-    monkeypatch.setattr(key_file, "POLL_S", 3600)
+    monkeypatch.setattr(settings_file, "POLL_S", 3600)
     before = signal.getsignal(signal.SIGHUP)
 
     async def hang_up() -> None:
