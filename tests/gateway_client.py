@@ -15,9 +15,11 @@ from gateway.settings import GatewaySettings
 
 
 @asynccontextmanager
-async def running_gateway(engine_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A gateway on a free port; the client's base URL is its own."""
-    chosen = {"key_secret": "5e" * 32, "engine_url": engine_url, "redis_timeout_ms": 1000, **settings}
+async def running_gateway(engine_url: str | None, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A gateway on a free port; the client's base URL is its own. Without `engine_url`, `settings` have `engines`."""
+    chosen = {"key_secret": "5e" * 32, "redis_timeout_ms": 1000, **settings}
+    if engine_url is not None:
+        chosen["engine_url"] = engine_url
     given = GatewaySettings(**chosen)
     limits = ConnectionLimits(given.max_connections, given.send_timeout_s)
     config = ServerConfig(create_app(given), limits, timeout_graceful_shutdown=1)

@@ -68,6 +68,7 @@ class StandInEngine:
     """What it has computed, and how it should misbehave."""
 
     fingerprint: str = "f" * 32
+    model: str = "tiny"
     computed: list[tuple[int, ...]] = field(default_factory=list)
     lanes: list[protocol.Lane] = field(default_factory=list)
     cancelled: int = 0
@@ -82,7 +83,7 @@ class StandInEngine:
     @property
     def info(self) -> EngineInfo:
         return EngineInfo(
-            model="tiny",
+            model=self.model,
             fingerprint=self.fingerprint,
             kernel_class="int8-exact",
             dimensions=WIDTH if self.has_static_embedding else DIMENSIONS,
