@@ -145,6 +145,8 @@ def _shown(name: str, value: Any) -> str:
         value = {
             key: one.model_dump(exclude_none=True) if isinstance(one, BaseModel) else one for key, one in value.items()
         }
+    if isinstance(value, list):
+        value = [str(one) if isinstance(one, Path) else one for one in value]
     if isinstance(value, dict | list):
-        return str(value) if value else "none"
+        return shown_urls_in(str(value)) if value else "none"
     return f"{value:g}" if isinstance(value, float) else shown_urls_in(str(value))

@@ -5,15 +5,17 @@ a password, so it never goes on a command line), thread counts, and how the allo
 """
 
 import asyncio
+import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from deploy.child import ChildSpec
 from deploy.embedded_redis import Instance, answers
+from deploy.own_engines import OwnEngine, names_of
 from deploy.ports import LOOPBACK, refusal
 from deploy.probes import alive_probe, http_probe
 from deploy.settings import SupervisorSettings
@@ -44,6 +46,7 @@ class Plan:
     supervisor: SupervisorSettings
     engine: EngineSettings
     gateway: GatewaySettings
+    sessions: Mapping[str, int] = field(default_factory=dict)  # by model, where several share the cores
 
     @property
     def data_dir(self) -> Path:
@@ -57,22 +60,44 @@ class Plan:
         return bundle if "model_bundle" in self.engine.model_fields_set else self.data_dir / "models" / bundle.name
 
     @property
-    def engine_url(self) -> str:
-        """Where the gateway finds the engine."""
-        if "engine_url" in self.gateway.model_fields_set:
-            return self.gateway.engine_url
-        return f"http://{_in_url(reachable(self.engine.engine_host))}:{self.engine.engine_port}"
+    def own_engines(self) -> list[OwnEngine]:
+        """The engines to be started here; none where the settings name engines elsewhere and no `models`."""
+        if self.supervisor.models:
+            bundles = [bundle.absolute() for bundle in self.supervisor.models]
+            children = [f"engine-{name}" for name in names_of(bundles)]
+        elif self._is_served_elsewhere:
+            return []
+        else:
+            bundles, children = [self.model_bundle], ["engine"]
+        host = _in_url(reachable(self.engine.engine_host))
+        return [
+            OwnEngine(
+                name=bundle.name,
+                child=child,
+                bundle=bundle,
+                port=self.engine.engine_port + place,
+                url=f"http://{host}:{self.engine.engine_port + place}",
+                refusal_file=self.data_dir / "run" / f"{child}-refusal.txt",
+                sessions=self.sessions.get(bundle.name, 0),
+            )
+            for place, (bundle, child) in enumerate(zip(bundles, children, strict=True))
+        ]
 
     @property
-    def has_own_engine(self) -> bool:
-        """Whether an engine is to be started here; not when `engine_url` names one elsewhere."""
+    def engine_urls(self) -> dict[str, list[str]]:
+        """Where the gateway finds each model's engines, those elsewhere included."""
+        own = {engine.name: [engine.url] for engine in self.own_engines}
+        return own | {
+            name: entry.urls for name, entry in self.gateway.models.items() if self.gateway.engines or not own
+        }
+
+    @property
+    def _is_served_elsewhere(self) -> bool:
+        if self.gateway.engines:
+            return True
         local = {LOOPBACK, "localhost", "[::1]", _in_url(reachable(self.engine.engine_host))}
-        return self.engine_url in {f"http://{host}:{self.engine.engine_port}" for host in local}
-
-    @property
-    def engine_refusal_file(self) -> Path:
-        """Where the gateway finds why the engine is not started again."""
-        return self.data_dir / "run" / "engine-refusal.txt"
+        here = {f"http://{host}:{self.engine.engine_port}" for host in local}
+        return "engine_url" in self.gateway.model_fields_set and self.gateway.engine_url not in here
 
     @property
     def gateway_url(self) -> str:
@@ -82,8 +107,8 @@ class Plan:
 
 def check_ports(plan: Plan) -> None:
     """Raises ConfigurationError naming a port that is taken and the setting that changes it."""
-    if plan.has_own_engine:
-        _check_port("engine", plan.engine.engine_host, plan.engine.engine_port)
+    for engine in plan.own_engines:
+        _check_port("engine", plan.engine.engine_host, engine.port)
     _check_port("gateway", plan.gateway.gateway_host, plan.gateway.gateway_port)
 
 
@@ -95,22 +120,24 @@ def redis_child(instance: Instance, policy: SupervisorSettings) -> ChildSpec:
     )
 
 
-def engine_child(plan: Plan) -> ChildSpec:
-    """The engine; it is watched by the inference behind its /ready, so that a model that hangs is found.
+def engine_child(plan: Plan, engine: OwnEngine) -> ChildSpec:
+    """An engine; it is watched by the inference behind its /ready, so that a model that hangs is found.
 
     When it cannot be started again the gateway serves what is cached, and reports the reason in its own /ready.
     """
-    host, port = reachable(plan.engine.engine_host), plan.engine.engine_port
+    host, port = reachable(plan.engine.engine_host), engine.port
     timeout_s = plan.supervisor.watch_interval_s
-    own = {"MODEL_BUNDLE": str(plan.model_bundle), "ENGINE_PORT": str(port)}
+    own = {"MODEL_BUNDLE": str(engine.bundle), "ENGINE_PORT": str(port)}
+    if engine.sessions:
+        own |= {"ENGINE_SESSIONS": str(engine.sessions), "ENGINE_THREADS": "1"}
     return ChildSpec(
-        "engine",
+        engine.child,
         (*DEJAVEC, "engine"),
         ready=http_probe(host, port, "/ready", timeout_s),
         alive=alive_probe(host, port, "/ready", timeout_s, fault=NOT_READY),
         environment=_environment(own),
-        prepare=partial(plan.engine_refusal_file.unlink, missing_ok=True),
-        on_refused=partial(_replace, plan.engine_refusal_file),
+        prepare=partial(engine.refusal_file.unlink, missing_ok=True),
+        on_refused=partial(_replace, engine.refusal_file),
         stop_timeout_s=plan.engine.engine_drain_s + STOP_MARGIN_S,
     )
 
@@ -119,9 +146,11 @@ def gateway_child(plan: Plan, redis_url: str | None) -> ChildSpec:
     """The gateway, watched by /health: that its engine or Redis is away, or that it is full, is no reason to end it."""
     host, port = reachable(plan.gateway.gateway_host), plan.gateway.gateway_port
     workers = plan.gateway.gateway_workers
-    own = {"ENGINE_URL": plan.engine_url, "GATEWAY_PORT": str(port), "GATEWAY_WORKERS": str(workers)}
-    if plan.has_own_engine:
-        own["ENGINE_REFUSAL_FILE"] = str(plan.engine_refusal_file)
+    own = {"GATEWAY_PORT": str(port), "GATEWAY_WORKERS": str(workers)}
+    if started := plan.own_engines:
+        own["STARTED_ENGINES"] = json.dumps(
+            {engine.name: {"urls": [engine.url], "refusal_file": str(engine.refusal_file)} for engine in started}
+        )
     if redis_url:
         own["REDIS_URL"] = redis_url
     if "key_secret_file" not in plan.gateway.model_fields_set:

@@ -14,6 +14,12 @@ class SupervisorSettings(Configuration):
         Path(".dejavec"),
         description="Folder of what `dejavec up` keeps: embedded Redis, model bundle, key secret, logs.",
     )
+    models: list[Path] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Folders of the model bundles that `dejavec up` serves, each by an engine of its own, on the ports "
+        "from `engine_port` on; a model is named after its folder. Unset: `model_bundle` alone.",
+    )
     redis_maxmemory_mb: int = Field(
         1024, ge=16, description="Memory of the embedded Redis; beyond it the least recently used entries are evicted."
     )

@@ -14,6 +14,7 @@ from common.credentials import shown_url, shown_urls_in
 from deploy.local import Plan
 from deploy.probes import get
 from engine.protocol import INFO_PATH, EngineInfo, ProtocolError
+from gateway.settings import DEFAULT_MODEL
 
 TIMEOUT_S = 2.0
 
@@ -22,16 +23,16 @@ TIMEOUT_S = 2.0
 class Found:
     """What the running processes report of themselves."""
 
-    engine: EngineInfo | None
+    engines: dict[str, EngineInfo | None]  # by model; None: it does not answer
     redis: str
 
 
 async def find(plan: Plan, redis_url: str | None, without_redis: str) -> Found:
     """Read engine and Redis for what they are; `without_redis` is the reason where there is no Redis."""
-    info = await _engine_info(plan.engine_url)
+    infos = {name: await _engine_info(urls[0]) for name, urls in plan.engine_urls.items()}
     if redis_url is None:
-        return Found(info, f"none, in-process cache alone: {without_redis}")
-    return Found(info, await asyncio.to_thread(describe_redis, redis_url))
+        return Found(infos, f"none, in-process cache alone: {without_redis}")
+    return Found(infos, await asyncio.to_thread(describe_redis, redis_url))
 
 
 def describe_redis(url: str) -> str:
@@ -66,18 +67,20 @@ def _facts(plan: Plan, found: Found) -> list[tuple[str, str]]:
     facts = [
         ("gateway", url if workers == 1 else f"{url}, {workers} workers"),
         ("look at", f"{url}/docs  /metrics  /ready"),
-        ("engine", shown_url(plan.engine_url)),
     ]
-    if info := found.engine:
-        facts.append(("model", f"{info.model}, {info.dimensions} dimensions, up to {info.max_tokens} tokens"))
-        facts.append(("computed", f"{info.kernel_class} on {info.device}, fingerprint {info.fingerprint[:12]}…"))
+    for name, urls in plan.engine_urls.items():
+        facts.append(("engine", ", ".join(map(shown_url, urls))))
+        if info := found.engines.get(name):
+            called = info.model if name in (info.model, DEFAULT_MODEL) else f"{info.model} (`{name}`)"
+            facts.append(("model", f"{called}, {info.dimensions} dimensions, up to {info.max_tokens} tokens"))
+            facts.append(("computed", f"{info.kernel_class} on {info.device}, fingerprint {info.fingerprint[:12]}…"))
     facts.append(("redis", found.redis))
     facts.append(("data", f"{plan.data_dir} (logs in {plan.data_dir / 'logs'})"))
     return facts
 
 
 def _examples(plan: Plan, found: Found) -> list[Text]:
-    model = found.engine.model if found.engine else "all-MiniLM-L6-v2"
+    model = next((info.model for info in found.engines.values() if info), "all-MiniLM-L6-v2")
     header = "  -H 'authorization: Bearer YOUR-KEY' \\\n" if plan.gateway.api_keys else ""
     key = "YOUR-KEY" if plan.gateway.api_keys else "unused"
     curl = (

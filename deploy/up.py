@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import itertools
+import math
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -19,12 +21,14 @@ from deploy.embedded_redis import NotAvailable, configure, locate
 from deploy.local import DEJAVEC, Plan, check_ports, engine_child, gateway_child, reachable, redis_child
 from deploy.orphan_guard import OrphanGuard
 from deploy.output import Output
+from deploy.own_engines import measured_costs, share_cores, shown_shares
 from deploy.probes import get
 from deploy.settings import SupervisorSettings
 from deploy.supervisor import OWN_NAME, Policy, StartRefused, Supervisor, first_of
 from engine.bundle import BundleError, read_bundle
 from engine.configuration import ConfigurationError, load
 from engine.exit_status import CANNOT_START
+from engine.model.topology import usable_cores
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
 
@@ -52,7 +56,9 @@ def up(port: int | None, engine_port: int | None, workers: int | None, data_dir:
     )
     held = _open_data_dir(plan.data_dir)
     check_ports(plan)
-    if plan.has_own_engine:
+    if plan.supervisor.models:
+        plan = _shared(plan)
+    elif plan.own_engines:
         provide_bundle(plan)
     sys.exit(asyncio.run(serve(plan, held)))
 
@@ -102,6 +108,30 @@ def provide_bundle(plan: Plan) -> None:
         raise click.ClickException("the model bundle could not be built; the reason is in the lines above")
 
 
+def _shared(plan: Plan) -> Plan:
+    """With runs for each model by its measured cost. Raises ConfigurationError for settings that do not go together."""
+    for name, settings in (("model_bundle", plan.engine), ("engine_url", plan.gateway)):
+        if name in settings.model_fields_set:
+            raise ConfigurationError(f"models and {name} are both set: leave one of them out")
+    bundles = {engine.name: engine.bundle for engine in plan.own_engines}
+    for bundle in bundles.values():
+        try:
+            read_bundle(bundle)
+        except BundleError as error:
+            raise ConfigurationError(f"models: {error}") from None
+    if len(bundles) == 1 or plan.engine.engine_sessions or plan.engine.engine_threads:
+        return plan
+    cores = max(1, math.floor(usable_cores()))
+    click.echo(f"Measuring what a token costs with each of {len(bundles)} models")
+    costs = measured_costs(bundles)
+    if not costs:
+        click.echo("One of them cannot be measured: each engine takes all cores, and they take turns")
+        return plan
+    shares = share_cores(cores, costs)
+    click.echo(shown_shares(cores, costs, shares))
+    return replace(plan, sessions=shares)
+
+
 async def serve(plan: Plan, lock_descriptor: int) -> int:
     """Run everything until a signal to stop; returns the exit status.
 
@@ -130,8 +160,8 @@ async def serve(plan: Plan, lock_descriptor: int) -> int:
 async def _bring_up(plan: Plan, supervisor: Supervisor, log: Output) -> None:
     """Start all children, wait until they answer, show where. Raises StartRefused, ConfigurationError."""
     embedded, redis_url, without_redis = _choose_redis(plan, log)
-    engine = [engine_child(plan)] if plan.has_own_engine else []
-    await supervisor.start([*embedded, *engine, gateway_child(plan, redis_url)])
+    engines = [engine_child(plan, engine) for engine in plan.own_engines]
+    await supervisor.start([*embedded, *engines, gateway_child(plan, redis_url)])
     await supervisor.unless_refused(_until_serving(plan, log))
     start_page.show(plan, await start_page.find(plan, redis_url, without_redis))
 

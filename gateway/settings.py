@@ -288,6 +288,8 @@ class GatewaySettings(Configuration):
                 raise ValueError("admin_token must not be one of api_keys")
         if self.engines and "engine_url" in self.model_fields_set:
             raise ValueError("engine_url and engines are both set: leave one of them out")
+        if both := sorted(self.started_engines.keys() & self.engines.keys()):
+            raise ValueError(f"engines.{both[0]}: `dejavec up` has started an engine of that name; take another")
         if len(self.models) > MAX_MODELS:
             raise ValueError(f"engines: at most {MAX_MODELS} models")
         _check_engines(self.models, self.model_aliases)

@@ -33,7 +33,7 @@ class Run:
             "DEJAVEC_WATCH_INTERVAL_S": "0.5",
             "DEJAVEC_WATCH_FAILURES": "4",
         }
-        if "DEJAVEC_MODEL_BUNDLE" not in settings:
+        if not {"DEJAVEC_MODEL_BUNDLE", "DEJAVEC_MODELS"} & settings.keys():
             own["DEJAVEC_MODEL_BUNDLE"] = str(write_tiny_bundle(folder / "tiny"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DEJAVEC_")}
         self.process = subprocess.Popen(

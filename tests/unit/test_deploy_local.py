@@ -1,6 +1,7 @@
 """Settings become children: what is started, with which environment, and what is refused."""
 
 import io
+import json
 import os
 import socket
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 from deploy.child import ChildSpec
 from deploy.embedded_redis import Binaries, Instance, NotAvailable, configure, locate
 from deploy.local import Plan, check_ports, engine_child, gateway_child, redis_child
+from deploy.own_engines import share_cores
 from deploy.ports import free_port
 from deploy.settings import SupervisorSettings
 from deploy.start_page import Found, describe_redis, show
@@ -25,6 +27,19 @@ def plan(tmp_path: Path, engine: dict[str, object] | None = None, gateway: dict[
     )
 
 
+STARTED = "DEJAVEC_STARTED_ENGINES"
+
+
+def only_engine(settings: Plan) -> ChildSpec:
+    (engine,) = settings.own_engines
+    return engine_child(settings, engine)
+
+
+def started_by(gateway: ChildSpec) -> dict[str, list[str]]:
+    """The URLs of the engines that a gateway is told of, by model."""
+    return {name: one["urls"] for name, one in json.loads(gateway.environment[STARTED]).items()}
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -34,7 +49,7 @@ def _no_settings_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_must_be_set_before_a_start_is_set(tmp_path: Path) -> None:
     """Threads, allocator and tokenizers are told through the environment."""
-    environment = engine_child(plan(tmp_path)).environment
+    environment = only_engine(plan(tmp_path)).environment
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["MALLOC_ARENA_MAX"] == "2"
     assert environment["TOKENIZERS_PARALLELISM"] == "false"
@@ -43,13 +58,13 @@ def test_what_must_be_set_before_a_start_is_set(tmp_path: Path) -> None:
 def test_what_the_user_has_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator's own OMP_NUM_THREADS wins."""
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert "OMP_NUM_THREADS" not in engine_child(plan(tmp_path)).environment
+    assert "OMP_NUM_THREADS" not in only_engine(plan(tmp_path)).environment
 
 
 def test_the_gateway_is_pointed_at_engine_and_redis(tmp_path: Path) -> None:
     """Another engine port reaches the gateway; the Redis URL travels in the environment, not in the command."""
     child = gateway_child(plan(tmp_path, engine={"engine_port": 9001}), "redis://:secret@127.0.0.1:7000/0")
-    assert child.environment["DEJAVEC_ENGINE_URL"] == "http://127.0.0.1:9001"
+    assert started_by(child) == {"all-MiniLM-L6-v2": ["http://127.0.0.1:9001"]}
     assert child.environment["DEJAVEC_REDIS_URL"] == "redis://:secret@127.0.0.1:7000/0"
     assert not any("secret" in word for word in child.command)
 
@@ -66,17 +81,17 @@ def test_data_follow_the_data_folder(tmp_path: Path) -> None:
 def test_why_the_engine_is_not_started_again_reaches_the_gateway(tmp_path: Path) -> None:
     """One file in the data folder, gone before each start of the engine; none for an engine elsewhere."""
     here = plan(tmp_path)
-    engine, gateway = engine_child(here), gateway_child(here, None)
+    engine, gateway = only_engine(here), gateway_child(here, None)
     assert engine.on_refused is not None
     engine.on_refused("engine cannot start: no bundle")
-    file = Path(gateway.environment["DEJAVEC_ENGINE_REFUSAL_FILE"])
+    file = Path(json.loads(gateway.environment[STARTED])["all-MiniLM-L6-v2"]["refusal_file"])
     assert file.is_relative_to(tmp_path)
     assert file.read_text() == "engine cannot start: no bundle"
     engine.prepare()
     engine.prepare()
     assert not file.exists()
     elsewhere = gateway_child(plan(tmp_path, gateway={"engine_url": "http://gpu-box:8081"}), None)
-    assert "DEJAVEC_ENGINE_REFUSAL_FILE" not in elsewhere.environment
+    assert STARTED not in elsewhere.environment
     assert gateway.on_refused is None
 
 
@@ -86,7 +101,40 @@ def test_why_the_engine_is_not_started_again_reaches_the_gateway(tmp_path: Path)
 )
 def test_an_engine_elsewhere_is_not_started_here(tmp_path: Path, url: str, own: bool) -> None:
     """engine_url naming another machine means: use that one."""
-    assert plan(tmp_path, gateway={"engine_url": url}).has_own_engine is own
+    assert bool(plan(tmp_path, gateway={"engine_url": url}).own_engines) is own
+
+
+def test_several_models_have_an_engine_each(tmp_path: Path) -> None:
+    """On ports in a row, with their share of the cores; engines elsewhere serve beside them; names must differ."""
+    settings = SupervisorSettings(data_dir=tmp_path, models=[Path("bundles/docs"), tmp_path / "code"])
+    gateway = GatewaySettings(engines={"big": {"urls": ["http://gpu-box:8081"]}})
+    here = Plan(settings, EngineSettings(engine_port=9001), gateway, {"docs": 3, "code": 1})
+    docs, code = (engine_child(here, engine) for engine in here.own_engines)
+    assert (docs.name, code.name) == ("engine-docs", "engine-code")
+    assert docs.environment["DEJAVEC_MODEL_BUNDLE"] == str(tmp_path / "bundles/docs")
+    assert [one.environment["DEJAVEC_ENGINE_SESSIONS"] for one in (docs, code)] == ["3", "1"]
+    child = gateway_child(here, None)
+    assert started_by(child) == {"docs": ["http://127.0.0.1:9001"], "code": ["http://127.0.0.1:9002"]}
+    assert list(here.engine_urls) == ["docs", "code", "big"]
+    with pytest.raises(ConfigurationError, match="two of the folders are called 'docs'"):
+        _ = Plan(SupervisorSettings(models=[Path("a/docs"), Path("b/docs")]), here.engine, gateway).own_engines
+
+
+def test_engines_elsewhere_need_none_here(tmp_path: Path) -> None:
+    """`engines` without `models`: nothing is started, and the gateway reads them itself."""
+    here = plan(tmp_path, gateway={"engines": {"big": {"urls": ["http://gpu-box:8081"]}}})
+    assert (here.own_engines, here.engine_urls) == ([], {"big": ["http://gpu-box:8081"]})
+    assert STARTED not in gateway_child(here, None).environment
+
+
+@pytest.mark.parametrize(
+    ("cores", "costs", "shares"),
+    [(8, {"small": 1.0, "large": 7.0}, {"small": 1, "large": 7}), (4, {"a": 1.0, "b": 1.0}, {"a": 2, "b": 2}),
+     (2, {"a": 1.0, "b": 50.0}, {"a": 1, "b": 1}), (1, {"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 1, "b": 1, "c": 1})],
+)  # fmt: skip
+def test_cores_are_shared_by_what_a_token_costs(cores: int, costs: dict[str, float], shares: dict[str, int]) -> None:
+    """Nobody goes without."""
+    assert share_cores(cores, costs) == shares
 
 
 def test_a_taken_port_is_named_with_its_setting(tmp_path: Path) -> None:
@@ -108,7 +156,7 @@ def test_an_address_that_is_not_ours_is_named(tmp_path: Path) -> None:
 def test_drain_limits_leave_room_before_the_kill(tmp_path: Path) -> None:
     """A process is killed only after its own drain limit has passed."""
     settings = plan(tmp_path, engine={"engine_drain_s": 7}, gateway={"drain_timeout_s": 9})
-    assert engine_child(settings).stop_timeout_s > 7
+    assert only_engine(settings).stop_timeout_s > 7
     assert gateway_child(settings, None).stop_timeout_s > 9
 
 
@@ -142,7 +190,7 @@ def test_the_start_page_shows_no_credentials(tmp_path: Path, url: str) -> None:
     """Neither those of a Redis that does not answer, nor those of an engine elsewhere."""
     page = io.StringIO()
     here = plan(tmp_path, gateway={"engine_url": "http://me:hunter2@gpu-box:8081"})
-    show(here, Found(None, describe_redis(url)), Console(width=200, file=page))
+    show(here, Found({}, describe_redis(url)), Console(width=200, file=page))
     assert "does not answer at redis://" in page.getvalue()
     assert "http://***@gpu-box:8081" in page.getvalue()
     assert "hunter2" not in page.getvalue()
@@ -151,7 +199,7 @@ def test_the_start_page_shows_no_credentials(tmp_path: Path, url: str) -> None:
 def test_start_page_has_what_to_copy(tmp_path: Path) -> None:
     """Address, documentation, metrics, a curl and a Python example, also before the engine has said who it is."""
     page = io.StringIO()
-    show(plan(tmp_path), Found(None, "8.2.3 with RediSearch"), Console(width=60, file=page))
+    show(plan(tmp_path), Found({}, "8.2.3 with RediSearch"), Console(width=60, file=page))
     text = page.getvalue()
     assert "  -H 'content-type: application/json' \\\n  -d '{" in text
     for piece in ("http://127.0.0.1:8080", "/docs", "/metrics", "curl -i", "OpenAI(base_url=", "8.2.3 with RediSearch"):
