@@ -4,11 +4,12 @@ app.py             the application: settings, lifespan, routes        cli.py    
 routes/            HTTP shapes in and out                             settings.py  every setting of the process
 http.py            admission, bodies, deadlines and replies of the embedding routes
 errors.py          what can go wrong, with its HTTP status            metrics.py   Prometheus metrics
-service.py         the request story: look up, compute, merge, write back
+service.py         the request story of one model: look up, compute, merge, write back
+models.py          the models in service                              embed_request.py  what is asked of one
 engine_client.py   the engine's identity, readiness and vectors       singleflight.py  one computation for equal keys
-semantic_tiers.py  the semantic tier of the model in service          verifier.py      recomputes sampled hits
+semantic_tiers.py  the semantic tier of one model                     verifier.py      recomputes sampled hits
 policies.py        each namespace's policy now                        tenants.py       API keys, namespaces, limits
-key_file.py        API keys of a file that changes                    presented_key.py where a request holds its key
+settings_file.py   API keys and models of a file that changes         presented_key.py where a request holds its key
 token_encodings.py tiktoken's encodings without a network
 names.py           which model and prompt a request means             background.py    loops that are kept running
 state.py           all that a running gateway holds

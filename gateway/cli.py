@@ -104,11 +104,11 @@ def _serve(settings: GatewaySettings) -> None:
 
 def _log_start(settings: GatewaySettings) -> None:
     log.info(
-        "gateway on http://%s:%d, %d worker(s), engine %s, %s",
+        "gateway on http://%s:%d, %d worker(s), %s, %s",
         settings.gateway_host,
         settings.gateway_port,
         settings.gateway_workers,
-        shown_url(settings.engine_url),
+        "; ".join(f"{name}: {', '.join(map(shown_url, one.urls))}" for name, one in settings.models.items()),
         "exact tier in Redis" if settings.redis_url else "no Redis: in-process cache only",
     )
     if settings.is_exposed and not settings.api_keys:

@@ -53,10 +53,12 @@ def stats(url: str | None) -> None:
 @click.option(
     "--truth", is_flag=True, help="Let the engine compute the text: the true similarity beside the predicted."
 )
+@click.option("--model", help="For which model; left out: the gateway's first.")
 @click.option("--url", help="The gateway (setting client_url).")
-def explain(text: str, namespace: str, truth: bool, url: str | None) -> None:
+def explain(text: str, namespace: str, truth: bool, model: str | None, url: str | None) -> None:
     """Explain whether TEXT would be a semantic hit, and why."""
-    _print(_admin("POST", "/admin/explain", url, {"text": text, "namespace": namespace, "truth": truth}))
+    body = {"text": text, "namespace": namespace, "truth": truth, "model": model}
+    _print(_admin("POST", "/admin/explain", url, body))
 
 
 @cache.command()
@@ -104,10 +106,12 @@ def thresholds(namespace: str | None, everything: bool, changes: tuple[str, ...]
 
 @cache.command()
 @click.option("--namespace", default="default", show_default=True, help="Whose labels.")
+@click.option("--model", help="Of which model; left out: the gateway's first.")
 @click.option("--url", help="The gateway (setting client_url).")
-def calibration(namespace: str, url: str | None) -> None:
+def calibration(namespace: str, model: str | None, url: str | None) -> None:
     """Show, from the labels, what each threshold would reuse, and how much of that would be too far off."""
-    reply = _admin("GET", f"/admin/calibration?{urlencode({'namespace': namespace})}", url)
+    asked = {"namespace": namespace} | ({} if model is None else {"model": model})
+    reply = _admin("GET", f"/admin/calibration?{urlencode(asked)}", url)
     click.echo(f"{reply['labels']:,} labels for {reply['lookups']:,.0f} look-ups; fidelity {reply['fidelity']:g}")
     click.echo(reply["reading"])
     points = [point for point in reply["curve"] if point["reused"] > 0]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
 
@@ -54,7 +55,8 @@ class AsyncClient:
             result = await client.embed(["What is a semantic cache?"])
 
     `url` and `fallback_url` may end in `/v1`, as OpenAI clients write them; the API key goes to both.
-    `fingerprint` is the model's, when vectors made earlier must match; without it the first answer's is taken.
+    `fingerprint` is the model's, when vectors made earlier must match; without it the first answer's is taken. A
+    gateway may serve several models: use a client for each, and name the model in every call.
     `on_retry` is called with every failure that is retried and the seconds waited before. Calls may run
     concurrently, on one event loop.
     """
@@ -151,11 +153,11 @@ class AsyncClient:
 
         return joined(await _all_or_first_failure([embed_part(part) for part in split(texts)]))
 
-    async def info(self) -> GatewayInfo:
-        """What the gateway at the first URL reports of its model. Raises ClientError."""
+    async def info(self, model: str | None = None) -> GatewayInfo:
+        """What the gateway at the first URL reports of this model, or of its first one. Raises ClientError."""
 
         async def attempt(deadline: Deadline) -> GatewayInfo:
-            return await self._info(deadline, self._failover.primary)
+            return await self._info(deadline, self._failover.primary, model)
 
         return await with_retries(self._policy, attempt, clock=self._clock, sleep=self._sleep, on_retry=self._on_retry)
 
@@ -174,7 +176,7 @@ class AsyncClient:
     async def _embed_part(self, request: _Request) -> EmbedResult:
         async def attempt(deadline: Deadline) -> EmbedResult:
             embed_at = partial(self._embed_at, request, deadline)
-            return await self._failover.embed(embed_at, partial(self._info, deadline))
+            return await self._failover.embed(embed_at, partial(self._info, deadline, model=request.model))
 
         return await with_retries(self._policy, attempt, clock=self._clock, sleep=self._sleep, on_retry=self._on_retry)
 
@@ -197,9 +199,11 @@ class AsyncClient:
             self._failover.require_same_model(endpoint, info.fingerprint)
         return info.model
 
-    async def _info(self, deadline: Deadline, endpoint: Endpoint) -> GatewayInfo:
-        info = await endpoint.call(self._open_session(), INFO_PATH, decode_info, policy=self._policy, deadline=deadline)
-        endpoint.model = info.model
+    async def _info(self, deadline: Deadline, endpoint: Endpoint, model: str | None = None) -> GatewayInfo:
+        path = INFO_PATH if model is None else f"{INFO_PATH}?{urlencode({'model': model})}"
+        info = await endpoint.call(self._open_session(), path, decode_info, policy=self._policy, deadline=deadline)
+        if model is None:
+            endpoint.model = info.model
         return info
 
     def _endpoints(self) -> list[Endpoint]:

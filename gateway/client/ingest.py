@@ -85,7 +85,7 @@ async def ingest(plan: Plan, observer: Observer) -> Journal:
     """
     with TextFile(plan.source, plan.form) as file:
         async with AsyncClient(plan.url, api_key=plan.api_key, on_retry=observer.waits) as client:
-            info = await client.info()
+            info = await client.info(plan.embed.model)
         options = {**asdict(plan.embed), **asdict(plan.form), "output": plan.out.suffix}
         dimensions = options.pop("dimensions") or info.dimensions
         origin = Origin(info.model, info.fingerprint, dimensions, options)

@@ -50,9 +50,9 @@ class Client:
         """See `AsyncClient.embed`."""
         return self._run(self.asynchronous.embed(texts, **options))
 
-    def info(self) -> GatewayInfo:
+    def info(self, model: str | None = None) -> GatewayInfo:
         """See `AsyncClient.info`."""
-        return self._run(self.asynchronous.info())
+        return self._run(self.asynchronous.info(model))
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:

@@ -5,12 +5,14 @@ import json
 import re
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.client import AsyncClient, FingerprintMismatch
 from tests.gateway_client import running_gateway, until_ready
 from tests.running_redis import RunningRedis
 from tests.stand_in_engine import DIMENSIONS, WIDTH, StandInEngine
@@ -89,6 +91,26 @@ async def test_each_name_is_answered_by_its_model(
             for tier in ("miss", "local"):
                 assert re.search(f'dejavec_cache_hits_total{{model="{name}",tier="{tier}"}} [1-9]', metrics)
             assert re.search(f'dejavec_tokens_total{{model="{name}"}} [1-9]', metrics)
+
+
+async def test_the_client_keeps_to_one_model(docs: StandInEngine, code: StandInEngine) -> None:
+    """It asks who the model is that a call names, also of a fallback; another model's vectors are refused."""
+    async with AsyncExitStack() as stack:
+        engines = engines_of(docs, code)
+        first = await stack.enter_async_context(running_gateway(None, engines=engines))
+        second = await stack.enter_async_context(running_gateway(None, engines=dict(reversed(engines.items()))))
+        for gateway in (first, second):
+            await ready(gateway, docs=True, code=True)
+        client = AsyncClient(str(first.base_url), fallback_url=str(second.base_url))
+        await stack.enter_async_context(client)
+        assert (await client.info("code")).fingerprint == code.fingerprint
+        assert (await client.info()).fingerprint == docs.fingerprint
+        await client.embed(["a b"], model="code")
+        client.inject_fault("connect")
+        assert (await client.embed(["a b"], model="minilm")).fingerprint == code.fingerprint
+        client.clear_faults()
+        with pytest.raises(FingerprintMismatch):
+            await client.embed(["a b"], model="docs")
 
 
 async def test_operators_see_what_each_model_has_learned(
