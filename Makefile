@@ -18,7 +18,7 @@ up: install  ## install, build the default model, start Redis, engine and gatewa
 	@exec $(BIN)/dejavec up $(ARGS)
 
 test: check  ## install what tests need, check the code, run all tests (ARGS="tests/unit" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install-dev  ## formatting, lint, types, dependency directions
 	@$(BIN)/ruff format --check --quiet . || { echo 'run: make format'; exit 1; }
