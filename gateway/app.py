@@ -27,7 +27,7 @@ from common.tasks import cancel_and_wait
 from engine.configuration import config_file, load
 from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
-from gateway.engine_client import MAX_CONNECTIONS, EngineClient
+from gateway.engines.engine_set import MAX_CONNECTIONS, EngineSet
 from gateway.errors import GatewayError
 from gateway.http import Front, RequestIds
 from gateway.key_file import KeyFile, on_hangup
@@ -98,7 +98,9 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         http = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
         )
-        engine = EngineClient(settings.engine_url, http, settings.engine_refusal_file)
+        first = next(iter(settings.models.values()))
+        hedge_s = settings.engine_hedge_ms / 1000 if settings.engine_hedge_ms else None
+        engine = EngineSet(first.urls, http, settings.engine_refusal_file, first.fingerprint, hedge_s)
         link = RedisLink(settings.redis_url, settings.redis_timeout_ms / 1000) if settings.redis_url else None
         exact = _exact_tier(settings, link, secret) if link else None
         epochs = Epochs(link, secret)

@@ -14,7 +14,7 @@ from cache.redis_link import RedisLink
 from cache.semantic.policy import SemanticMode
 from cache.semantic.tier import SemanticSettings, SemanticTier, StaticEmbeddingError
 from gateway.background import keep_running
-from gateway.engine_client import EngineClient, Model
+from gateway.engines.engine_set import EngineSet, Model
 from gateway.policies import Policies
 from gateway.settings import GatewaySettings
 
@@ -44,7 +44,7 @@ class SemanticTiers:
         exact: ExactTier,
         settings: SemanticSettings,
         policies: Policies,
-        engine: EngineClient,
+        engine: EngineSet,
     ) -> None:
         self._link = link
         self._secret = secret

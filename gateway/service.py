@@ -17,7 +17,7 @@ from cache.local import LocalCache, LocalEntry
 from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
 from engine.protocol import EngineInfo, Lane
 from engine.text_encoder import EncodedText
-from gateway.engine_client import EngineClient, Model
+from gateway.engines.engine_set import EngineSet, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged
 from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, TIER_COUNTERS, TOKENS, TRUNCATED
 from gateway.semantic_tiers import SemanticTiers
@@ -113,7 +113,7 @@ class EmbeddingService:
 
     def __init__(
         self,
-        engine: EngineClient,
+        engine: EngineSet,
         local: LocalCache,
         exact: ExactTier | None,
         epochs: Epochs,

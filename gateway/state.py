@@ -6,7 +6,7 @@ from cache.epochs import Epochs
 from cache.exact import ExactTier
 from cache.local import LocalCache
 from cache.redis_link import RedisLink
-from gateway.engine_client import EngineClient
+from gateway.engines.engine_set import EngineSet
 from gateway.policies import Policies
 from gateway.semantic_tiers import SemanticTiers
 from gateway.service import EmbeddingService
@@ -19,7 +19,7 @@ class Gateway:
     """The parts of one gateway worker."""
 
     settings: GatewaySettings
-    engine: EngineClient
+    engine: EngineSet
     epochs: Epochs
     local: LocalCache
     exact: ExactTier | None

@@ -11,7 +11,7 @@ from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, Scope
 from cache.semantic.tier import SemanticTier
 from engine.protocol import Lane
-from gateway.engine_client import Model
+from gateway.engines.engine_set import Model
 from gateway.errors import BadRequest, EngineAway, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN
 from gateway.state import Gateway

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from common.asgi import Headers
 from engine.protocol import FINGERPRINT_HEADER
-from gateway.engine_client import EngineClient
+from gateway.engines.engine_set import EngineSet
 from gateway.errors import BadRequest
 from gateway.http import Exchange
 from gateway.names import ModelNames
@@ -58,7 +58,7 @@ class EmbeddingCalls:
     """Turns a parsed body into a service call, the same for every route."""
 
     settings: GatewaySettings
-    engine: EngineClient
+    engine: EngineSet
     service: EmbeddingService
     names: ModelNames
     decode: Decode | None
