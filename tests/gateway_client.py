@@ -16,8 +16,9 @@ from gateway.settings import GatewaySettings
 
 @asynccontextmanager
 async def running_gateway(engine_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A gateway on a free port; the client's base URL is its own."""
-    chosen = {"key_secret": "5e" * 32, "engine_url": engine_url, "redis_timeout_ms": 1000, **settings}
+    """A gateway on a free port; the client's base URL is its own. `engines`, where given, take the URL's place."""
+    engines = {} if "engines" in settings else {"engine_url": engine_url}
+    chosen = {"key_secret": "5e" * 32, "redis_timeout_ms": 1000, **engines, **settings}
     given = GatewaySettings(**chosen)
     limits = ConnectionLimits(given.max_connections, given.send_timeout_s)
     config = ServerConfig(create_app(given), limits, timeout_graceful_shutdown=1)

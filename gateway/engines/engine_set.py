@@ -249,13 +249,16 @@ class EngineSet:
     async def _settle(self) -> None:
         """Choose the fingerprint in service, and read its model where that is another. Raises EngineAway."""
         async with self._settling:
-            known = [(one.info.fingerprint, one.is_ready) for one in self._engines if one.info is not None]
-            all_seen = all(engine.was_seen or engine.info is not None for engine in self._engines)
-            current = self._choice.update(known, all_seen)
+            current = self._chosen()
             having = [(one, one.info) for one in self._engines if one.info and one.info.fingerprint == current]
             having.sort(key=lambda pair: not pair[0].is_ready)
             if having and (self._model is None or self._model.info not in [info for _, info in having]):
                 await self._read_model(*having[0])
+
+    def _chosen(self) -> str | None:
+        """The fingerprint in service, as the engines are at this moment."""
+        known = [(one.info.fingerprint, one.is_ready) for one in self._engines if one.info is not None]
+        return self._choice.update(known, all(one.was_seen or one.info is not None for one in self._engines))
 
     async def _read_model(self, source: EngineConnection, info: protocol.EngineInfo) -> None:
         try:
@@ -283,7 +286,7 @@ class EngineSet:
         found = [one for one in self._engines if one.is_ready] if self._is_one else self._of(call.fingerprint)
         if found:
             return found
-        if not self._is_one and self._choice.current != call.fingerprint and self._serving():
+        if not self._is_one and self._of(current := self._chosen()) and current != call.fingerprint:
             raise ModelChanged
         raise EngineAway(f"the engine is not ready: {self.away_reason}", retry_after_s=1)
 

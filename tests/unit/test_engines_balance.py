@@ -103,7 +103,7 @@ def fail(load: EngineLoad, times: int = EJECTION.failures_to_open) -> None:
 
 
 def test_ejected_engine_is_tried_by_one_call_after_growing_pauses() -> None:
-    """After failures in a row none is sent; then one call as a trial; a failed trial doubles the pause, up to a bound."""
+    """After failures in a row it gets no call; then one, as a trial; a failed trial doubles the pause, to a bound."""
     time = Time()
     engines = loads(time, 1_000_000, 1_000)
     fail(engines[0])
