@@ -102,9 +102,12 @@ class RunMeter:
             if counts.runs:
                 found[f"padding share, {name}"] = 1 - counts.tokens / counts.padded_tokens
                 found[f"texts in a run, {name}"] = counts.texts / counts.runs
-                if self.pids:
-                    found[f"CPU of all servers, ms a text, {name}"] = 1000 * self.cpu_s[name] / counts.texts
-        return found
+        return found | self.cpu_figures()
+
+    def cpu_figures(self) -> dict[str, float]:
+        """CPU milliseconds of all servers for each text that the engine computed, by contender."""
+        counted = {name: counts.texts for name, counts in self.counted.items() if self.pids and counts.texts}
+        return {f"CPU of all servers, ms a text, {name}": 1000 * self.cpu_s[name] / n for name, n in counted.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +198,19 @@ def throughput(sources: Sources) -> Result:
 
 def idle(sources: Sources) -> Result:
     """One text at a time on an otherwise idle machine."""
-    bench = sources.bench
-    contenders = [
-        Contender(GRAPH_SINGLE, graph_load(sources, sources.input_ids, 1), needs_warmup=False),
-        Contender(ENGINE_IDLE, engine_load(sources, 1, 1)),
-        Contender(GATEWAY_IDLE, gateway_load(sources, 1, 1)),
-    ]
+    bench, meter = sources.bench, RunMeter(sources.engine_url, pids=sources.pids)
+    loads = {ENGINE_IDLE: engine_load(sources, 1, 1), GATEWAY_IDLE: gateway_load(sources, 1, 1)}
     differences: Sequence[Difference] = IDLE
     if sources.beside_url is not None:
-        contenders.append(Contender(BESIDE_IDLE, gateway_load(sources, 1, 1, sources.beside_url)))
+        loads[BESIDE_IDLE] = gateway_load(sources, 1, 1, sources.beside_url)
         differences = (*IDLE, *BESIDE_IDLES)
+    contenders = [
+        Contender(GRAPH_SINGLE, graph_load(sources, sources.input_ids, 1), needs_warmup=False),
+        *(Contender(name, meter.around(name, measure)) for name, measure in loads.items()),
+    ]
     outcomes = alternate(contenders, bench.rounds, bench.console)
-    return Result("Idle: one text at a time", bench.machine, outcomes, differences=differences)
+    figures = meter.cpu_figures()
+    return Result("Idle: one text at a time", bench.machine, outcomes, differences=differences, figures=figures)
 
 
 def graph_load(sources: Sources, input_ids: list[list[int]], batch: int) -> Callable[[], Measurement]:
