@@ -50,7 +50,7 @@ REDIS_OK = Gauge("dejavec_redis_ok", "1 while Redis answers, 0 while it is bypas
 MAX_ENGINE_LABELS = 256
 ENGINE_STATE = Gauge(
     "dejavec_engine_state",
-    "1 for the state an engine is in: serving, silent, full, ejected, away, or left_out for another fingerprint",
+    "1 for the state an engine is in: serving, silent, avoided, ejected, away, or left_out for another fingerprint",
     ["engine", "state"],
     multiprocess_mode="livemax",
 )

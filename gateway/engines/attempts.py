@@ -14,7 +14,7 @@ from typing import Final
 from common.breaker import CircuitState
 from common.tasks import cancel_and_wait
 from engine.protocol import Float32Array
-from gateway.engines.balance import choose, typical_rate
+from gateway.engines.balance import AVOID_S, choose, typical_rate
 from gateway.engines.connection import Call, CallFailed, EngineConnection
 from gateway.engines.retries import MAX_ATTEMPTS, MAX_RUNS, ExtraCalls, has_stopped, is_late
 from gateway.errors import DeadlineExceeded, EngineAway, ModelChanged
@@ -103,7 +103,7 @@ class Attempts:
             return False
         by_load = {engine.load: engine for engine in candidates if engine not in [a.engine for a in race.attempts]}
         now, loads = self._clock(), list(by_load)
-        load = choose(loads, race.call.tokens, now, self._random)
+        load = choose(loads, race.call.tokens, now, self._random, is_retry=bool(race.attempts))
         if load is None:
             return False
         expected_s = load.answer_s(race.call.tokens, typical_rate(loads), now)
@@ -124,6 +124,7 @@ class Attempts:
             race.runs += failure.ran
             if failure.blame:
                 race.blamed.append(attempt)
+                attempt.engine.load.avoid_until = self._clock() + AVOID_S
             return None
         attempt.is_over = True
         attempt.engine.load.breaker.succeeded()

@@ -18,6 +18,8 @@ from common.breaker import BreakerPolicy, CircuitBreaker, CircuitState
 
 SILENT_S: Final = 2.0  # without any answer, though it is asked every second
 EJECTION: Final = BreakerPolicy(failures_to_open=3, open_s=1.0, trial_calls=1, max_open_s=30.0)
+AVOID_S: Final = 1.0  # after a failed call, and at most after being full
+RETRY_SAMPLE: Final = 2
 SAMPLE: Final = 8  # engines compared for a call; more are drawn from at random, so that gateways do not act as one
 
 
@@ -32,8 +34,8 @@ class EngineLoad:
         "_others",
         "_reported_at",
         "answered_at",
+        "avoid_until",
         "breaker",
-        "full_until",
         "heard_at",
         "rate",
         "run_rate",
@@ -45,7 +47,7 @@ class EngineLoad:
         self.rate: float | None = None
         self.run_rate: float | None = None
         self.heard_at = self.answered_at = self._reported_at = clock()
-        self.full_until = 0.0
+        self.avoid_until = 0.0
         self.breaker = CircuitBreaker(EJECTION, clock)
         self._others = 0.0
 
@@ -73,8 +75,8 @@ class EngineLoad:
         return now - self.heard_at >= SILENT_S
 
     def is_suspect(self, now: float) -> bool:
-        """Whether others are asked first: silent, or full."""
-        return now < self.full_until or now - self.heard_at >= SILENT_S
+        """Whether others are asked first: it is silent, or was full or failed a call a moment ago."""
+        return now < self.avoid_until or now - self.heard_at >= SILENT_S
 
 
 def typical_rate(loads: Sequence[EngineLoad]) -> float:
@@ -83,11 +85,14 @@ def typical_rate(loads: Sequence[EngineLoad]) -> float:
     return sum(rates) / len(rates) if rates else 1.0
 
 
-def choose(loads: Sequence[EngineLoad], tokens: int, now: float, random: Random) -> EngineLoad | None:
+def choose(
+    loads: Sequence[EngineLoad], tokens: int, now: float, random: Random, *, is_retry: bool = False
+) -> EngineLoad | None:
     """The engine for a call of `tokens`; None where all are ejected.
 
-    An ejected engine whose time is over gets one call, as its trial. Silent and full ones are asked where no other is
-    left. Ties are broken at random.
+    An ejected engine whose time is over gets one call, as its trial. Suspects are asked where no other is left. Ties
+    are broken at random. What fails every call at once has nothing in flight, and so seems the least loaded: a retry
+    is therefore chosen from two, where an engine that is new to be sick is no likelier than another.
     """
     closed = []
     for load in loads:
@@ -99,7 +104,8 @@ def choose(loads: Sequence[EngineLoad], tokens: int, now: float, random: Random)
     pool = [load for load in closed if not load.is_suspect(now)] or closed
     if len(pool) < 2:
         return pool[0] if pool else None
-    if len(pool) > SAMPLE:
-        pool = random.sample(pool, SAMPLE)
+    drawn = RETRY_SAMPLE if is_retry else SAMPLE
+    if len(pool) > drawn:
+        pool = random.sample(pool, drawn)
     typical = typical_rate(pool)
     return min(pool, key=lambda load: (load.answer_s(tokens, typical, now), random.random()))

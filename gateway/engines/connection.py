@@ -21,7 +21,7 @@ from common.reply_parsing import error_in, retry_after_s
 from engine import protocol
 from engine.text_encoder import EncodedText
 from gateway.engines.addresses import Address
-from gateway.engines.balance import EngineLoad
+from gateway.engines.balance import AVOID_S, EngineLoad
 from gateway.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -36,7 +36,6 @@ log = logging.getLogger("dejavec.gateway")
 
 WATCH_TIMEOUT_S: Final = 3.0
 CONNECT_TIMEOUT_S: Final = 1.0
-MAX_FULL_S: Final = 1.0  # a full engine is asked again after that, whatever it says: its queue may have emptied
 MAX_REASON_CHARS: Final = 4000
 REFUSED: Final = "it cannot start again; the log of its supervisor has the reason"
 READY_PATH: Final = "/ready"
@@ -247,7 +246,7 @@ class EngineConnection:
             return self._changed()
         if status == 429:
             after_s = retry_after_s(headers.get("Retry-After")) or 1.0
-            self.load.full_until = self._clock() + min(after_s, MAX_FULL_S)
+            self.load.avoid_until = self._clock() + min(after_s, AVOID_S)
             return CallFailed(Overloaded(f"the engine is full: {message}", retry_after_s=after_s))
         if status in {400, 413}:
             return CallFailed(BadRequest(f"the engine refuses this input: {message}", param="input"), elsewhere=False)

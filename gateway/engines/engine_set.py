@@ -38,7 +38,7 @@ log = logging.getLogger("dejavec.gateway")
 
 WATCH_INTERVAL_S: Final = 1.0
 MAX_CONNECTIONS: Final = 256
-STATES: Final = ("serving", "silent", "full", "ejected", "away", "left_out")
+STATES: Final = ("serving", "silent", "avoided", "ejected", "away", "left_out")
 _READ_ERRORS: Final = (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError)
 
 
@@ -310,7 +310,7 @@ class EngineSet:
             return "ejected"
         if load.is_silent(now):
             return "silent"
-        return "full" if load.is_suspect(now) else "serving"
+        return "avoided" if load.is_suspect(now) else "serving"
 
     def _is_left_out(self, engine: EngineConnection) -> bool:
         return self._model is None or engine.info is None or engine.info.fingerprint != self._model.info.fingerprint
@@ -321,7 +321,7 @@ class EngineSet:
             "left_out": "an engine serves another fingerprint than the one in service",
             "ejected": "an engine failed several calls in a row",
             "silent": "an engine has stopped answering",
-            "full": "an engine is full",
+            "avoided": "an engine was full, or failed a call, a moment ago",
         }.get(self._state_of(engine), "")
 
     def _show(self) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 
 from common.breaker import CircuitState
 from gateway.engines.attempts import CHECK_EVERY_S
-from gateway.engines.balance import EngineLoad, choose, typical_rate
+from gateway.engines.balance import AVOID_S, EngineLoad, choose, typical_rate
 from gateway.engines.retries import MAX_ATTEMPTS, MAX_RUNS, ExtraCalls, has_stopped, is_late
 
 Fault = Literal["none", "slow", "failing", "frozen", "killed"]
@@ -198,7 +198,7 @@ class Simulation:
         if len(call.attempts) >= MAX_ATTEMPTS:
             return False
         places = [place for place, away in enumerate(gateway.away) if not away and place not in tried]
-        place = self._choose(gateway, places, call.tokens)
+        place = self._choose(gateway, places, call.tokens, is_retry=bool(call.attempts))
         if place is None:
             return False
         load = gateway.loads[place]
@@ -212,13 +212,14 @@ class Simulation:
         self._reach(call, attempt)
         return True
 
-    def _choose(self, gateway: Gateway, places: list[int], tokens: int) -> int | None:
+    def _choose(self, gateway: Gateway, places: list[int], tokens: int, *, is_retry: bool) -> int | None:
         if not places:
             return None
         if self._policy == "round robin":
             return next(place for place in gateway.places if place in places)
         by_load = {id(gateway.loads[place]): place for place in places}
-        load = choose([gateway.loads[place] for place in places], tokens, self._now, self._random)
+        loads = [gateway.loads[place] for place in places]
+        load = choose(loads, tokens, self._now, self._random, is_retry=is_retry)
         return None if load is None else by_load[id(load)]
 
     def _reach(self, call: Call, attempt: Attempt) -> None:
@@ -241,6 +242,7 @@ class Simulation:
             call.gateway.away[attempt.place] = True
         else:
             call.gateway.loads[attempt.place].heard_at = self._now
+        call.gateway.loads[attempt.place].avoid_until = self._now + AVOID_S
         call.runs += ran
         call.blamed.append(attempt)
         if not call.running and not (call.runs < MAX_RUNS and self._start(call)):

@@ -81,16 +81,30 @@ def test_many_engines_are_drawn_from() -> None:
     assert 4 < len(picked) <= len(engines) - SAMPLE + 1
 
 
-@pytest.mark.parametrize("suspect", ["silent", "full"])
+def test_retry_is_not_drawn_to_what_fails_at_once() -> None:
+    """Engines that fail every call at once have nothing in flight: a retry finds them hardly likelier than others."""
+    time = Time()
+    engines = loads(time, *[1_000.0] * 40)
+    for load in engines[4:]:
+        load.tokens = 100
+    random, to_idle = Random(0), 0
+    for _ in range(500):
+        load = choose(engines, 10, time.now, random, is_retry=True)
+        assert load is not None
+        to_idle += load.tokens == 0
+    assert to_idle < 2.5 * 500 * 4 / 40
+
+
+@pytest.mark.parametrize("suspect", ["silent", "avoided"])
 def test_suspects_are_asked_last(suspect: str) -> None:
-    """A silent or full engine gets a call only where there is no other."""
+    """A silent engine, or one that was full or failed just now, gets a call only where there is no other."""
     time = Time()
     engines = loads(time, 1_000, 1_000)
     if suspect == "silent":
         time.now += SILENT_S
         engines[1].heard_at = time.now
     else:
-        engines[0].full_until = time.now + 1
+        engines[0].avoid_until = time.now + 1
     engines[1].tokens = 100_000
     assert chosen(engines, time) == 1
     assert chosen(engines[:1], time) == 0
