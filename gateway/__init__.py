@@ -5,7 +5,7 @@ routes/            HTTP shapes in and out                             settings.p
 http.py            admission, bodies, deadlines and replies of the embedding routes
 errors.py          what can go wrong, with its HTTP status            metrics.py   Prometheus metrics
 service.py         the request story: look up, compute, merge, write back
-engine_client.py   the engine's identity, readiness and vectors       singleflight.py  one computation for equal keys
+engines/           a model's engines: readiness, choice, vectors       singleflight.py  one computation for equal keys
 semantic_tiers.py  the semantic tier of the model in service          verifier.py      recomputes sampled hits
 policies.py        each namespace's policy now                        tenants.py       API keys, namespaces, limits
 key_file.py        API keys of a file that changes                    presented_key.py where a request holds its key

@@ -94,18 +94,24 @@ def choose(
     are broken at random. What fails every call at once has nothing in flight, and so seems the least loaded: a retry
     is therefore chosen from two, where an engine that is new to be sick is no likelier than another.
     """
-    closed = []
-    for load in loads:
-        state = load.breaker.state
-        if state is CircuitState.CLOSED:
-            closed.append(load)
-        elif state is CircuitState.HALF_OPEN and load.breaker.allow():
-            return load
-    pool = [load for load in closed if not load.is_suspect(now)] or closed
-    if len(pool) < 2:
-        return pool[0] if pool else None
     drawn = RETRY_SAMPLE if is_retry else SAMPLE
-    if len(pool) > drawn:
-        pool = random.sample(pool, drawn)
-    typical = typical_rate(pool)
-    return min(pool, key=lambda load: (load.answer_s(tokens, typical, now), random.random()))
+    pools = [loads] if len(loads) <= drawn else [random.sample(loads, drawn), loads]
+    closed: list[EngineLoad] = []
+    for pool in pools:
+        closed = []
+        for load in pool:
+            state = load.breaker.state
+            if state is CircuitState.CLOSED:
+                closed.append(load)
+            elif state is CircuitState.HALF_OPEN and load.breaker.allow():
+                return load
+        if well := [load for load in closed if not load.is_suspect(now)]:
+            return _first_to_answer(well, tokens, now, random)
+    return _first_to_answer(closed, tokens, now, random) if closed else None
+
+
+def _first_to_answer(loads: Sequence[EngineLoad], tokens: int, now: float, random: Random) -> EngineLoad:
+    if len(loads) == 1:
+        return loads[0]
+    typical = typical_rate(loads)
+    return min(loads, key=lambda load: (load.answer_s(tokens, typical, now), random.random()))

@@ -100,9 +100,22 @@ class Gateway:
     """What one gateway knows of the engines."""
 
     loads: list[EngineLoad]
-    away: list[bool]
-    extra: ExtraCalls
     places: Iterator[int]
+    extra: ExtraCalls = field(default_factory=ExtraCalls)
+    away: set[int] = field(default_factory=set)
+    ready: list[int] = field(default_factory=list)
+    ready_loads: list[EngineLoad] = field(default_factory=list)
+    place_of: dict[EngineLoad, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.place_of = {load: place for place, load in enumerate(self.loads)}
+        self.leave_out(set())
+
+    def leave_out(self, places: set[int]) -> None:
+        """These engines are away."""
+        self.away |= places
+        self.ready = [place for place in range(len(self.loads)) if place not in self.away]
+        self.ready_loads = [self.loads[place] for place in self.ready]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +180,7 @@ class Simulation:
         for load in loads:
             load.report(0, RATE, RATE, 0.0)
         first = self._random.randrange(engines)
-        return Gateway(loads, [False] * engines, ExtraCalls(), cycle([*range(first, engines), *range(first)]))
+        return Gateway(loads, cycle([*range(first, engines), *range(first)]))
 
     def _fall_ill(self) -> None:
         if self._fault == "none":
@@ -197,8 +210,8 @@ class Simulation:
         tried = {attempt.place for attempt in call.attempts}
         if len(call.attempts) >= MAX_ATTEMPTS:
             return False
-        places = [place for place, away in enumerate(gateway.away) if not away and place not in tried]
-        place = self._choose(gateway, places, call.tokens, is_retry=bool(call.attempts))
+        places = gateway.ready if not tried else [place for place in gateway.ready if place not in tried]
+        place = self._choose(gateway, places, call.tokens, tried)
         if place is None:
             return False
         load = gateway.loads[place]
@@ -212,15 +225,14 @@ class Simulation:
         self._reach(call, attempt)
         return True
 
-    def _choose(self, gateway: Gateway, places: list[int], tokens: int, *, is_retry: bool) -> int | None:
+    def _choose(self, gateway: Gateway, places: list[int], tokens: int, tried: set[int]) -> int | None:
         if not places:
             return None
         if self._policy == "round robin":
-            return next(place for place in gateway.places if place in places)
-        by_load = {id(gateway.loads[place]): place for place in places}
-        loads = [gateway.loads[place] for place in places]
-        load = choose(loads, tokens, self._now, self._random, is_retry=is_retry)
-        return None if load is None else by_load[id(load)]
+            return next(place for place in gateway.places if place not in gateway.away and place not in tried)
+        loads = gateway.ready_loads if places is gateway.ready else [gateway.loads[place] for place in places]
+        load = choose(loads, tokens, self._now, self._random, is_retry=bool(tried))
+        return None if load is None else gateway.place_of[load]
 
     def _reach(self, call: Call, attempt: Attempt) -> None:
         engine = self._engines[attempt.place]
@@ -239,7 +251,7 @@ class Simulation:
         if call.is_done:
             return
         if not ran:
-            call.gateway.away[attempt.place] = True
+            call.gateway.leave_out({attempt.place})
         else:
             call.gateway.loads[attempt.place].heard_at = self._now
         call.gateway.loads[attempt.place].avoid_until = self._now + AVOID_S
@@ -285,7 +297,7 @@ class Simulation:
 
     def _stopped(self, call: Call, attempt: Attempt) -> bool:
         gateway = call.gateway
-        return gateway.away[attempt.place] or has_stopped(gateway.loads[attempt.place], attempt.sent_at, self._now)
+        return attempt.place in gateway.away or has_stopped(gateway.loads[attempt.place], attempt.sent_at, self._now)
 
     def _check(self, call: Call) -> None:
         """What Attempts does every now and then for a call that waits."""
@@ -323,15 +335,19 @@ class Simulation:
         if self._now >= self._seconds + DEADLINE_S:
             return
         self._at(self._now + PROBE_EVERY_S, lambda: self._probe(gateway))
+        gone: set[int] = set()
         for place, engine in enumerate(self._engines):
             load = gateway.loads[place]
             if engine.fault == "killed":
-                gateway.away[place] = True
+                gone.add(place)
             elif engine.fault == "frozen":
-                gateway.away[place] = gateway.away[place] or self._now - load.heard_at >= PROBE_TIMEOUT_S
+                if self._now - load.heard_at >= PROBE_TIMEOUT_S:
+                    gone.add(place)
             else:
                 load.heard_at = self._now
                 load.report(engine.queued_tokens(self._now), engine.rate, engine.rate, self._now)
+        if gone - gateway.away:
+            gateway.leave_out(gone)
 
 
 def simulate(engines: int, fault: Fault, policy: Policy, seconds: float, seed: int = 0) -> Outcome:
@@ -343,13 +359,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=int, nargs="*", default=list(SIZES))
-    parser.add_argument("--seconds", type=float, help="simulated; by default 12 to 120, less for more engines")
+    parser.add_argument("--seconds", type=float, help="simulated; by default 8 to 120, less for more engines")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print("| engines | fault | policy | calls | lost | p50 ms | p99 ms | longest ms | to sick engines | sent twice |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for engines in options.engines:
-        seconds = options.seconds or max(12.0, min(120.0, 1200 / engines))
+        seconds = options.seconds or max(8.0, min(120.0, 1200 / engines))
         for fault in FAULTS if engines > 1 else FAULTS[:1]:
             for policy in POLICIES:
                 one = simulate(engines, fault, policy, seconds, options.seed)
