@@ -1,6 +1,6 @@
 """The semantic tier of the model in service: it begins and ends with the model, whoever asks for it.
 
-A tier belongs to one model and its static embedding. It is replaced when the engine client finds another model, and
+A tier belongs to one model and its static embedding. It is replaced when the engine set finds another model, and
 ends while every namespace is `off`. The old tier's loops are stopped and what it holds is flushed, within a bound;
 requests that still hold the old model find no tier.
 """

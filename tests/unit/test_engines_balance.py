@@ -137,6 +137,18 @@ def test_ejected_engine_is_tried_by_one_call_after_growing_pauses() -> None:
     assert chosen(engines, time) == 0
 
 
+def test_the_only_well_one_of_many_is_found() -> None:
+    """Where those drawn are all ejected or suspects, the others are looked at."""
+    time = Time()
+    engines = loads(time, *[1_000.0] * 60)
+    for load in engines[:30]:
+        fail(load)
+    for load in engines[30:59]:
+        load.avoid_until = time.now + 1
+    engines[59].tokens = 100_000
+    assert {chosen(engines, time, seed=seed) for seed in range(50)} == {59}
+
+
 def test_where_all_are_ejected_none_is_chosen() -> None:
     """No call is sent to engines that are known to fail because all of them do."""
     time = Time()
