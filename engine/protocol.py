@@ -26,6 +26,8 @@ import orjson
 CONTENT_TYPE = "application/x-dejavec"
 FINGERPRINT_HEADER = "x-dejavec-fingerprint"
 RATE_HEADER = "x-dejavec-run-tokens-per-second"  # of an answer: what one run of the model does, measured lately
+ALL_RUNS_RATE_HEADER = "x-dejavec-tokens-per-second"  # likewise of all runs side by side; also on /ready
+QUEUE_HEADER = "x-dejavec-queued-tokens"  # of an answer: tokens that wait, whoever sent them; also on /ready
 DEADLINE_HEADER = "x-dejavec-deadline-ms"  # time the caller will still wait; the engine drops what outlives it
 
 VECTORS_PATH = "/vectors"

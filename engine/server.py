@@ -25,8 +25,11 @@ from common import logs
 from common.http_server import ConnectionLimits, ServerConfig
 from engine.metrics import CONTENT_TYPE as METRICS_TYPE
 from engine.protocol import (
+    ALL_RUNS_RATE_HEADER,
     FINGERPRINT_HEADER,
     INFO_PATH,
+    QUEUE_HEADER,
+    RATE_HEADER,
     STATIC_EMBEDDING_PATH,
     TOKENIZER_PATH,
     VECTORS_PATH,
@@ -130,7 +133,13 @@ def _routes(engine: Engine) -> Starlette:
         fault = engine.heartbeat.fault()
         if fault is not None:
             return _error(503, fault, "not_ready")
-        return JSONResponse({"status": "ready", "queued_tokens": engine.batcher.queued_tokens}, headers=fingerprint)
+        batcher = engine.batcher
+        load = {
+            RATE_HEADER: f"{batcher.run_tokens_per_s:.0f}",
+            ALL_RUNS_RATE_HEADER: f"{batcher.tokens_per_s:.0f}",
+            QUEUE_HEADER: str(batcher.queued_tokens),
+        }
+        return JSONResponse({"status": "ready", "queued_tokens": batcher.queued_tokens}, headers=fingerprint | load)
 
     async def metrics(_: Request) -> Response:
         return Response(engine.metrics.render(), headers={"content-type": METRICS_TYPE})

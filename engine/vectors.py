@@ -25,10 +25,12 @@ from engine.errors import (
     UnsupportedMediaType,
 )
 from engine.protocol import (
+    ALL_RUNS_RATE_HEADER,
     CONTENT_TYPE,
     DEADLINE_HEADER,
     FINGERPRINT_HEADER,
     MAX_REQUEST_ITEMS,
+    QUEUE_HEADER,
     RATE_HEADER,
     Float32Array,
     Int32Array,
@@ -49,6 +51,8 @@ _BINARY = CONTENT_TYPE.encode()
 _FINGERPRINT = FINGERPRINT_HEADER.encode()
 _DEADLINE = DEADLINE_HEADER.encode()
 _RATE = RATE_HEADER.encode()
+_ALL_RUNS_RATE = ALL_RUNS_RATE_HEADER.encode()
+_QUEUE = QUEUE_HEADER.encode()
 
 
 class VectorsEndpoint:
@@ -91,8 +95,7 @@ class VectorsEndpoint:
         if kind == _BINARY:
             texts, lane = self._decode(await self._read_body(scope, headers, receive))
             vectors = await self._compute(texts, lane, deadline_s, receive)
-            rate = (_RATE, b"%.0f" % self._engine.batcher.run_tokens_per_s)
-            return Reply(encode_response(vectors), [*self._common, rate], content_type=_BINARY)
+            return Reply(encode_response(vectors), [*self._common, *self._load()], content_type=_BINARY)
         if kind == asgi.JSON:
             body = await self._read_body(scope, headers, receive)
             until = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
@@ -101,6 +104,15 @@ class VectorsEndpoint:
             vectors = await self._compute(texts, Lane.INTERACTIVE, deadline_s, receive)
             return Reply(self._encode_json(vectors), self._common)
         raise UnsupportedMediaType(f"send {CONTENT_TYPE} or {asgi.JSON.decode()}")
+
+    def _load(self) -> Headers:
+        """What the caller chooses between engines by."""
+        batcher = self._engine.batcher
+        return [
+            (_RATE, b"%.0f" % batcher.run_tokens_per_s),
+            (_ALL_RUNS_RATE, b"%.0f" % batcher.tokens_per_s),
+            (_QUEUE, b"%d" % batcher.queued_tokens),
+        ]
 
     def _check_fingerprint(self, headers: dict[bytes, bytes]) -> None:
         expected = headers.get(_FINGERPRINT)

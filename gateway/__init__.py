@@ -6,7 +6,7 @@ http.py            admission, bodies, deadlines and replies of the embedding rou
 errors.py          what can go wrong, with its HTTP status            metrics.py   Prometheus metrics
 service.py         the request story of one model: look up, compute, merge, write back
 models.py          the models in service                              embed_request.py  what is asked of one
-engine_client.py   the engine's identity, readiness and vectors       singleflight.py  one computation for equal keys
+engines/           a model's engines: readiness, choice, vectors       singleflight.py  one computation for equal keys
 semantic_tiers.py  the semantic tier of one model                     verifier.py      recomputes sampled hits
 policies.py        each namespace's policy now                        tenants.py       API keys, namespaces, limits
 settings_file.py   API keys and models of a file that changes         presented_key.py where a request holds its key

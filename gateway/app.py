@@ -27,7 +27,7 @@ from common.tasks import cancel_and_wait
 from engine.configuration import config_file, load
 from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
-from gateway.engine_client import MAX_CONNECTIONS, EngineClient
+from gateway.engines.engine_set import MAX_CONNECTIONS, EngineSet
 from gateway.errors import GatewayError
 from gateway.http import Front, RequestIds
 from gateway.metrics import ENGINE_READY, REDIS_OK
@@ -108,8 +108,10 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         pool: WorkPool = app.state.pool
         stack.callback(pool.close)
 
+        hedge_s = settings.engine_hedge_ms / 1000 if settings.engine_hedge_ms else None
+
         def open_model(name: str, entry: ModelEngines) -> ServedModel:
-            engine = EngineClient(entry.urls[0], http, entry.refusal_file)
+            engine = EngineSet(entry.urls, http, entry.refusal_file, entry.fingerprint, hedge_s)
             tiers = (
                 SemanticTiers(link, secret, exact, semantic_settings(settings), policies, engine)
                 if link and exact

@@ -22,7 +22,7 @@
 
     ModelChanged                 not an answer: the engine now serves another fingerprint; the request is done again
 
-Other packages' errors are translated where they are called: engine_client for the engine's, routes for the cache's,
+Other packages' errors are translated where they are called: engines for the engine's, routes for the cache's,
 http for those of bodies and replies.
 """
 

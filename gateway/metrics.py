@@ -48,6 +48,39 @@ ENGINE_READY = Gauge(
 )
 REDIS_OK = Gauge("dejavec_redis_ok", "1 while Redis answers, 0 while it is bypassed", multiprocess_mode="livemin")
 
+# Engines of all sets. `engine` is a URL without credentials, one of the first MAX_ENGINE_LABELS, or else "other".
+MAX_ENGINE_LABELS = 256
+ENGINE_STATE = Gauge(
+    "dejavec_engine_state",
+    "1 for the state an engine is in: serving, silent, avoided, ejected, away, or left_out for another fingerprint",
+    ["engine", "state"],
+    multiprocess_mode="livemax",
+)
+ENGINE_TOKENS = Gauge(
+    "dejavec_engine_tokens_in_flight",
+    "Tokens sent to an engine and not answered",
+    ["engine"],
+    multiprocess_mode="livesum",
+)
+ENGINE_EJECTIONS = Counter("dejavec_engine_ejections_total", "Times an engine was ejected for failed calls", ["engine"])
+ENGINE_RETRIES = Counter(
+    "dejavec_engine_retries_total",
+    "Calls sent to one engine more: failed, stopped (the engine answers nothing), late, or hedge",
+    ["reason"],
+)
+JOINED_CALLS = Counter("dejavec_engine_joined_calls_total", "Calls to an engine that held texts of several requests")
+JOINED_REQUESTS = Counter("dejavec_engine_joined_requests_total", "Requests whose texts travelled in such calls")
+
+_engine_labels: set[str] = set()
+
+
+def engine_label(shown_url: str) -> str:
+    """The label of an engine: addresses come and go, and a metric's labels do not."""
+    if shown_url not in _engine_labels and len(_engine_labels) >= MAX_ENGINE_LABELS:
+        return "other"
+    _engine_labels.add(shown_url)
+    return shown_url
+
 
 class ModelMetrics:
     """What is counted for each model by itself; `model` is its name in the settings, so there are few."""

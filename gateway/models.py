@@ -17,7 +17,7 @@ from functools import partial
 
 from common.tasks import cancel_and_wait
 from gateway.background import keep_running
-from gateway.engine_client import EngineClient, Model
+from gateway.engines.engine_set import EngineSet, Model
 from gateway.errors import EngineAway, ModelNotFound
 from gateway.names import ModelNames
 from gateway.semantic_tiers import SemanticTiers
@@ -36,7 +36,7 @@ class ServedModel:
     name: str
     entry: ModelEngines
     names: ModelNames
-    engine: EngineClient
+    engine: EngineSet
     service: EmbeddingService
     tiers: SemanticTiers | None
     loops: list[Callable[[], Awaitable[None]]] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """The semantic tier of the model in service: it begins and ends with the model, whoever asks for it.
 
-A tier belongs to one model and its static embedding. It is replaced when the engine client finds another model, and
+A tier belongs to one model and its static embedding. It is replaced when the engine set finds another model, and
 ends while every namespace is `off`. The old tier's loops are stopped and what it holds is flushed, within a bound;
 requests that still hold the old model find no tier.
 """
@@ -14,7 +14,7 @@ from cache.redis_link import RedisLink
 from cache.semantic.policy import SemanticMode
 from cache.semantic.tier import SemanticSettings, SemanticTier, StaticEmbeddingError
 from gateway.background import keep_running
-from gateway.engine_client import EngineClient, Model
+from gateway.engines.engine_set import EngineSet, Model
 from gateway.policies import Policies
 from gateway.settings import GatewaySettings
 
@@ -44,7 +44,7 @@ class SemanticTiers:
         exact: ExactTier,
         settings: SemanticSettings,
         policies: Policies,
-        engine: EngineClient,
+        engine: EngineSet,
     ) -> None:
         self._link = link
         self._secret = secret

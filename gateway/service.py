@@ -17,7 +17,7 @@ from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
 from engine.protocol import Lane
 from engine.text_encoder import EncodedText
 from gateway.embed_request import CacheControl, EmbedRequest, EmbedResult
-from gateway.engine_client import EngineClient, Model
+from gateway.engines.engine_set import EngineSet, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged, Overloaded
 from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, TRUNCATED, ModelMetrics
 from gateway.semantic_tiers import SemanticTiers
@@ -66,7 +66,7 @@ class EmbeddingService:
     def __init__(
         self,
         name: str,
-        engine: EngineClient,
+        engine: EngineSet,
         local: LocalCache,
         exact: ExactTier | None,
         epochs: Epochs,

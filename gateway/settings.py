@@ -21,6 +21,11 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _engine_url(value: str) -> str:
+    """An engine's URL, or one that stands for all addresses of its host's name."""
+    return DNS_PREFIX + _http_url(value.removeprefix(DNS_PREFIX)) if value.startswith(DNS_PREFIX) else _http_url(value)
+
+
 def _redis_url(value: str | None) -> str | None:
     if not value:
         return None
@@ -60,6 +65,7 @@ def _alias(value: str) -> str:
     return value
 
 
+DNS_PREFIX: Final = "dns+"
 DEFAULT_NAMESPACE: Final = "default"  # of everybody, where there are no API keys
 NAMESPACE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -102,7 +108,7 @@ class ModelEngines(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    urls: list[Annotated[str, AfterValidator(_http_url)]] = Field(min_length=1, max_length=64, repr=False)
+    urls: list[Annotated[str, AfterValidator(_engine_url)]] = Field(min_length=1, max_length=64, repr=False)
     aliases: list[Annotated[str, AfterValidator(_alias)]] = Field(default_factory=list, max_length=64)
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16,128}$")] | None = None
     refusal_file: Path | None = None  # where `dejavec up` writes why it does not restart the engine
@@ -132,6 +138,13 @@ class GatewaySettings(Configuration):
     started_engines: dict[Annotated[str, AfterValidator(_alias)], ModelEngines] = Field(
         default_factory=dict,
         description="Set by `dejavec up`: the engines it has started. Those of `engines` serve beside them",
+    )
+    engine_hedge_ms: int = Field(
+        0,
+        ge=0,
+        le=60_000,
+        description="Time after which a call to one of several engines is sent to a second one as well, for at most a "
+        "tenth of the calls; 0: never",
     )
     redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
         None,

@@ -16,7 +16,7 @@ from cache.metrics import SEMANTIC_QUEUE_DROPPED
 from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
 from engine.protocol import Float32Array, Lane
 from engine.text_encoder import EncodedText
-from gateway.engine_client import EngineClient, Model
+from gateway.engines.engine_set import EngineSet, Model
 from gateway.errors import EngineFailed, GatewayError, ModelChanged
 
 log = logging.getLogger("dejavec.gateway")
@@ -42,7 +42,7 @@ class Verification:
 class Verifier:
     """A bounded queue of verifications and the loop that works it off."""
 
-    def __init__(self, engine: EngineClient, cache_dtype: Dtype, max_queued: int) -> None:
+    def __init__(self, engine: EngineSet, cache_dtype: Dtype, max_queued: int) -> None:
         self._engine = engine
         self._cache_dtype = cache_dtype
         self._max_queued = max_queued

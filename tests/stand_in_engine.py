@@ -1,14 +1,17 @@
 """A stand-in for the engine in gateway tests: the real wire, a tiny tokenizer, and vectors that are a hash of the ids.
 
-Real inference is tested in tests/e2e. Here a test needs an engine it can switch off, slow down and count.
+Real inference is tested in tests/e2e. Here a test needs an engine it can switch off, slow down and count. With
+`engine_process` it is a process of its own, which can be killed and frozen.
 """
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from subprocess import PIPE
 
 import numpy as np
 from aiohttp import web
@@ -77,6 +80,8 @@ class StandInEngine:
     refusal: tuple[int, str, dict[str, str]] | None = None  # status, error type, headers
     spoil: bytes | None = None  # answered instead of vectors
     tokens_per_s: str | None = None  # the rate it says it has
+    delay_s: float = 0.0  # before each answer with vectors
+    frozen: bool = False  # answers nothing at all, on any route
     has_static_embedding: bool = False  # serve `meaning_of` and its static embedding instead of hashes
     url: str = ""
 
@@ -105,6 +110,8 @@ class StandInEngine:
     async def vectors(self, request: web.Request) -> web.Response:
         batch = protocol.decode_request(await request.read())
         self.lanes.append(batch.lane)
+        await self._until_thawed()
+        await asyncio.sleep(self.delay_s)
         if self.gate is not None:
             try:
                 await self.gate.wait()
@@ -124,14 +131,20 @@ class StandInEngine:
         body = protocol.encode_response(np.stack([self.vector(ids) for ids in texts]))
         return web.Response(body=self.spoil or body, headers=headers)
 
+    async def _until_thawed(self) -> None:
+        while self.frozen:
+            await asyncio.sleep(0.01)
+
     async def state(self, request: web.Request) -> web.Response:
+        await self._until_thawed()
         if request.path == protocol.INFO_PATH:
             return web.Response(body=self.info.to_json())
         if request.path == protocol.TOKENIZER_PATH:
             return web.Response(body=tiny_tokenizer().to_str().encode())
         if request.path == protocol.STATIC_EMBEDDING_PATH:
             return web.Response(body=static_embedding_bytes())
-        return web.Response(status=200 if self.ready else 503)
+        rate = {protocol.RATE_HEADER: self.tokens_per_s} if self.tokens_per_s is not None else {}
+        return web.Response(status=200 if self.ready else 503, headers=rate)
 
     @asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator["StandInEngine"]:
@@ -148,3 +161,35 @@ class StandInEngine:
             yield self
         finally:
             await runner.cleanup()
+
+
+@dataclass(frozen=True)
+class EngineProcess:
+    """A stand-in that runs as a process: where it answers, and the process to send signals to."""
+
+    url: str
+    process: asyncio.subprocess.Process
+
+
+@asynccontextmanager
+async def engine_process(fingerprint: str, tokens_per_s: str) -> AsyncIterator[EngineProcess]:
+    """A stand-in engine in a process of its own until the block ends."""
+    command = (sys.executable, "-m", "tests.stand_in_engine", fingerprint, tokens_per_s)
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    try:
+        assert process.stdout is not None
+        yield EngineProcess((await process.stdout.readline()).decode().strip(), process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _serve(fingerprint: str, tokens_per_s: str) -> None:
+    async with StandInEngine(fingerprint=fingerprint, tokens_per_s=tokens_per_s).running() as engine:
+        print(engine.url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(*sys.argv[1:]))

@@ -1,6 +1,7 @@
 """The operator's routes, behind `admin_token`. Closed when none is set."""
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated
 
 import numpy as np
@@ -11,7 +12,7 @@ from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, Scope
 from cache.semantic.tier import SemanticTier
 from engine.protocol import Lane
-from gateway.engine_client import Model
+from gateway.engines.engine_set import Model
 from gateway.errors import BadRequest, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
 from gateway.models import ServedModel
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN
@@ -83,9 +84,10 @@ async def stats(gateway: Admin) -> dict[str, object]:
     """Figures of this worker; `/metrics` adds all workers up."""
     return {
         "redis": gateway.redis_state,
-        "engines": {
+        "models": {
             served.name: "ready" if served.engine.is_ready else served.engine.away_detail for served in gateway.models
         },
+        "engines": {served.name: [asdict(one) for one in served.engine.states()] for served in gateway.models},
         "local": {"entries": len(gateway.local), "bytes": gateway.local.used_bytes},
         "writes_queued": gateway.exact.queued_writes if gateway.exact else 0,
         "namespaces": gateway.tenants.namespaces(),

@@ -1,5 +1,6 @@
 """What the gateway reports of itself: alive, ready, the model it serves, its metrics."""
 
+from collections import Counter
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
@@ -29,7 +30,8 @@ async def health() -> dict[str, str]:
 @router.get("/ready", summary="Ready: a real inference passed lately")
 async def ready(request: Request, response: Response) -> dict[str, object]:
     """503 and the reason while no model can be computed; with several, those that can are served, and each is named.
-    Redis being away is named too, and does not make the gateway unready.
+    Redis being away is named too, and does not make the gateway unready. Where models have several engines, `engines`
+    has their number by state: serving, silent, avoided, ejected, away, or left_out for another fingerprint.
 
     Whoever reaches the gateway may read this: the reason names no address or file. The log has those.
     """
@@ -45,7 +47,12 @@ async def ready(request: Request, response: Response) -> dict[str, object]:
         "engine": "ready" if not away else away if len(models) == 1 or not is_ready else "not all are ready",
         "redis": gateway.redis_state,
     }
-    return state if len(models) == 1 else {**state, "models": models}
+    if len(models) > 1:
+        state["models"] = models
+    engines = {served.name: Counter(one.state for one in served.engine.states()) for served in gateway.models}
+    if any(sum(counts.values()) > 1 for counts in engines.values()):
+        state["engines"] = engines
+    return state
 
 
 @router.get("/info", summary="The models, their fingerprints and this gateway's cache")

@@ -17,7 +17,7 @@ from cache.semantic.replay import Recording
 from common.credentials import shown_url, shown_urls_in
 from engine.protocol import EngineInfo, Float32Array, Lane
 from engine.text_encoder import EncodedText
-from gateway.engine_client import EngineClient, Model
+from gateway.engines.engine_set import EngineSet, Model
 from gateway.errors import EngineAway, GatewayError, ModelChanged
 
 ENCODED_AT_ONCE: Final = 512
@@ -46,10 +46,10 @@ class Recorded:
 
 
 @asynccontextmanager
-async def ready_engine(url: str) -> AsyncIterator[EngineClient]:
+async def ready_engine(url: str) -> AsyncIterator[EngineSet]:
     """The engine's client, once the engine is ready. Raises EngineAway."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as http:
-        engine = EngineClient(url, http)
+        engine = EngineSet(url, http)
         try:
             await engine.refresh()
         except EngineAway as error:
@@ -64,7 +64,7 @@ async def ready_engine(url: str) -> AsyncIterator[EngineClient]:
             await asyncio.gather(watch, return_exceptions=True)
 
 
-async def record(engine: EngineClient, texts: Sequence[str], prompt: str, progress: Progress) -> Recorded:
+async def record(engine: EngineSet, texts: Sequence[str], prompt: str, progress: Progress) -> Recorded:
     """Ids and vectors of the distinct texts. Raises GatewayError."""
     model = engine.model
     encoded = await _encode(model, [prompt + text for text in texts])
@@ -78,7 +78,7 @@ async def record(engine: EngineClient, texts: Sequence[str], prompt: str, progre
     return Recorded(recording, token_s, sum(one.truncated for one in encoded))
 
 
-async def _until_ready(engine: EngineClient, url: str) -> None:
+async def _until_ready(engine: EngineSet, url: str) -> None:
     give_up_at = time.monotonic() + READY_WITHIN_S
     while not engine.is_ready:
         if time.monotonic() > give_up_at:
@@ -94,7 +94,7 @@ async def _encode(model: Model, texts: Sequence[str]) -> list[EncodedText]:
 
 
 async def _vectors(
-    engine: EngineClient, model: Model, texts: Sequence[EncodedText], progress: Progress
+    engine: EngineSet, model: Model, texts: Sequence[EncodedText], progress: Progress
 ) -> tuple[Float32Array, float]:
     """float32[n, dimensions], and the engine's seconds a token, as it reports them, or else by the clock."""
     vectors = np.empty((len(texts), model.info.dimensions), dtype=np.float32)
@@ -113,7 +113,7 @@ def _texts_at_once(info: EngineInfo) -> int:
     return max(1, min(TEXTS_AT_ONCE, info.max_request_items, info.max_request_tokens // info.max_tokens))
 
 
-async def _with_patience(engine: EngineClient, model: Model, batch: Sequence[EncodedText]) -> Float32Array:
+async def _with_patience(engine: EngineSet, model: Model, batch: Sequence[EncodedText]) -> Float32Array:
     """One request, tried again while the engine is full or away. Raises GatewayError."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + PATIENCE_S

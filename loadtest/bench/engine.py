@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import psutil
 
 from loadtest.bench.generator import Measurement
 from loadtest.bench.graph import GraphTask, tokenize
@@ -33,6 +34,7 @@ GRAPH_ORDER, GRAPH_SORTED = "bare graph, batches of 32", "bare graph, batches of
 GRAPH_SINGLE = "bare graph, one text at a time"
 ENGINE_SINGLE, ENGINE_BATCH = "engine, single texts", "engine, requests of 32"
 GATEWAY_SINGLE, GATEWAY_BATCH = "gateway uncached, single texts", "gateway uncached, requests of 32"
+BESIDE_SINGLE, BESIDE_IDLE = "the other version's gateway, single texts", "the other version's, one connection"
 ENGINE_IDLE, GATEWAY_IDLE = "engine, one connection", "gateway uncached, one connection"
 
 RATIOS = (
@@ -47,6 +49,11 @@ IDLE = (
     Difference("added by the engine to the bare graph, p50", ENGINE_IDLE, GRAPH_SINGLE, 1.0),
     Difference("added by gateway and engine to the bare graph, p50", GATEWAY_IDLE, GRAPH_SINGLE),
 )
+BESIDE = (
+    Ratio("the other version's singles / engine singles", BESIDE_SINGLE, ENGINE_SINGLE),
+    Ratio("gateway singles / the other version's", GATEWAY_SINGLE, BESIDE_SINGLE),
+)
+BESIDE_IDLES = (Difference("added by this version to the other's lone text, p50", GATEWAY_IDLE, BESIDE_IDLE),)
 
 
 class RunCounts(NamedTuple):
@@ -64,17 +71,23 @@ NOTHING_RUN = RunCounts(0, 0, 0, 0)
 
 @dataclass
 class RunMeter:
-    """Reads the engine's counters around rounds, for how full the runs of each contender were."""
+    """Reads counters around rounds: how full the engine's runs were for each contender, and the servers' CPU time.
+
+    CPU time is what stays comparable on a machine that others use too. pids: the servers', where it is to be counted.
+    """
 
     engine_url: str
     counted: dict[str, RunCounts] = field(default_factory=dict)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    pids: Sequence[int] = ()
 
     def around(self, name: str, measure: Callable[[], Measurement]) -> Callable[[], Measurement]:
         """The same round, with what the engine computed meanwhile added to `name`'s counts."""
 
         def metered() -> Measurement:
-            before = run_counts(self.engine_url)
+            before, cpu_before = run_counts(self.engine_url), cpu_seconds_of(self.pids)
             measurement = measure()
+            self.cpu_s[name] = self.cpu_s.get(name, 0.0) + cpu_seconds_of(self.pids) - cpu_before
             more = [after - start for after, start in zip(run_counts(self.engine_url), before, strict=True)]
             so_far = self.counted.get(name, NOTHING_RUN)
             self.counted[name] = RunCounts(*(old + new for old, new in zip(so_far, more, strict=True)))
@@ -89,7 +102,12 @@ class RunMeter:
             if counts.runs:
                 found[f"padding share, {name}"] = 1 - counts.tokens / counts.padded_tokens
                 found[f"texts in a run, {name}"] = counts.texts / counts.runs
-        return found
+        return found | self.cpu_figures()
+
+    def cpu_figures(self) -> dict[str, float]:
+        """CPU milliseconds of all servers for each text that the engine computed, by contender."""
+        counted = {name: counts.texts for name, counts in self.counted.items() if self.pids and counts.texts}
+        return {f"CPU of all servers, ms a text, {name}": 1000 * self.cpu_s[name] / n for name, n in counted.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +121,8 @@ class Sources:
     texts: list[str]
     input_ids: list[list[int]]
     bulk_connections: int
+    beside_url: str | None = None  # of a gateway of another version
+    pids: Sequence[int] = ()  # of the servers it started
 
 
 @click.command("engine")
@@ -115,36 +135,52 @@ class Sources:
     type=click.IntRange(1),
     help="Connections that send requests of 32 texts.",
 )
+@click.option(
+    "--beside",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Checkout of another version, whose gateway is measured beside this one, before the same engine and Redis.",
+)
 @common_options
-def engine(bench: Bench, *, engine_url: str | None, gateway_url: str | None, bulk_connections: int) -> Sequence[Result]:
+def engine(
+    bench: Bench, *, engine_url: str | None, gateway_url: str | None, bulk_connections: int, beside: Path | None
+) -> Sequence[Result]:
     """Uncached texts a second against the bare graph, padding, and the time added to a lone text.
 
     Starts Redis, engine and gateway on --core; the bare graph runs on the same core in its turn.
     """
     if (engine_url is None) != (gateway_url is None):
         raise click.UsageError("name both --engine-url and --gateway-url, or neither")
+    if beside is not None and gateway_url is not None:
+        raise click.UsageError("--beside starts a gateway beside the one it starts itself: leave --gateway-url out")
     bundle, texts = check_bundle(bench.bundle), bench.texts()
     with Stack(bench.core) as stack:
+        beside_url = None
         if engine_url is None or gateway_url is None:
             with bench.console.status("starting the servers"):
-                engine_url = stack.engine(bundle)
-                gateway_url = stack.gateway(engine_url, stack.redis(), local_cache_mb=0)
+                engine_url, redis_url = stack.engine(bundle), stack.redis()
+                gateway_url = stack.gateway(engine_url, redis_url, local_cache_mb=0)
+                if beside is not None:
+                    beside_url = stack.gateway(engine_url, redis_url, beside, local_cache_mb=0)
         input_ids = tokenize(bundle, texts)
-        sources = Sources(bench, engine_url, gateway_url, bundle, texts, input_ids, bulk_connections)
+        sources = Sources(
+            bench, engine_url, gateway_url, bundle, texts, input_ids, bulk_connections, beside_url, stack.pids
+        )
         return [throughput(sources), idle(sources)]
 
 
 def throughput(sources: Sources) -> Result:
     """Texts a second under load, and how each contender filled the engine's runs."""
-    bench, meter = sources.bench, RunMeter(sources.engine_url)
+    bench, meter = sources.bench, RunMeter(sources.engine_url, pids=sources.pids)
     by_length = sorted(sources.input_ids, key=len)
     many, few = bench.connections, sources.bulk_connections
-    loads = (
+    loads = [
         (ENGINE_SINGLE, 1, engine_load(sources, 1, many)),
         (GATEWAY_SINGLE, 1, gateway_load(sources, 1, many)),
         (ENGINE_BATCH, BATCH, engine_load(sources, BATCH, few)),
         (GATEWAY_BATCH, BATCH, gateway_load(sources, BATCH, few)),
-    )
+    ]
+    if sources.beside_url is not None:
+        loads.append((BESIDE_SINGLE, 1, gateway_load(sources, 1, many, sources.beside_url)))
     contenders = [
         Contender(GRAPH_ORDER, graph_load(sources, sources.input_ids, BATCH), BATCH, needs_warmup=False),
         Contender(GRAPH_SORTED, graph_load(sources, by_length, BATCH), BATCH, needs_warmup=False),
@@ -156,19 +192,25 @@ def throughput(sources: Sources) -> Result:
         f"Uncached: {len(lengths):,} distinct texts of {min(lengths)} to {max(lengths)} tokens; singles at {many} "
         f"connections, requests of {BATCH} at {few}"
     )
-    return Result(title, bench.machine, outcomes, RATIOS, figures=meter.figures())
+    ratios = (*RATIOS, *BESIDE) if sources.beside_url is not None else RATIOS
+    return Result(title, bench.machine, outcomes, ratios, figures=meter.figures())
 
 
 def idle(sources: Sources) -> Result:
     """One text at a time on an otherwise idle machine."""
-    bench = sources.bench
+    bench, meter = sources.bench, RunMeter(sources.engine_url, pids=sources.pids)
+    loads = {ENGINE_IDLE: engine_load(sources, 1, 1), GATEWAY_IDLE: gateway_load(sources, 1, 1)}
+    differences: Sequence[Difference] = IDLE
+    if sources.beside_url is not None:
+        loads[BESIDE_IDLE] = gateway_load(sources, 1, 1, sources.beside_url)
+        differences = (*IDLE, *BESIDE_IDLES)
     contenders = [
         Contender(GRAPH_SINGLE, graph_load(sources, sources.input_ids, 1), needs_warmup=False),
-        Contender(ENGINE_IDLE, engine_load(sources, 1, 1)),
-        Contender(GATEWAY_IDLE, gateway_load(sources, 1, 1)),
+        *(Contender(name, meter.around(name, measure)) for name, measure in loads.items()),
     ]
     outcomes = alternate(contenders, bench.rounds, bench.console)
-    return Result("Idle: one text at a time", bench.machine, outcomes, differences=IDLE)
+    figures = meter.cpu_figures()
+    return Result("Idle: one text at a time", bench.machine, outcomes, differences=differences, figures=figures)
 
 
 def graph_load(sources: Sources, input_ids: list[list[int]], batch: int) -> Callable[[], Measurement]:
@@ -184,14 +226,22 @@ def engine_load(sources: Sources, size: int, connections: int) -> Callable[[], M
     return lambda: sources.bench.load.measure(sources.engine_url, requests, connections)
 
 
-def gateway_load(sources: Sources, size: int, connections: int) -> Callable[[], Measurement]:
+def gateway_load(
+    sources: Sources, size: int, connections: int, gateway_url: str | None = None
+) -> Callable[[], Measurement]:
     """The same texts through the gateway, computed each time."""
-    url, model = sources.gateway_url, model_of(sources.gateway_url)
+    url = gateway_url or sources.gateway_url
+    model = model_of(url)
     requests = [
         http_request(url, "/v1/embeddings", embeddings_body(model, texts), headers=COMPUTE)
         for texts in whole(sources.texts, size)
     ]
     return lambda: sources.bench.load.measure(url, requests, connections)
+
+
+def cpu_seconds_of(pids: Sequence[int]) -> float:
+    """CPU seconds that processes have used."""
+    return sum(times.user + times.system for times in (psutil.Process(pid).cpu_times() for pid in pids))
 
 
 def run_counts(engine_url: str) -> RunCounts:

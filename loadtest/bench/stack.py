@@ -47,6 +47,7 @@ class Stack:
     def __init__(self, core: int | None = None) -> None:
         self._core = core
         self._exits = ExitStack()
+        self.pids: list[int] = []  # of the commands started
 
     def __enter__(self) -> Self:
         self.folder = Path(self._exits.enter_context(TemporaryDirectory(prefix="dejavec-bench-")))
@@ -67,7 +68,9 @@ class Stack:
         child = Child(
             name, command, folder or self.folder, core=self._core, environment=variables | dict(environment or {})
         )
-        return self._exits.enter_context(child)
+        self._exits.enter_context(child)
+        self.pids.append(child.pid)
+        return child
 
     def redis(self) -> str:
         """Start a Redis that keeps nothing on disk; its URL."""
@@ -87,13 +90,13 @@ class Stack:
         values = {"engine_port": port, "model_bundle": check_bundle(bundle)} | settings
         return self._dejavec("engine", f"engine-{port}", port, values)
 
-    def gateway(self, engine_url: str, redis_url: str | None, **settings: object) -> str:
-        """Start one `dejavec gateway` worker; its URL once it is ready."""
+    def gateway(self, engine_url: str, redis_url: str | None, checkout: Path | None = None, **settings: object) -> str:
+        """Start one `dejavec gateway` worker, of this code or another checkout's; its URL once it is ready."""
         port = free_port()
         values: dict[str, object] = {"gateway_port": port, "engine_url": engine_url, "gateway_workers": 1}
         if redis_url is not None:
             values["redis_url"] = redis_url
-        return self._dejavec("gateway", f"gateway-{port}", port, values | settings)
+        return self._dejavec("gateway", f"gateway-{port}", port, values | settings, checkout)
 
     def up(self, name: str, bundle: Path, **settings: object) -> Up:
         """Start `dejavec up` with a folder and a Redis of its own; ready when its gateway is."""
@@ -115,8 +118,11 @@ class Stack:
         child.wait_for(f"{url}/health")
         return url
 
-    def _dejavec(self, command: str, name: str, port: int, settings: Mapping[str, object]) -> str:
-        child = self.child(name, (*DEJAVEC, command), BEFORE_START | variables_of(settings))
+    def _dejavec(
+        self, command: str, name: str, port: int, settings: Mapping[str, object], checkout: Path | None = None
+    ) -> str:
+        code = {} if checkout is None else {"PYTHONPATH": str(checkout.absolute())}
+        child = self.child(name, (*DEJAVEC, command), BEFORE_START | code | variables_of(settings))
         url = f"http://{LOOPBACK}:{port}"
         child.wait_for(f"{url}/ready")
         return url

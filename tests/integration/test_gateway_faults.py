@@ -62,7 +62,7 @@ async def test_a_refused_engine_is_named_in_ready_and_what_is_cached_is_served(
         state = (await client.get("/ready")).json()
         assert state["engine"] == "it cannot start again; the log of its supervisor has the reason"
         stats = (await client.get("/admin/stats", headers=BEARER)).json()
-        for told in (stats["engines"]["tiny"], caplog.text):
+        for told in (stats["models"]["tiny"], caplog.text):
             assert "/srv/bundle/model.onnx is damaged; build the bundle again" in told
         assert await tier(client, "a b") == "local"
         refused = await ask(client, "c d")

@@ -21,7 +21,7 @@ from tests.stand_in_engine import StandInEngine, static_embedding_bytes
 
 
 class Engine:
-    """An engine client that only has a model."""
+    """An engine set that only has a model."""
 
     current_model: Any = None
 

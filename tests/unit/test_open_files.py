@@ -10,7 +10,7 @@ from deploy.ports import free_port
 from engine.cli import GATEWAY_CONNECTIONS
 from engine.exit_status import CANNOT_START
 from gateway.cli import ENGINE_CONNECTIONS, REDIS_CONNECTIONS
-from gateway.engine_client import MAX_CONNECTIONS
+from gateway.engines.engine_set import MAX_CONNECTIONS
 
 ROOT = Path(__file__).parents[2]
 

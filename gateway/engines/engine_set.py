@@ -1,0 +1,341 @@
+"""The engines of one model behind one interface: the model, whether any engine is ready, and vectors for token ids.
+
+Background loops (`run_watch`) look at each engine every second: which model it serves, and whether a real inference
+passed lately. Engines of the fingerprint in service get calls; others are left out, and named in `states`. While no
+engine can serve, requests fail at once with EngineAway instead of each waiting for its own time-out.
+
+With one URL there is nothing to choose: calls go to that engine and fail as it fails.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from tokenizers import Tokenizer
+
+from common.breaker import CircuitState
+from common.credentials import shown_url
+from common.tasks import cancel_and_wait
+from engine import protocol
+from engine.bundle import BundleError, parse_tokenizer
+from engine.text_encoder import EncodedText, TextEncoder
+from gateway.background import keep_running
+from gateway.engines.addresses import MAX_ENGINES, RESOLVE_EVERY_S, Address, Lookup, addresses_of, is_dns, look_up
+from gateway.engines.attempts import Attempts
+from gateway.engines.connection import MAX_REASON_CHARS, Call, EngineConnection
+from gateway.engines.fingerprints import FingerprintChoice
+from gateway.engines.joining import Joiner
+from gateway.errors import EngineAway, ModelChanged
+from gateway.metrics import ENGINE_STATE, ENGINE_TOKENS, engine_label
+
+log = logging.getLogger("dejavec.gateway")
+
+WATCH_INTERVAL_S: Final = 1.0
+MAX_CONNECTIONS: Final = 256
+STATES: Final = ("serving", "silent", "avoided", "ejected", "away", "left_out")
+_READ_ERRORS: Final = (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError)
+
+
+class Model:
+    """The engines' model as this gateway read it: its identity, its tokenizer and its static embedding."""
+
+    def __init__(self, info: protocol.EngineInfo, encoder: TextEncoder, static_embedding: bytes | None) -> None:
+        self.info = info
+        self.encoder = encoder
+        self.static_embedding = static_embedding  # the bundle's file, for the semantic tier
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """One engine for an operator: `state` is one of STATES; `tokens` are those sent from here and not answered."""
+
+    url: str  # without credentials
+    state: str
+    reason: str  # empty where it serves; may name hosts and files
+    fingerprint: str | None
+    tokens: int
+    tokens_per_s: float | None
+
+
+class EngineSet:
+    """Engines behind `urls`, each one engine, or with `dns+` before it all addresses of its host's name.
+
+    fingerprint: the only one that may serve; None: what most engines have. hedge_after_s: seconds after which a call
+    is sent to a second engine as well; None: never. refusal_file: see EngineConnection, for one URL.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        http: aiohttp.ClientSession,
+        refusal_file: Path | None = None,
+        fingerprint: str | None = None,
+        hedge_after_s: float | None = None,
+        lookup: Lookup = look_up,
+    ) -> None:
+        given = [urls] if isinstance(urls, str) else list(urls)
+        self._http = http
+        self._names = {url: list[Address]() for url in given if is_dns(url)}
+        self._fixed = [Address(url) for url in given if not is_dns(url)][:MAX_ENGINES]
+        self._is_one = len(given) == 1 and not self._names
+        self._lookup = lookup
+        self._clock = time.monotonic
+        connection = partial(EngineConnection, http=http, clock=self._clock)
+        self._connect: Callable[[Address], EngineConnection] = connection
+        refusal = refusal_file if self._is_one else None
+        self._engines = [connection(address, refusal_file=refusal) for address in self._fixed]
+        self._choice = FingerprintChoice(fingerprint, self._clock)
+        self._attempts = Attempts(self._candidates, self._clock, hedge_after_s)
+        self._joiner = Joiner(self._send, self._room)
+        self._model: Model | None = None
+        self._refreshing, self._settling = asyncio.Lock(), asyncio.Lock()
+        self._tokenizer: tuple[Model, Tokenizer] | None = None
+        self._followers: list[Callable[[], None]] = []
+        self._watches: dict[EngineConnection, asyncio.Task[None]] = {}
+
+    @property
+    def model(self) -> Model:
+        """The model in service. Raises EngineAway while no engine has ever been reached."""
+        if self._model is None:
+            raise EngineAway("the engine cannot be reached yet: is it running?", retry_after_s=1)
+        return self._model
+
+    @property
+    def current_model(self) -> Model | None:
+        """The model in service; None while no engine has ever been reached."""
+        return self._model
+
+    def on_change(self, follow: Callable[[], None]) -> None:
+        """Call `follow`, from now on, whenever another model is in service."""
+        self._followers.append(follow)
+
+    def run_s(self, tokens: int) -> float | None:
+        """Seconds an engine computes for so many tokens, waiting left out, as reported last; None before that."""
+        rates = [rate for engine in self._serving() if (rate := engine.load.run_rate) is not None]
+        return tokens * len(rates) / sum(rates) if rates else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an engine of the model in service passed a real inference lately."""
+        return self._model is not None and bool(self._serving())
+
+    @property
+    def away_reason(self) -> str:
+        """Why none is ready, for clients; empty when one is."""
+        return (
+            ""
+            if self.is_ready
+            else "; ".join(dict.fromkeys(self._reason(engine) for engine in self._engines))
+            or ("the engines' name has no addresses yet")
+        )
+
+    @property
+    def away_detail(self) -> str:
+        """Why none is ready, for operators: may name hosts and files, never credentials; empty when one is."""
+        if self.is_ready:
+            return ""
+        details = [engine.detail or f"{engine.shown_url}: {self._reason(engine)}" for engine in self._engines]
+        return "; ".join(details)[:MAX_REASON_CHARS] or self.away_reason
+
+    def states(self) -> list[EngineState]:
+        """All engines as they are now, those left out included."""
+        return [
+            EngineState(
+                url=engine.shown_url,
+                state=(state := self._state_of(engine)),
+                reason="" if state == "serving" else engine.detail or self._reason(engine),
+                fingerprint=engine.info.fingerprint if engine.info is not None else None,
+                tokens=engine.load.tokens,
+                tokens_per_s=engine.load.rate,
+            )
+            for engine in self._engines
+        ]
+
+    async def vectors(
+        self, model: Model, texts: Sequence[EncodedText], lane: protocol.Lane, deadline: float
+    ) -> protocol.Float32Array:
+        """float32[n, dimensions] for the token ids, in order; `deadline` is in event-loop time.
+
+        Raises EngineAway, EngineFailed, Overloaded, DeadlineExceeded, ModelChanged.
+        """
+        info = model.info
+        call = Call(info.fingerprint, info.dimensions, texts, lane, deadline, sum(text.tokens for text in texts))
+        self._candidates(call)
+        return await self._joiner.run(call)
+
+    async def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model in service, which cuts nothing off; read when it is first asked for.
+
+        Raises EngineAway.
+        """
+        model = self.model
+        if self._tokenizer is None or self._tokenizer[0] is not model:
+            try:
+                source = (self._serving() or self._engines)[0]
+                content = await source.get(protocol.TOKENIZER_PATH)
+            except (*_READ_ERRORS, IndexError) as error:
+                raise EngineAway("the engine, which has the tokenizer, cannot be reached", retry_after_s=1) from error
+            tokenizer = await asyncio.to_thread(parse_tokenizer, content, model.info.max_tokens)
+            tokenizer.no_truncation()
+            self._tokenizer = model, tokenizer
+        return self._tokenizer[1]
+
+    async def refresh(self) -> None:
+        """Read the engines' identity, and the tokenizer when the model is another. Raises EngineAway."""
+        async with self._refreshing:
+            await self._find_addresses()
+            now = self._clock()
+            asked = [one for one in self._engines if one.is_ready and not one.load.is_silent(now)] or self._engines
+            found = await asyncio.gather(*(engine.read_info() for engine in asked), return_exceptions=True)
+            failed = [outcome for outcome in found if isinstance(outcome, BaseException)]
+            if failed and len(failed) == len(found):
+                raise failed[0]
+            await self._settle()
+
+    async def run_watch(self) -> None:
+        """Keep addresses, identities and readiness true until cancelled."""
+        resolved_at = self._clock()
+        try:
+            await self._find_addresses()
+            while True:
+                for engine in self._engines:
+                    if engine not in self._watches:
+                        self._watches[engine] = asyncio.create_task(keep_running(partial(self._watch, engine)))
+                if self._names and self._clock() - resolved_at >= RESOLVE_EVERY_S:
+                    resolved_at = self._clock()
+                    await self._find_addresses(again=True)
+                gone = [self._watches.pop(engine) for engine in [*self._watches] if engine not in self._engines]
+                await cancel_and_wait(gone)
+                self._show()
+                await asyncio.sleep(WATCH_INTERVAL_S)
+        finally:
+            watches = [*self._watches.values()]
+            self._watches.clear()
+            await cancel_and_wait(watches)
+
+    async def _watch(self, engine: EngineConnection) -> None:
+        while True:
+            await engine.look()
+            try:
+                await self._settle()
+            except EngineAway as error:
+                engine.away(error.message, str(error.__cause__))
+            await asyncio.sleep(WATCH_INTERVAL_S if engine.is_ready else WATCH_INTERVAL_S / 4)
+
+    async def _find_addresses(self, again: bool = False) -> None:
+        """Look DNS names up; an engine whose address is gone gets no more calls, and finishes those it has."""
+        if not self._names or (self._engines and not again):
+            return
+        for url in self._names:
+            try:
+                found = await addresses_of(url, self._lookup)
+            except (OSError, TimeoutError) as error:
+                log.warning("engines: %s cannot be looked up: %s", shown_url(url), type(error).__name__)
+                continue
+            self._names[url] = found or self._names[url]
+        wanted = dict.fromkeys([*self._fixed, *(one for found in self._names.values() for one in found)])
+        known = {engine.address: engine for engine in self._engines}
+        for engine in self._engines:
+            if engine.address not in wanted:
+                self._hide(engine)
+        self._engines = [known.get(address) or self._connect(address) for address in [*wanted][:MAX_ENGINES]]
+
+    async def _settle(self) -> None:
+        """Choose the fingerprint in service, and read its model where that is another. Raises EngineAway."""
+        async with self._settling:
+            current = self._chosen()
+            having = [(one, one.info) for one in self._engines if one.info and one.info.fingerprint == current]
+            having.sort(key=lambda pair: not pair[0].is_ready)
+            if having and (self._model is None or self._model.info not in [info for _, info in having]):
+                await self._read_model(*having[0])
+
+    def _chosen(self) -> str | None:
+        """The fingerprint in service, as the engines are at this moment."""
+        known = [(one.info.fingerprint, one.is_ready) for one in self._engines if one.info is not None]
+        return self._choice.update(known, all(one.was_seen or one.info is not None for one in self._engines))
+
+    async def _read_model(self, source: EngineConnection, info: protocol.EngineInfo) -> None:
+        try:
+            encoder = TextEncoder(await source.get(protocol.TOKENIZER_PATH), info.max_tokens)
+            self._model = Model(info, encoder, await source.static_embedding(info))
+        except _READ_ERRORS as error:
+            reason = type(error).__name__
+            raise EngineAway(f"the engine cannot be reached ({reason})", retry_after_s=1) from error
+        log.info("engine: %s, fingerprint %s, %s", info.model, info.fingerprint, info.kernel_class)
+        for follow in self._followers:
+            follow()
+
+    def _serving(self) -> list[EngineConnection]:
+        """Ready engines of the model in service."""
+        if self._is_one:
+            return [engine for engine in self._engines if engine.is_ready]
+        fingerprint = self._model.info.fingerprint if self._model is not None else None
+        return self._of(fingerprint)
+
+    def _of(self, fingerprint: str | None) -> list[EngineConnection]:
+        return [one for one in self._engines if one.is_ready and one.info and one.info.fingerprint == fingerprint]
+
+    def _candidates(self, call: Call) -> list[EngineConnection]:
+        """The engines that may compute a call. Raises EngineAway, and ModelChanged for a model no longer in service."""
+        found = [one for one in self._engines if one.is_ready] if self._is_one else self._of(call.fingerprint)
+        if found:
+            return found
+        if not self._is_one and self._of(current := self._chosen()) and current != call.fingerprint:
+            raise ModelChanged
+        raise EngineAway(f"the engine is not ready: {self.away_reason}", retry_after_s=1)
+
+    async def _send(self, call: Call) -> protocol.Float32Array:
+        if self._is_one:
+            return await self._attempts.only(self._candidates(call)[0], call)
+        return await self._attempts.send(call)
+
+    def _room(self, call: Call) -> int:
+        """How many small calls keep the engines busy: one for each run of the model, and one that waits."""
+        engines = self._engines if self._is_one else self._of(call.fingerprint)
+        return sum(engine.load.runs + 1 for engine in engines)
+
+    def _state_of(self, engine: EngineConnection) -> str:
+        now, load = self._clock(), engine.load
+        if not engine.is_ready:
+            return "away"
+        if not self._is_one and self._is_left_out(engine):
+            return "left_out"
+        if load.breaker.state is not CircuitState.CLOSED:
+            return "ejected"
+        if load.is_silent(now):
+            return "silent"
+        return "avoided" if load.is_suspect(now) else "serving"
+
+    def _is_left_out(self, engine: EngineConnection) -> bool:
+        return self._model is None or engine.info is None or engine.info.fingerprint != self._model.info.fingerprint
+
+    def _reason(self, engine: EngineConnection) -> str:
+        """Why an engine gets no calls, for clients."""
+        return engine.reason or {
+            "left_out": "an engine serves another fingerprint than the one in service",
+            "ejected": "an engine failed several calls in a row",
+            "silent": "an engine has stopped answering",
+            "avoided": "an engine was full, or failed a call, a moment ago",
+        }.get(self._state_of(engine), "")
+
+    def _show(self) -> None:
+        """Set the metrics of each engine."""
+        for engine in self._engines:
+            label, now_is = engine_label(engine.shown_url), self._state_of(engine)
+            ENGINE_TOKENS.labels(label).set(engine.load.tokens)
+            for state in STATES:
+                ENGINE_STATE.labels(label, state).set(state == now_is)
+
+    def _hide(self, engine: EngineConnection) -> None:
+        """Its address is gone: it is in no state any more."""
+        log.info("engines: %s is no longer among the addresses", engine.shown_url)
+        label = engine_label(engine.shown_url)
+        ENGINE_TOKENS.labels(label).set(0)
+        for state in STATES:
+            ENGINE_STATE.labels(label, state).set(0)
