@@ -161,7 +161,7 @@ async def test_a_slow_model_leaves_the_other_its_places(docs: StandInEngine, cod
         await ready(client, docs=True, code=True)
         waiting = [asyncio.create_task(ask(client, "docs", f"a w{n}")) for n in range(4)]
         async with asyncio.timeout(60):
-            while len(docs.lanes) < 4:
+            while "dejavec_requests_in_flight 4.0" not in (await client.get("/metrics")).text:
                 await asyncio.sleep(0.01)
         refused = await ask(client, "docs", "a w9")
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
