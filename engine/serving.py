@@ -125,6 +125,7 @@ def _info(model: Model) -> EngineInfo:
         source=bundle.source,
         pooling=bundle.pooling,
         matryoshka_dims=bundle.matryoshka_dims,
+        matryoshka_layer_norm=bundle.matryoshka_layer_norm,
         static_embedding_sha256=hashlib.sha256(model.static_embedding).hexdigest() if model.static_embedding else "",
     )
 

@@ -62,6 +62,16 @@ def test_sizes_a_model_was_trained_for(
 
 
 @pytest.mark.parametrize(
+    ("model_id", "expected"),
+    [("nomic-ai/nomic-embed-text-v1.5", True), ("nomic-ai/nomic-embed-text-v1", False), ("someone/else", False)],
+)
+def test_a_layer_norm_before_the_cut_is_known_by_name(tmp_path: Path, model_id: str, expected: bool) -> None:
+    """The card's own recipe; no file says so."""
+    write_checkpoint(tmp_path)
+    assert chosen(tmp_path, model_id).matryoshka_layer_norm is expected
+
+
+@pytest.mark.parametrize(
     ("model_id", "pooling", "query", "document"),
     [
         ("BAAI/bge-small-en-v1.5", "cls", BGE_QUERY, None),
