@@ -16,7 +16,7 @@ GLOBAL_BASE, LOCAL_BASE, LOCAL_TOKENS = 160_000.0, 10_000.0, 128
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
-    """Rotary positions: channel pair i of a head turns by position / (base^(2i / head_size) * divisor)."""
+    """Rotary positions: channel pair i of a head turns by position / (base^i * divisor)^(2 / head_size)."""
 
     base: float
     divisor: float = 1.0
