@@ -13,6 +13,7 @@ Without a network the cache is used as it is.
 import hashlib
 import re
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -37,6 +38,7 @@ from engine.bundle import sha256_of
 CONFIG_FILE = "config.json"  # every model has it; by it a revision's commit is found
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 MAX_LISTED_FILES = 10_000
+PAUSE_S = 1.0  # before a file that was cut short is gone on with
 _NO_NETWORK = "and is not in the hub's cache; without a network, name a folder instead"
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -133,24 +135,28 @@ class HubModel:
                 f"{file.path} needs {(file.size - done) / 1e9:.1f} GB in {part.parent}, where {free / 1e9:.1f} GB are"
                 " free; HF_HOME names another folder"
             )
-        if done == file.size:
-            return
         url = hf_hub_url(self.model_id, file.path, revision=self.commit)
-        try:
-            with part.open("ab") as content:
-                http_get(
-                    url,
-                    content,
-                    resume_size=done,
-                    headers=build_hf_headers(library_name="dejavec"),
-                    expected_size=file.size,
-                    displayed_filename=file.path,
-                )
-        except Exception as error:  # the HTTP library, and so its errors, changed between huggingface_hub's releases
-            raise CheckpointError(
-                f"{file.path} of {self.model_id} could not be fetched whole: {_in_one_line(error)}; what has arrived is"
-                " kept, run the command again to go on"
-            ) from None
+        while done < file.size:
+            try:
+                with part.open("ab") as content:
+                    http_get(
+                        url,
+                        content,
+                        resume_size=done,
+                        headers=build_hf_headers(library_name="dejavec"),
+                        expected_size=file.size,
+                        displayed_filename=file.path,
+                    )
+            except Exception as error:
+                # huggingface_hub goes on by itself after some kinds of cut and not after others, and raises the errors
+                # of its HTTP library, which changed between its releases.
+                if part.stat().st_size <= done:
+                    raise CheckpointError(
+                        f"{file.path} of {self.model_id} could not be fetched whole: {_in_one_line(error)}; what has"
+                        " arrived is kept, run the command again to go on"
+                    ) from None
+                time.sleep(PAUSE_S)
+            done = part.stat().st_size
 
 
 def parse_hub_id(source: str) -> tuple[str, str | None] | None:
