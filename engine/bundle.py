@@ -55,6 +55,7 @@ class Bundle(BaseModel):
     pooling: Pooling
     normalize: bool
     matryoshka_dims: list[int] | None = None  # sizes it was trained for besides its own; None: not known
+    matryoshka_layer_norm: bool = False  # a shortened vector is cut after a layer norm: `common.matryoshka`
     prompts: dict[str, str]
     default_prompt_name: str | None
     recipe: dict[str, Any]  # how the graph was made: builder version, opset, smoothquant alpha, calibration

@@ -86,6 +86,7 @@ class EngineInfo:
     source: str = ""  # hub id, or name of the folder, that the bundle was built from
     pooling: str = ""  # "mean", "cls" or "last"
     matryoshka_dims: list[int] | None = None  # sizes it was trained for besides its own; None: not known
+    matryoshka_layer_norm: bool = False  # a shortened vector is cut after a layer norm: `common.matryoshka`
     static_embedding_sha256: str = ""  # of what STATIC_EMBEDDING_PATH answers; empty when the bundle has none
 
     def to_json(self) -> bytes:

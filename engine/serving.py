@@ -125,6 +125,7 @@ def _info(model: Model) -> EngineInfo:
         source=bundle.source,
         pooling=bundle.pooling,
         matryoshka_dims=bundle.matryoshka_dims,
+        matryoshka_layer_norm=bundle.matryoshka_layer_norm,
         static_embedding_sha256=hashlib.sha256(model.static_embedding).hexdigest() if model.static_embedding else "",
     )
 
@@ -156,6 +157,7 @@ def _batcher_settings(
         max_queue_tokens=settings.max_queue_tokens or least,
         deadline_s=settings.engine_deadline_s,
         tokens_per_s=cost.tokens_per_s * runs,
+        double_cost_tokens=cost.double_cost_tokens,
         policy=settings.batching_policy,
         window_s=settings.batching_timeout_ms / 1000,
     )
@@ -174,6 +176,7 @@ def _log_start(engine: Engine, settings: EngineSettings, topology: Topology, bou
         bounds.policy, settings.batching_timeout_ms, shape.max_rows, shape.max_tokens, shape.run_cost_tokens,
     )  # fmt: skip
     logger.info(
-        "max_queue_tokens=%d deadline_s=%g max_body_bytes=%d tokens_per_s=%d",
+        "max_queue_tokens=%d deadline_s=%g max_body_bytes=%d tokens_per_s=%d double_cost_tokens=%.0f",
         bounds.max_queue_tokens, bounds.deadline_s, engine.max_body_bytes, bounds.tokens_per_s,
+        bounds.double_cost_tokens,
     )  # fmt: skip

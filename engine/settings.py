@@ -62,8 +62,8 @@ class EngineSettings(Configuration):
         30.0,
         gt=0,
         le=3600,
-        description="Longest time a request may wait when its caller sets no deadline, besides the time its own "
-        "tokens take at the measured rate.",
+        description="Longest time a request may wait when its caller sets no deadline, besides twice the time its own "
+        "texts take by their lengths.",
     )
     engine_sessions: int = Field(
         0,
@@ -89,13 +89,14 @@ class EngineSettings(Configuration):
         60.0,
         gt=0,
         le=3600,
-        description="A run that takes longer has hung: the engine ends all waiting requests with an error and exits, "
-        "to be restarted.",
+        description="A run that takes longer than this and four times what its texts' lengths allow for has hung: the "
+        "engine ends all waiting requests with an error and exits, to be restarted.",
     )
     heartbeat_interval_s: float = Field(
         5.0,
         gt=0,
         le=300,
-        description="Time between test inferences; `/ready` needs one that passed within three intervals.",
+        description="Time between test inferences; `/ready` needs one that passed within three intervals, besides the "
+        "time in which every run was busy with long texts.",
     )
     log_level: LogLevel = Field("info", description="Least severe log records to write.")

@@ -19,14 +19,18 @@ def export(
     sentence_embedding: bool = False,
     masked: bool = True,
     output: str = "last_hidden_state",
+    token_types: bool = True,
+    pads_first: bool = False,
 ) -> onnx.ModelProto:
     """Write the graph of a BERT's `tensors` to `path`, as torch's exporter does at that opset.
 
     external: a file's name for the weights. output: the token states' name; empty for none. sentence_embedding: an
     output with mean pooling, normalised.
     masked: False makes attention see padding, a fault that makes vectors depend on their batch.
+    token_types: False takes the first type's row without an input, as graphs of models without types do.
+    pads_first: positions are counted from the padding token's on and over tokens that are not padding, as in RoBERTa.
     """
-    model = _Graph(tensors, config, opset, masked).model(output, sentence_embedding)
+    model = _Graph(tensors, config, opset, masked, token_types, pads_first).model(output, sentence_embedding)
     path.parent.mkdir(parents=True, exist_ok=True)
     if external:
         onnx.save_model(
@@ -38,7 +42,17 @@ def export(
 
 
 class _Graph:
-    def __init__(self, tensors: dict[str, np.ndarray], config: dict[str, Any], opset: int, masked: bool) -> None:
+    def __init__(
+        self,
+        tensors: dict[str, np.ndarray],
+        config: dict[str, Any],
+        opset: int,
+        masked: bool,
+        token_types: bool,
+        pads_first: bool,
+    ) -> None:
+        self._token_types = token_types
+        self._pads_first = pads_first
         self._tensors = tensors
         self._config = config
         self._opset = opset
@@ -56,7 +70,7 @@ class _Graph:
             self._nodes.append(helper.make_node("Identity", [self._pooled(state)], ["sentence_embedding"]))
             vectors = helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch", "hidden"])
             outputs = [*outputs, vectors] if output else [vectors]
-        names = ("input_ids", "attention_mask", "token_type_ids")
+        names = ("input_ids", "attention_mask", "token_type_ids")[: 3 if self._token_types else 2]
         inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in names]
         constants = [numpy_helper.from_array(value, name) for name, value in self._constants.items()]
         graph = helper.make_graph(self._nodes, "main_graph", inputs, outputs, constants)
@@ -116,11 +130,11 @@ class _Graph:
     def _encoder(self) -> str:
         at = "embeddings"
         words = self._op("Gather", self._weight(f"{at}.word_embeddings.weight"), "input_ids")
-        types = self._op("Gather", self._weight(f"{at}.token_type_embeddings.weight"), "token_type_ids")
-        length = self._op("Gather", self._op("Shape", "input_ids"), self._constant(1, np.int64), axis=0)
-        places = self._constant(np.arange(self._config["max_position_embeddings"])[None], np.int64)
-        zero, end, axis = self._constant([0], np.int64), self._unsqueeze(length, 0), self._constant([1], np.int64)
-        positions = self._op("Slice", places, zero, end, axis)
+        if self._token_types:
+            types = self._op("Gather", self._weight(f"{at}.token_type_embeddings.weight"), "token_type_ids")
+        else:
+            types = self._constant(self._tensors[f"{at}.token_type_embeddings.weight"][0])
+        positions = self._places_after_padding() if self._pads_first else self._places()
         positions = self._op("Gather", self._weight(f"{at}.position_embeddings.weight"), positions)
         x = self._norm(self._op("Add", self._op("Add", words, types), positions), f"{at}.LayerNorm")
         mask = self._op("Cast", self._unsqueeze("attention_mask", 1, 2), to=TensorProto.FLOAT)
@@ -129,6 +143,18 @@ class _Graph:
         for layer in range(self._config["num_hidden_layers"]):
             x = self._layer(x, mask, f"encoder.layer.{layer}")
         return x
+
+    def _places(self) -> str:
+        length = self._op("Gather", self._op("Shape", "input_ids"), self._constant(1, np.int64), axis=0)
+        places = self._constant(np.arange(self._config["max_position_embeddings"])[None], np.int64)
+        zero, end, axis = self._constant([0], np.int64), self._unsqueeze(length, 0), self._constant([1], np.int64)
+        return self._op("Slice", places, zero, end, axis)
+
+    def _places_after_padding(self) -> str:
+        pad = self._constant(self._config["pad_token_id"], np.int64)
+        is_text = self._op("Cast", self._op("Not", self._op("Equal", "input_ids", pad)), to=TensorProto.INT64)
+        counted = self._op("CumSum", is_text, self._constant(1, np.int64))
+        return self._op("Add", self._op("Mul", counted, is_text), pad)
 
     def _layer(self, x: str, mask: str, at: str) -> str:
         hidden = self._config["hidden_size"]

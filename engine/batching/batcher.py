@@ -8,7 +8,8 @@ a ticket: it ends with the vectors, with an EngineError, or by being cancelled, 
 that still wait leave the queue before they cost anything.
 
 No row waits without a bound: within a lane the oldest row is in the next batch, and while bulk rows wait one batch
-in `INTERACTIVE_TURNS` + 1 starts from them.
+in `INTERACTIVE_TURNS` + 1 starts from them. A run is never interrupted, so where all workers compute long texts, a
+short one waits until the first of them ends.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.batching.lane_queue import BatchShape, LaneQueue, Row
+from engine.batching.run_times import Load, RunTimes, load
 from engine.batching.worker import Outcome, Worker
 from engine.errors import DeadlineExceeded, Draining, EngineError, EngineFailed, QueueFull
 from engine.feeds import Run
@@ -32,12 +34,16 @@ MAX_RETRY_AFTER_S = 600
 DRAIN_POLL_S = 0.01
 DEADLINE_TICK_S = 0.02  # deadlines are kept to this; a timer of its own for each request cost 4 us
 WORTHWHILE_COST_SHARE = 0.1  # a batch is not split among idle workers when a run's fixed cost would exceed this
-RATE_MEMORY = 0.95  # weight of the past in the measured rate: about the last 20 batches
+RUN_SLACK = 4.0  # times what a run should take, and it is late: other processes use the cores too
+MAX_RUN_S = 3600.0  # and after so long, whatever its length and the measured rate
 
 
 @dataclass(frozen=True, slots=True)
 class BatcherSettings:
-    """Bounds and policy. `tokens_per_s` is the first guess of the rate, of all workers together."""
+    """Bounds and policy. `tokens_per_s` is the first guess of the rate of short texts, of all workers together.
+
+    double_cost_tokens: the length of a text whose tokens take twice as long as those of short ones.
+    """
 
     shape: BatchShape
     max_queue_tokens: int
@@ -45,6 +51,7 @@ class BatcherSettings:
     tokens_per_s: float
     policy: BatchingPolicy = "adaptive"
     window_s: float = 0.005
+    double_cost_tokens: float = math.inf
 
 
 class Observer(Protocol):
@@ -69,6 +76,7 @@ class Ticket:
     owed: int  # rows still without a vector
     rows: "list[Row[Ticket]]" = field(default_factory=list)
     started: bool = False
+    is_probe: bool = False
 
 
 class Batcher:
@@ -83,8 +91,7 @@ class Batcher:
         self._idle = list(self._workers)
         self._tickets: set[Ticket] = set()
         self._interactive_turns = 0  # taken while bulk rows waited
-        self._run_tokens = settings.tokens_per_s / len(runs)  # decayed sums, whose quotient is one worker's rate
-        self._run_s = 1.0
+        self._run_times = RunTimes(settings.tokens_per_s / len(runs), settings.double_cost_tokens)
         self._dispatch_due = False
         self._window: asyncio.TimerHandle | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -120,11 +127,23 @@ class Batcher:
     @property
     def run_tokens_per_s(self) -> float:
         """Measured rate of one worker while it runs, without padding."""
-        return self._run_tokens / self._run_s
+        return self._run_times.tokens_per_s
 
-    def longest_run_s(self, now_s: float) -> float:
-        """How long the slowest batch has been running; `now_s` is time.monotonic()."""
-        return max((now_s - w.busy_since_s for w in self._workers if w.busy_since_s is not None), default=0.0)
+    def late_s(self, now_s: float) -> float:
+        """By how much the latest batch has outlived RUN_SLACK times what it should take; `now_s`: time.monotonic()."""
+        return max([0.0, *(now_s - end_s for end_s in self._latest_ends_s())])
+
+    def busy_s(self, now_s: float) -> float:
+        """How long it may take until a worker is free, were its batch to take RUN_SLACK times what it should."""
+        return 0.0 if self._idle else max(0.0, min(self._latest_ends_s()) - now_s)
+
+    def _latest_ends_s(self) -> list[float]:
+        """When each batch that runs should have ended at the latest."""
+        return [
+            w.busy_since_s + min(RUN_SLACK * w.expected_s, MAX_RUN_S)
+            for w in self._workers
+            if w.busy_since_s is not None
+        ]
 
     def submit(
         self,
@@ -139,10 +158,10 @@ class Batcher:
         DeadlineExceeded, EngineFailed or Draining. Every text has at least one token.
         """
         assert all(map(len, texts)), "a text without tokens"
-        tokens = sum(map(len, texts))
-        self._admit(tokens)
+        added = load(map(len, texts))
+        self._admit(added)
         if deadline_s is None:
-            deadline_s = self._settings.deadline_s + 2 * tokens / self.tokens_per_s
+            deadline_s = self._settings.deadline_s + 2 * self._shared_s(added)
         ticket = self._ticket(texts, lane, deadline_s)
         self._lanes[lane].add(ticket.rows)
         return ticket.future
@@ -150,6 +169,7 @@ class Batcher:
     def health_probe(self, text: Int32Array, deadline_s: float) -> asyncio.Future[Float32Array]:
         """Run one text of the engine's own ahead of a queue of any length, to check that the model answers."""
         ticket = self._ticket([text], Lane.INTERACTIVE, deadline_s)
+        ticket.is_probe = True
         self._lanes[Lane.INTERACTIVE].add_first(ticket.rows[0])
         return ticket.future
 
@@ -173,12 +193,19 @@ class Batcher:
         self.abort(Draining("the engine is shutting down"))
         return finished
 
-    def _admit(self, tokens: int) -> None:
+    def _shared_s(self, texts: Load) -> float:
+        """How long all workers together should take for these."""
+        return self._run_times.expected_s(texts) / len(self._workers)
+
+    def _admit(self, added: Load) -> None:
         if self._refusal is not None:
             raise self._refusal.with_traceback(None)  # raised many times: keep no old frames
-        excess = self.queued_tokens + tokens - self._settings.max_queue_tokens
+        tokens = self.queued_tokens + added.tokens
+        excess = tokens - self._settings.max_queue_tokens
         if excess > 0:
-            wait_s = min(MAX_RETRY_AFTER_S, max(1, math.ceil(excess / self.tokens_per_s)))
+            squares = sum(lane.squares for lane in self._lanes.values()) + added.squares
+            excess_s = self._shared_s(Load(tokens, squares)) * excess / tokens
+            wait_s = min(MAX_RETRY_AFTER_S, max(1, math.ceil(excess_s)))
             raise QueueFull(f"the queue is full; its excess takes about {wait_s} s", wait_s)
 
     def _ticket(self, texts: Sequence[Int32Array], lane: Lane, deadline_s: float) -> Ticket:
@@ -235,7 +262,8 @@ class Batcher:
             if not row.owner.started:
                 row.owner.started = True
                 self._observer.request_started(now_s - row.owner.arrived_s)
-        self._idle.pop().start_batch(batch)
+        expected_s = self._run_times.expected_s(load(row.length for row in batch))
+        self._idle.pop().start_batch(batch, expected_s)
 
     def _may_start(self) -> bool:
         if not any(self._lanes.values()):
@@ -258,6 +286,8 @@ class Batcher:
     def _next_lane(self) -> LaneQueue[Ticket]:
         """The lane whose oldest row runs next; at least one has rows."""
         interactive, bulk = self._lanes[Lane.INTERACTIVE], self._lanes[Lane.BULK]
+        if interactive and interactive.oldest.owner.is_probe:
+            return interactive
         if interactive and (not bulk or self._interactive_turns < INTERACTIVE_TURNS):
             self._interactive_turns += 1 if bulk else 0
             return interactive
@@ -291,11 +321,10 @@ class Batcher:
 
     def _measure(self, outcome: Outcome[Ticket]) -> None:
         lengths = [row.length for row in outcome.rows]
-        tokens = sum(lengths)
-        self._observer.batch_done(len(lengths), tokens, len(lengths) * max(lengths), outcome.run_s)
+        texts = load(lengths)
+        self._observer.batch_done(len(lengths), texts.tokens, len(lengths) * max(lengths), outcome.run_s)
         if outcome.error is None:
-            self._run_tokens = RATE_MEMORY * self._run_tokens + tokens
-            self._run_s = RATE_MEMORY * self._run_s + outcome.run_s
+            self._run_times.measured(texts, outcome.run_s)
 
 
 def _fail(ticket: Ticket, error: EngineError) -> None:

@@ -46,6 +46,7 @@ class LaneQueue(Generic[OwnerT]):
         self._by_length: dict[int, OrderedDict[Row[OwnerT], None]] = {}
         self._lengths: list[int] = []  # sorted; exactly those with rows
         self.tokens = 0  # without padding
+        self.squares = 0  # of the lengths, summed: what attention costs
 
     def __len__(self) -> int:
         return len(self._by_age)
@@ -68,6 +69,7 @@ class LaneQueue(Generic[OwnerT]):
             group[row] = None
             self._by_age[row] = None
             self.tokens += row.length
+            self.squares += row.length**2
 
     def add_first(self, row: Row[OwnerT]) -> None:
         """Queue a row ahead of all others."""
@@ -105,6 +107,7 @@ class LaneQueue(Generic[OwnerT]):
             del self._by_length[row.length]
             del self._lengths[bisect_left(self._lengths, row.length)]
         self.tokens -= row.length
+        self.squares -= row.length**2
 
 
 class _Growth(Generic[OwnerT]):

@@ -51,6 +51,7 @@ class Worker(Generic[OwnerT]):
         self._thread = threading.Thread(target=self._loop_over_batches, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.busy_since_s: float | None = None  # time.monotonic() of the batch in hand
+        self.expected_s = 0.0  # how long it should take
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the thread; outcomes are delivered on `loop`."""
@@ -61,10 +62,11 @@ class Worker(Generic[OwnerT]):
         """Let the thread end after the batch in hand. Does not wait: a hung run may never end."""
         self._inbox.put(None)
 
-    def start_batch(self, rows: list[Row[OwnerT]]) -> None:
+    def start_batch(self, rows: list[Row[OwnerT]], expected_s: float) -> None:
         """Run these rows; `deliver` is called with the outcome, whatever it is."""
         assert self.busy_since_s is None
         self.busy_since_s = time.monotonic()
+        self.expected_s = expected_s
         self._inbox.put(rows)
 
     def _loop_over_batches(self) -> None:

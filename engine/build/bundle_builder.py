@@ -247,6 +247,7 @@ def _describe(
         pooling=choices.pooling,
         normalize=choices.normalize,
         matryoshka_dims=choices.matryoshka_dims,
+        matryoshka_layer_norm=choices.matryoshka_layer_norm,
         prompts=choices.prompts,
         default_prompt_name=choices.default_prompt_name,
         recipe=recipe,

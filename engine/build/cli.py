@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -19,9 +19,10 @@ from engine.build.bundle_builder import build_bundle
 from engine.build.checkpoint.choices import refuse_unsupported
 from engine.build.checkpoint.files import default_checkpoint, open_checkpoint
 from engine.build.errors import BuildError
-from engine.build.imported.importer import import_bundle
-from engine.build.imported.plan import ImportOptions
-from engine.build.imported.source import open_source
+from engine.build.imported.importer import export_bundle, import_bundle
+from engine.build.imported.optimum import exporter_versions
+from engine.build.imported.plan import ImportOptions, settle
+from engine.build.imported.source import name_of
 from engine.build.verify.bundle_verifier import Report, VerifyOptions, keep_verdict, verify_bundle
 from engine.build.verify.embedding import Progress
 from engine.build.verify.report import as_json, show_report
@@ -74,6 +75,12 @@ def model() -> None:
     type=click.Path(path_type=Path),
     help="Texts like your own to fit the semantic tier's static embedding to; takes minutes, finds more to reuse.",
 )
+@click.option(
+    "--exporter",
+    type=click.Choice(["optimum"]),
+    help="Export the graph first, for types that `build` has none for, and import it. Needs the extra `export`.",
+)
+@click.option("--max-tokens", type=click.IntRange(min=4), help="With --exporter: the longest text, as for `import`.")
 @click.option("--force", is_flag=True, help="Build even what is there already, and keep a graph under the bar.")
 def build(
     source: str | None,
@@ -84,6 +91,8 @@ def build(
     name: str | None,
     precision: str | None,
     static_embedding_corpus: Path | None,
+    exporter: str | None,
+    max_tokens: int | None,
     force: bool,
 ) -> None:
     """Build a bundle from SOURCE: a checkpoint folder, or a hub id with or without @revision.
@@ -94,6 +103,22 @@ def build(
     try:
         given_prompts = None if prompts is None else _read_prompts(prompts)
         source = source or str(default_checkpoint())
+        if exporter is not None:
+            if static_embedding_corpus is not None or precision == "fp16":
+                raise BuildError("--static-embedding-corpus and --precision fp16 do not go with --exporter")
+            given = ImportOptions(
+                calibration_file=calibration_file,
+                pooling=cast(Pooling | None, pooling),
+                prompts=given_prompts,
+                name=name,
+                precision=cast(Precision | None, precision),
+                max_tokens=max_tokens,
+                force=force,
+            )
+            _import_to(source, out, given, export_bundle, console)
+            return
+        if max_tokens is not None:
+            raise BuildError("--max-tokens goes with --exporter; the length is otherwise that of the checkpoint")
         if out is None:
             check = partial(refuse_unsupported, pooling=cast(Pooling | None, pooling), prompts=given_prompts)
             out = DEFAULT_FOLDER / "-".join(filter(None, [name or open_checkpoint(source, check).name, precision]))
@@ -116,7 +141,7 @@ def build(
 
 
 @model.command("import")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @_out_option
 @_calibration_option
 @click.option("--pooling", type=click.Choice(get_args(Pooling)), help="Overrides that of the files.")
@@ -131,22 +156,36 @@ def build(
     help="Longest text. Default: the model's limit, 2048 at most: memory grows with the square of it.",
 )
 @click.option("--force", is_flag=True, help="Import even what is there already, and keep a graph under the bar.")
-def import_(source: Path, out: Path | None, prompts: str | None, **options: Any) -> None:
-    """Make a bundle from SOURCE, an exported FP32 ONNX graph: model.onnx, or a folder with it or onnx/model.onnx.
+def import_(source: str, out: Path | None, prompts: str | None, **options: Any) -> None:
+    """Make a bundle from SOURCE, an exported FP32 ONNX graph: model.onnx, a folder with it or onnx/model.onnx, or the
+    hub id of a model that has one.
 
     For models that `build` has no graph for. tokenizer.json and config.json lie beside the graph or above onnx/.
     """
     console = Console(highlight=False, soft_wrap=True)
     try:
         given = ImportOptions(prompts=None if prompts is None else _read_prompts(prompts), **options)
-        if out is None:
-            name = given.name or open_source(source).checkpoint.name
-            out = DEFAULT_FOLDER / "-".join(filter(None, [name, given.precision]))
-        with _progress(console) as progress:
-            bundle = import_bundle(source, out, given, progress)
+        _import_to(source, out, given, import_bundle, console)
     except BuildError as error:
         raise Refused(str(error)) from None
+
+
+def _import_to(
+    source: str, out: Path | None, given: ImportOptions, make: Callable[..., Bundle], console: Console
+) -> None:
+    """By `import_bundle` or `export_bundle`. Raises BuildError."""
+    if out is None:
+        name = given.name or (name_of(source) if make is import_bundle else _exported_name(source, given))
+        out = DEFAULT_FOLDER / "-".join(filter(None, [name, given.precision]))
+    with _progress(console) as progress:
+        bundle = make(source, out, given, progress)
     click.echo(f"{bundle.model}: {out}")
+
+
+def _exported_name(source: str, given: ImportOptions) -> str:
+    """Raises BuildError, and before anything is fetched where it cannot be exported at all."""
+    exporter_versions()
+    return open_checkpoint(source, partial(settle, options=given)).name
 
 
 @model.command()
@@ -243,9 +282,15 @@ def _progress(console: Console) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield click.echo
         return
-    with console.status("building") as status:
+    with ExitStack() as stack:
+        status = console.status("building")
+        started = False
 
         def report(step: str) -> None:
+            nonlocal started
+            if not started:  # not before the first step: while files are fetched, the hub's own bars are there
+                stack.enter_context(status)
+                started = True
             console.print(step, markup=False)
             status.update(escape(step))
 

@@ -4,6 +4,7 @@ Nothing here may depend on the batch: the session's options are the same for eve
 of a vector must be the same alone and in any batch.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from engine.model.topology import Topology
 from engine.protocol import Float32Array, Int32Array
 from engine.settings import Device
 
+AGAIN_BELOW_S = 1.0
 HEARTBEAT_IDS = (1, 8, 15, 22, 29, 36, 43, 50)  # any will do
 
 
@@ -47,6 +49,7 @@ class Model:
     static_embedding: bytes  # the file's content, for the semantic tier of gateways
     runs: tuple[Run, ...]
     agreement: Agreement
+    longest_run_s: float  # what one run of the longest text took
 
     @property
     def fingerprint(self) -> str:
@@ -56,10 +59,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class RunCost:
-    """What a run takes: `fixed_s` + padded tokens / `tokens_per_s`."""
+    """What a run takes: `fixed_s` + the sum over its texts of n (1 + n / `double_cost_tokens`) / `tokens_per_s`."""
 
     fixed_s: float
     tokens_per_s: float
+    double_cost_tokens: float
 
     @property
     def fixed_tokens(self) -> float:
@@ -96,14 +100,14 @@ def open_model(
         kernel_class = name_kernel_class(bundle.precision, device)
         runs = tuple(map(run_each_of if bundle.batch_dependent else run_of, sessions))
         agreement = compare(runs[0], check)
-        _check_bounds(runs[0], bundle)
+        longest_run_s = _check_bounds(runs[0], bundle)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise BundleError(f"ONNX Runtime cannot run the graph in {folder}: {error}") from error
     admit(folder, bundle, kernel_class, agreement, allow_unverified)
     tokenizer_json, static_embedding = (
         (folder / name).read_bytes() for name in (TOKENIZER_FILE, STATIC_EMBEDDING_FILE)
     )
-    return Model(bundle, kernel_class, device, tokenizer_json, static_embedding, runs, agreement)
+    return Model(bundle, kernel_class, device, tokenizer_json, static_embedding, runs, agreement, longest_run_s)
 
 
 def _check_vocabulary(folder: Path, bundle: Bundle) -> None:
@@ -117,8 +121,12 @@ def _check_vocabulary(folder: Path, bundle: Bundle) -> None:
         )
 
 
-def _check_bounds(run: Run, bundle: Bundle) -> None:
-    """Compute the longest text there may be, of the largest id. Raises what ONNX Runtime raises, ValueError."""
+def _check_bounds(run: Run, bundle: Bundle) -> float:
+    """Compute the longest text there may be, of the largest id, and return the seconds it took.
+
+    Raises what ONNX Runtime raises, ValueError.
+    """
+    started_s = time.perf_counter()
     longest = np.full(bundle.max_tokens, bundle.vocab_size - 1, np.int32)
     try:
         vectors = run([longest])
@@ -128,10 +136,11 @@ def _check_bounds(run: Run, bundle: Bundle) -> None:
         ) from error
     if vectors.shape != (1, bundle.dimensions):
         raise ValueError(f"dimensions: {bundle.dimensions}, but the graph gives {vectors.shape[-1]}")
+    return time.perf_counter() - started_s
 
 
 def measure_run_cost(model: Model, repeats: int = 7) -> RunCost:
-    """Time runs of one short text and of many, and fit a fixed cost and a rate; warms every session up."""
+    """Time runs of one short text, of many and of the longest, and fit what a run takes; warms every session up."""
     short, many = 8, 32
     text = heartbeat_text(short, model.bundle.vocab_size)
     for run in model.runs:
@@ -140,7 +149,19 @@ def measure_run_cost(model: Model, repeats: int = 7) -> RunCost:
     one_s = min(_time(model.runs[0], [text]) for _ in range(repeats))
     many_s = min(_time(model.runs[0], [text] * many) for _ in range(repeats))
     per_token_s = max((many_s - one_s) / (short * (many - 1)), 1e-9)
-    return RunCost(max(one_s - short * per_token_s, 0.0), 1 / per_token_s)
+    fixed_s = max(one_s - short * per_token_s, 0.0)
+    return RunCost(fixed_s, 1 / per_token_s, _double_cost_tokens(model, fixed_s, per_token_s))
+
+
+def _double_cost_tokens(model: Model, fixed_s: float, per_token_s: float) -> float:
+    """The length at which attention takes as much as the rest, from the longest text; infinite where that has none."""
+    longest = model.bundle.max_tokens
+    longest_s = model.longest_run_s
+    if longest_s < AGAIN_BELOW_S:  # the first run of a length also gets its memory
+        text = heartbeat_text(longest, model.bundle.vocab_size)
+        longest_s = min(longest_s, *(_time(model.runs[0], [text]) for _ in range(2)))
+    attention_s = longest_s - fixed_s - longest * per_token_s
+    return longest**2 * per_token_s / attention_s if attention_s > 0 else math.inf
 
 
 def heartbeat_text(length: int, vocab_size: int) -> Int32Array:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.batching.batcher import INTERACTIVE_TURNS, Batcher, BatcherSettings
+from engine.batching.batcher import INTERACTIVE_TURNS, MAX_RUN_S, Batcher, BatcherSettings
 from engine.batching.lane_queue import BatchShape
 from engine.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
 from engine.protocol import Float32Array, Int32Array, Lane
@@ -358,6 +359,80 @@ async def test_a_health_probe_runs_ahead_of_a_full_queue() -> None:
         run.gate.set()
         await asyncio.gather(running, waiting, probe)
     assert run.batches == [[0], [99], [1], [2]]
+
+
+async def test_a_health_probe_runs_ahead_of_bulk_texts_whose_turn_it_is() -> None:
+    """Each of their runs may take a minute."""
+    run = FakeRun()
+    run.gate.clear()
+    async with batcher_of(run, shape=BatchShape(1, 64)) as batcher:
+        running = batcher.submit([text(0)])
+        await until(lambda: len(run.batches) == 1)
+        bulk = batcher.submit([text(100)], Lane.BULK)
+        batcher._interactive_turns = INTERACTIVE_TURNS
+        probe = batcher.health_probe(text(99), PATIENCE_S)
+        run.gate.set()
+        await asyncio.gather(running, bulk, probe)
+    assert run.batches == [[0], [99], [100]]
+
+
+async def test_how_late_a_run_is_follows_its_length() -> None:
+    """60 tokens whose attention costs 6 times the rest: 4.2 s at 100 short tokens a second, late after 4 times that."""
+    run = FakeRun()
+    run.gate.clear()
+    async with batcher_of(run, double_cost_tokens=10) as batcher:
+        assert batcher.busy_s(time.monotonic()) == 0
+        before_s = time.monotonic()
+        running = batcher.submit([text(0, 60)])
+        await until(lambda: len(run.batches) == 1)
+        after_s = time.monotonic()
+        assert batcher.late_s(before_s + 16.7) == 0
+        assert 0.05 < batcher.late_s(after_s + 16.9) < 0.2 + after_s - before_s
+        assert 16.0 - after_s + before_s < batcher.busy_s(after_s) < 16.9
+        assert batcher.busy_s(after_s + 16.9) == 0
+        run.gate.set()
+        await running
+
+
+async def test_a_worker_that_is_idle_needs_no_waiting() -> None:
+    """A long text on one of two workers keeps nobody waiting."""
+    run = FakeRun()
+    run.gate.clear()
+    async with batcher_of(run, run, double_cost_tokens=10) as batcher:
+        running = batcher.submit([text(0, 60)])
+        await until(lambda: len(run.batches) == 1)
+        assert batcher.busy_s(time.monotonic()) == 0
+        run.gate.set()
+        await running
+
+
+async def test_no_run_has_more_than_an_hour() -> None:
+    """A rate that was measured while the machine slept does not hide a hang."""
+    run = FakeRun()
+    run.gate.clear()
+    async with batcher_of(run, tokens_per_s=1e-6) as batcher:
+        running = batcher.submit([text(0, 60)], deadline_s=PATIENCE_S)
+        await until(lambda: len(run.batches) == 1)
+        assert batcher.late_s(time.monotonic() + MAX_RUN_S + 1) > 0
+        run.gate.set()
+        await running
+
+
+async def test_retry_after_and_deadline_follow_the_length() -> None:
+    """20 texts of 60 tokens take six times as long again as 1,200 short tokens."""
+    bounded = {"max_queue_tokens": 600, "tokens_per_s": 100.0, "double_cost_tokens": 10.0, "deadline_s": 1.0}
+    async with batcher_of(FakeRun(), **bounded) as batcher:
+        with pytest.raises(QueueFull) as refusal:
+            batcher.submit([text(0, 60)] * 20)
+    assert refusal.value.retry_after_s == 42  # half of (1,200 + 20 x 360) / 100
+    run = FakeRun()
+    run.gate.clear()
+    async with batcher_of(run, **bounded) as batcher:
+        running = batcher.submit([text(0, 60)])
+        (ticket,) = batcher._tickets
+        assert ticket.deadline_s - ticket.arrived_s == pytest.approx(1 + 2 * 4.2)
+        run.gate.set()
+        await running
 
 
 async def test_the_rate_is_measured() -> None:

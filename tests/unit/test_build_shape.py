@@ -71,6 +71,32 @@ def test_gtes_ntk_scaling_is_a_larger_base_and_slower_turns() -> None:
     np.testing.assert_allclose(sines[7], np.sin(7 * turns), atol=1e-6)
 
 
+def test_gtes_ntk_scaling_gives_the_numbers_of_its_own_code() -> None:
+    """gte-base-en-v1.5: pairs 0, 1, 16 and 31 of a head of 64 at positions 1, 100 and 8,191.
+
+    By torch 2.13 in float32, with the two lines of the checkpoint's NTKScalingRotaryEmbedding:
+    inv_freq = 1 / (base * factor) ** (arange(0, 64, 2) / 64), then inv_freq / factor ** (2 / 64).
+    """
+    config = SIZES | {"model_type": "new", "rope_theta": 500000, "rope_scaling": {"type": "ntk", "factor": 2.0}}
+    rotary = read_shape(config).attention[0].rotary
+    assert rotary is not None
+    cosines, sines = (table[[1, 100, 8191]][:, [0, 1, 16, 31]] for table in rotary_tables(rotary, 64, 8192))
+    expected_cosines = [
+        [0.5582079, 0.8047948, 0.9999995, 1.0],
+        [-0.8925497, 0.7552139, 0.9952158, 1.0],
+        [-0.2861987, -0.8721988, -0.1608011, 0.9999238],
+    ]
+    expected_sines = [
+        [0.8297011, 0.5935532, 0.0009785719, 0.000001506929],
+        [-0.4509490, 0.6554784, 0.0977011, 0.0001506929],
+        [-0.9581703, 0.4891517, 0.9869868, 0.0123429],
+    ]
+    np.testing.assert_allclose(cosines, expected_cosines, atol=1e-3)  # float32's angle at 8,191 is 5e-4 apart
+    np.testing.assert_allclose(sines, expected_sines, atol=1e-3)
+    np.testing.assert_allclose(cosines[:2], expected_cosines[:2], atol=1e-5)
+    np.testing.assert_allclose(sines[:2], expected_sines[:2], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

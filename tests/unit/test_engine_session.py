@@ -1,6 +1,8 @@
 """Where a model runs and what that makes of its name."""
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -8,7 +10,7 @@ from click.testing import CliRunner
 from deploy.cli import main as dejavec
 from engine import server
 from engine.cli import engine
-from engine.model.session import choose_device
+from engine.model.session import _double_cost_tokens, choose_device
 from engine.settings import Device, EngineSettings
 
 BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -66,3 +68,10 @@ def test_a_bad_setting_ends_the_command_with_its_name(monkeypatch: pytest.Monkey
     assert result.exit_code == 2
     assert "max_batch_size" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("longest_run_s", "expected"), [(72.0, 1000.0), (8.0, math.inf), (5.0, math.inf)])
+def test_what_attention_costs_is_measured_by_the_longest_text(longest_run_s: float, expected: float) -> None:
+    """8,000 tokens at 1,000 a second would take 8 s; what they take beside is attention's."""
+    model = SimpleNamespace(bundle=SimpleNamespace(max_tokens=8000), longest_run_s=longest_run_s)
+    assert _double_cost_tokens(model, 0.0, 0.001) == pytest.approx(expected)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ from tests.exported_bert import export
 from tests.tiny_bert import ragged, tensors, write_checkpoint, write_json
 
 ONE_CORE = Topology(cores=1.0, sessions=1, threads=1)
+ROBERTA = {"model_type": "roberta", "pad_token_id": 1, "type_vocab_size": 1}
 FP32 = ImportOptions(precision="fp32")
 INT8 = ImportOptions(precision="int8", force=True)  # a random model is harder on INT8 than a trained one
 TEXTS = ragged([2, 3, 5, 9, 24, 7])
@@ -186,6 +187,26 @@ def test_pooling_that_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
     import_bundle(source, tmp_path / "bundle", FP32)
     with pytest.raises(UnsupportedModel, match=r"pooling 'cls' \(given\) gives other vectors"):
         import_bundle(source, tmp_path / "other", ImportOptions(precision="fp32", pooling="cls"))
+
+
+def test_positions_that_begin_after_the_paddings_are_those_of_the_native_build(tmp_path: Path) -> None:
+    """RoBERTa's: the graph counts from the padding token's id on, which takes two positions from the longest text."""
+    config = write_checkpoint(tmp_path / "tiny", max_tokens=None, **ROBERTA)
+    export(tensors(config), config, tmp_path / "tiny" / "onnx" / "model.onnx", pads_first=True)
+    bundle = import_bundle(tmp_path / "tiny", tmp_path / "bundle", FP32)
+    native = build_bundle(str(tmp_path / "tiny"), tmp_path / "native", precision="fp32")
+    assert native.max_tokens == 38
+    assert bundle.max_tokens == 36  # a multiple of four below it: padding must not lead beyond the last position
+    assert bundle.quality["batch_dependent_texts"] == 0
+    np.testing.assert_allclose(vectors(tmp_path / "bundle"), vectors(tmp_path / "native"), atol=1e-5)
+
+
+def test_a_graph_without_token_types_gives_the_same_vectors(tmp_path: Path, native: Float32Array) -> None:
+    """It takes two inputs."""
+    source = write_export(tmp_path / "tiny", token_types=False)
+    assert set(plan_import(source, ImportOptions()).contract.inputs) == {"input_ids", "attention_mask"}
+    import_bundle(source, tmp_path / "bundle", FP32)
+    np.testing.assert_allclose(vectors(tmp_path / "bundle"), native, atol=1e-5)
 
 
 # Batch-dependent graphs.

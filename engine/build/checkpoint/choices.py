@@ -39,6 +39,7 @@ class Choices:
     prompts: dict[str, str]
     default_prompt_name: str | None
     matryoshka_dims: list[int] | None
+    matryoshka_layer_norm: bool
     provenance: dict[str, str]
 
 
@@ -71,7 +72,15 @@ def choose(
         "matryoshka_dims": dims_from,
     }
     return Choices(
-        chosen_pooling, normalize, dense, max_tokens, chosen_prompts, default_name, matryoshka_dims, provenance
+        pooling=chosen_pooling,
+        normalize=normalize,
+        dense=dense,
+        max_tokens=max_tokens,
+        prompts=chosen_prompts,
+        default_prompt_name=default_name,
+        matryoshka_dims=matryoshka_dims,
+        matryoshka_layer_norm=known is not None and known.matryoshka_layer_norm,
+        provenance=provenance,
     )
 
 

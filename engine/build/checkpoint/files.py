@@ -5,16 +5,14 @@ refused, whatever its source.
 """
 
 import importlib.util
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from engine.build.checkpoint.hub import open_hub_model, parse_hub_id
 from engine.build.errors import CheckpointError
 from engine.bundle import sha256_of
 
@@ -36,8 +34,6 @@ CONFIG_FILES = [
     "*_Dense/config.json",
 ]
 HUB_FILES = [*CONFIG_FILES, WEIGHTS_FILE, f"*_Dense/{WEIGHTS_FILE}"]
-_NO_NETWORK = "and is not in the hub's cache; without a network, name a checkpoint folder instead"
-HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ class Checkpoint:
         return None if path is None else _read_json(path)
 
 
-Check = Callable[[Checkpoint], None]
+Check = Callable[[Checkpoint], object]
 
 
 def default_checkpoint() -> Path:
@@ -94,31 +90,33 @@ def open_checkpoint(source: str, check: Check = lambda _: None) -> Checkpoint:
     """
     if (folder := Path(source).expanduser()).is_dir():
         return _open_folder(folder, folder.resolve().name, None, check)
-    match = HUB_ID.fullmatch(source)
-    if match is None or source.startswith((".", "/", "~")):
+    if (hub_id := parse_hub_id(source)) is None:
         raise CheckpointError(f"{source!r} is neither a folder nor a hub id such as {DEFAULT_MODEL!r}")
-    model_id = match["id"]
-    folder = _download(model_id, match["revision"], CONFIG_FILES)
-    check(_without_weights(folder, model_id, folder.name))
-    # The snapshot's folder is named after the commit: nothing can change in between.
-    return _open_folder(_download(model_id, folder.name, HUB_FILES), model_id, folder.name, lambda _: None)
+    model = open_hub_model(*hub_id)
+    model.fetch(CONFIG_FILES)
+    check(without_weights(model.folder, model.model_id, model.commit))
+    model.fetch(HUB_FILES)
+    if model.away:
+        model.require(WEIGHTS_FILE)
+    return _open_folder(model.folder, model.model_id, model.commit, lambda _: None)
 
 
 def _open_folder(folder: Path, model_id: str, revision: str | None, check: Check) -> Checkpoint:
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise CheckpointError(_explain_missing_weights(folder))
-    checkpoint = _without_weights(folder, model_id, revision)
+    checkpoint = without_weights(folder, model_id, revision)
     check(checkpoint)
     sha256 = sha256_of(weights)
     return replace(checkpoint, weights_sha256=sha256, model_id=DEFAULT_MODEL if sha256 == DEFAULT_SHA256 else model_id)
 
 
-def _without_weights(folder: Path, model_id: str, revision: str | None) -> Checkpoint:
+def without_weights(folder: Path, model_id: str, revision: str | None) -> Checkpoint:
+    """A checkpoint without its weights, by its small files. Raises CheckpointError where one it needs is missing."""
     config = folder / "config.json"
     for needed in (config, folder / "tokenizer.json"):
         if not needed.is_file():
-            raise CheckpointError(f"{needed} is missing; a checkpoint needs it beside {WEIGHTS_FILE}")
+            raise CheckpointError(f"{needed} is missing; a checkpoint needs it beside its weights")
     content = _read_json(config)
     if not isinstance(content, dict):
         raise CheckpointError(f"{config} is not a JSON object")
@@ -134,19 +132,6 @@ def _explain_missing_weights(folder: Path) -> str:
     if (folder / f"{WEIGHTS_FILE}.index.json").is_file():
         return f"{folder} holds its weights in several files; merge them into one {WEIGHTS_FILE}"
     return f"{folder / WEIGHTS_FILE} is missing; a checkpoint folder needs it"
-
-
-def _download(model_id: str, revision: str | None, files: list[str]) -> Path:
-    """Fetch the few files needed into the hub's own cache, and return the snapshot's folder."""
-    label = model_id if revision is None else f"{model_id}@{revision}"
-    try:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=files))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise CheckpointError(f"{label} could not be fetched, {_NO_NETWORK}: {error}") from None
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise CheckpointError(f"the hub refused {label}: {error}") from None
-    except OSError as error:
-        raise CheckpointError(f"{label} could not be fetched, {_NO_NETWORK}: {error}") from None
 
 
 def _read_json(path: Path) -> Any:

@@ -25,6 +25,7 @@ class KnownModel:
     pooling: Pooling
     prompts: Mapping[str, str] = field(default_factory=dict)
     matryoshka_dims: tuple[int, ...] = ()  # sizes it was trained for besides its own, as its card says
+    matryoshka_layer_norm: bool = False  # the card takes a layer norm before it shortens
 
 
 KNOWN_MODELS = (
@@ -44,7 +45,7 @@ KNOWN_MODELS = (
         {"query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "},
     ),
     KnownModel(r"nomic-embed-text-v1", ("nomic_bert",), "mean", _NOMIC),
-    KnownModel(r"nomic-embed-text-v1\.5", ("nomic_bert",), "mean", _NOMIC, (512, 256, 128, 64)),
+    KnownModel(r"nomic-embed-text-v1\.5", ("nomic_bert",), "mean", _NOMIC, (512, 256, 128, 64), True),
     KnownModel(r"modernbert-embed-(base|large)", ("modernbert",), "mean", _SEARCH, (256,)),
     KnownModel(r"snowflake-arctic-embed-(xs|s|m|l)", ("bert",), "cls", {"query": _PASSAGES}),
     KnownModel(r"snowflake-arctic-embed-m-v1\.5", ("bert",), "cls", {"query": _PASSAGES}, (256,)),

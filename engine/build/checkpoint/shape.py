@@ -16,7 +16,7 @@ GLOBAL_BASE, LOCAL_BASE, LOCAL_TOKENS = 160_000.0, 10_000.0, 128
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
-    """Rotary positions: channel pair i of a head turns by position / (base^(2i / head_size) * divisor)."""
+    """Rotary positions: channel pair i of a head turns by position / (base^i * divisor)^(2 / head_size)."""
 
     base: float
     divisor: float = 1.0
@@ -64,7 +64,8 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
     if family is None:
         raise UnsupportedModel(
             f"model_type {model_type!r} has no graph here; supported are {', '.join(supported_types())}"
-            " (MiniLM, BGE, E5, GTE, Arctic, Nomic and other models of these types)"
+            " (MiniLM, BGE, E5, GTE, Arctic, Nomic and other models of these types); for others, `dejavec model import`"
+            " takes a graph in ONNX, and `dejavec model build --exporter optimum` makes one"
         )
     _refuse_variants(config, family)
     read = _Config(config, family)

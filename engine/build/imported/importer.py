@@ -21,6 +21,7 @@ from engine.build.bundle_folder import (
 )
 from engine.build.calibration import with_single_words
 from engine.build.checkpoint.dense import read_dense
+from engine.build.checkpoint.files import open_checkpoint
 from engine.build.errors import BuildError, QualityError, UnsupportedModel
 from engine.build.graph.head import Head
 from engine.build.graph.onnx_writer import OPSET
@@ -28,8 +29,9 @@ from engine.build.graph.quantize import ALPHA, OUTLIER_NEURONS
 from engine.build.graph.rounding import PAIR_LIMIT
 from engine.build.graph.step import SPEED_SHAPE, Encode, check_vectors, speed_ratio
 from engine.build.imported.exported import Exported, prepare
+from engine.build.imported.optimum import exported_graph, exporter_versions
 from engine.build.imported.original import Original, compare_with_original, open_original, run_each
-from engine.build.imported.plan import ImportOptions, Plan, plan_import
+from engine.build.imported.plan import ImportOptions, Plan, plan_graph, plan_import, settle
 from engine.build.imported.products import Sites, find_sites
 from engine.build.imported.quantize import observe_imported, write_imported_int8
 from engine.build.imported.rewrite import write_imported
@@ -70,16 +72,29 @@ class Rewritten:
     difference: float
 
 
-def import_bundle(path: Path, out: Path, options: ImportOptions, progress: Progress = lambda _: None) -> Bundle:
-    """Make the bundle folder `out` from the exported model at `path`, and return what it is. Raises BuildError.
+def import_bundle(source: str | Path, out: Path, options: ImportOptions, progress: Progress = lambda _: None) -> Bundle:
+    """Make the bundle folder `out` from the exported model `source`, and return what it is. Raises BuildError.
 
     As `engine.build.build_bundle`: nothing is done when `out` is this bundle already, and it appears whole or not at
     all. A graph whose vectors depend on their batch becomes a bundle that says so.
     """
-    plan = plan_import(path, options)
-    progress(f"exported graph: opset {plan.source.opset}, SHA-256 {plan.source.checkpoint.weights_sha256[:16]}…")
+    return _import(plan_import(source, options), out, progress)
+
+
+def export_bundle(source: str, out: Path, options: ImportOptions, progress: Progress = lambda _: None) -> Bundle:
+    """As `import_bundle`, of a checkpoint folder or hub id whose graph Optimum exports first. Raises BuildError."""
+    exporter_versions()
+    checkpoint = open_checkpoint(source, partial(settle, options=options))
+    progress(f"checkpoint: {checkpoint.model_id} (SHA-256 {checkpoint.weights_sha256[:16]}…)")
+    with exported_graph(checkpoint, progress) as exported:
+        return _import(plan_graph(exported, options), out, progress)
+
+
+def _import(plan: Plan, out: Path, progress: Progress) -> Bundle:
+    origin = f", SHA-256 {plan.source.checkpoint.weights_sha256[:16]}…" if plan.source.exporter is None else ""
+    progress(f"exported graph: opset {plan.source.opset}{origin}")
     report_choices(plan.choices, progress)
-    return made_once(out, plan.inputs(), options.force, lambda folder: _make(plan, folder, progress), progress)
+    return made_once(out, plan.inputs(), plan.options.force, lambda folder: _make(plan, folder, progress), progress)
 
 
 def rewrite(plan: Plan, progress: Progress) -> tuple[Rewritten, Original]:
@@ -237,8 +252,10 @@ def _recipe(plan: Plan, rewritten: Rewritten, sites: Sites, precision: Precision
         },
         "opset": OPSET,
         "onnxruntime": ort.__version__,
-        "revision": None,
+        "revision": plan.source.checkpoint.revision,
     }
+    if plan.source.exporter is not None:
+        recipe["imported"]["exporter"] = dict(plan.source.exporter)
     if is_int8:
         recipe["smoothquant_alpha"] = ALPHA
         recipe["weight_rounding"] = {"method": "gptq", "pair_limit": PAIR_LIMIT, "outlier_neurons": OUTLIER_NEURONS}
@@ -278,6 +295,7 @@ def _describe(
         pooling=choices.pooling,
         normalize=normalize,
         matryoshka_dims=choices.matryoshka_dims,
+        matryoshka_layer_norm=choices.matryoshka_layer_norm,
         prompts=choices.prompts,
         default_prompt_name=choices.default_prompt_name,
         recipe=recipe,

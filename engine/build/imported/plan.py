@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from engine.build.calibration import CalibrationTexts, read_texts
 from engine.build.checkpoint.choices import OVERRIDE, Choices, choose
 from engine.build.checkpoint.dense import dense_weights
 from engine.build.checkpoint.families import family_of
+from engine.build.checkpoint.files import Checkpoint
 from engine.build.errors import CheckpointError, UnsupportedModel
 from engine.build.imported.contract import POSITIONS, Contract, read_contract
 from engine.build.imported.source import Source, open_source
@@ -53,7 +55,8 @@ class Plan:
     def inputs(self) -> dict[str, Any]:
         """What decides the bundle's content: a bundle whose recipe has the same need not be made again."""
         checkpoint, choices = self.source.checkpoint, self.choices
-        return {
+        exporter = {"exporter": dict(self.source.exporter)} if self.source.exporter is not None else {}
+        return exporter | {
             "importer_version": IMPORTER_VERSION,
             "model": self.name,
             "precision": self.options.precision or "fastest",
@@ -69,24 +72,48 @@ class Plan:
         }
 
 
-def plan_import(path: Path, options: ImportOptions) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the small files decide, before the graph is read or fetched."""
+
+    choices: Choices
+    pad_token_id: int
+    vocab_size: int
+
+
+def plan_import(source: str | Path, options: ImportOptions) -> Plan:
     """Read the files and decide what can be decided by them. Raises BuildError."""
-    source = open_source(path)
+    return plan_graph(open_source(source, partial(settle, options=options)), options)
+
+
+def plan_graph(source: Source, options: ImportOptions) -> Plan:
+    """As `plan_import`, for a model that has been read."""
     contract = read_contract(source.model, source.opset)
-    checkpoint = source.checkpoint
-    family = family_of(checkpoint.config.get("model_type"))
-    pads_first = family is not None and family.positions_after_padding
-    if pads_first and POSITIONS in contract.inputs:
+    if POSITIONS in contract.inputs and _pads_first(source.checkpoint):
         raise UnsupportedModel(f"the graph takes {POSITIONS}, which its model type counts from the padding token on")
-    pad_token_id = _number(checkpoint.config, "pad_token_id") or 0
-    positions = _positions(checkpoint.config, options) - (pad_token_id + 1 if pads_first else 0)
-    choices = _limit(choose(checkpoint, positions, options.pooling, options.prompts), positions, options.max_tokens)
+    settled = settle(source.checkpoint, options)
+    choices = settled.choices
     if contract.tokens is None:
         choices = _as_the_graph_does(choices, options)
+    texts = read_texts(options.calibration_file)
+    return Plan(source, contract, choices, options, texts, settled.pad_token_id, settled.vocab_size)
+
+
+def settle(checkpoint: Checkpoint, options: ImportOptions) -> Settled:
+    """Read what the files beside a graph say of it. Raises CheckpointError, UnsupportedModel."""
+    pad_token_id = _number(checkpoint.config, "pad_token_id") or 0
+    positions = _positions(checkpoint.config, options) - (pad_token_id + 1 if _pads_first(checkpoint) else 0)
+    choices = _limit(choose(checkpoint, positions, options.pooling, options.prompts), positions, options.max_tokens)
     vocab_size = _number(checkpoint.config, "vocab_size")
     if not vocab_size:
         raise CheckpointError("config.json has no vocab_size, which an import needs")
-    return Plan(source, contract, choices, options, read_texts(options.calibration_file), pad_token_id, vocab_size)
+    return Settled(choices, pad_token_id, vocab_size)
+
+
+def _pads_first(checkpoint: Checkpoint) -> bool:
+    """Whether the type's positions begin behind the padding token's."""
+    family = family_of(checkpoint.config.get("model_type"))
+    return family is not None and family.positions_after_padding
 
 
 def _number(config: Mapping[str, Any], key: str) -> int | None:

@@ -1,21 +1,24 @@
 """Finding and reading an exported model: its graph, the graph's external data, and the files beside it.
 
-Nothing of the folder is executed, and nothing outside it is read. The one exception is the hub's own cache, where a
-snapshot's files are links into one folder: external data may lie where the graph's own file really is.
+A file, a folder, or a hub id, of which only the graph, its external data and the small files are fetched. Nothing of
+the folder is executed, and nothing outside it is read. The one exception is the hub's own cache, where a snapshot's
+files are links into one folder: external data may lie where the graph's own file really is.
 """
 
 import hashlib
 import stat
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import onnx
-import orjson
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
-from engine.build.checkpoint.files import Checkpoint
+from engine.build.checkpoint.files import CONFIG_FILES, Check, Checkpoint, without_weights
+from engine.build.checkpoint.hub import HubModel, open_hub_model, parse_hub_id
 from engine.build.errors import CheckpointError, UnsupportedModel
 from engine.bundle import TOKENIZER_FILE
 
@@ -29,23 +32,72 @@ MAX_BYTES = 1_900_000_000  # of graph and weights; one ONNX file holds 2 GB, and
 class Source:
     """An exported model. `checkpoint`: the folder's files; its weights' SHA-256 is that of graph and external data.
 
-    model: the graph with all weights inside; opset: its standard operators' version as exported.
+    model: the graph with all weights inside; opset: its standard operators' version as exported. exporter: the versions
+    of what exported it just now from the checkpoint, whose weights' SHA-256 is then that of model.safetensors.
     """
 
     checkpoint: Checkpoint
     graph_file: Path
     model: onnx.ModelProto
     opset: int
+    exporter: Mapping[str, str] | None = None
 
 
-def open_source(path: Path) -> Source:
-    """Read the model that `path` names: a `.onnx` file, or a folder with one.
+def open_source(source: str | Path, check: Check = lambda _: None) -> Source:
+    """Read the model that `source` names: a `.onnx` file, a folder with one, or a hub id with or without `@revision`.
 
-    Raises CheckpointError for files that are missing, damaged or elsewhere, UnsupportedModel above MAX_BYTES.
+    `check` sees the small files before the graph is read or fetched, and may raise. Raises CheckpointError for files
+    that are missing, damaged or elsewhere, UnsupportedModel above MAX_BYTES.
     """
-    graph_file, folder = _find(path.expanduser())
-    config = _config(folder / CONFIG_FILE)
-    _refuse_larger(graph_file.stat().st_size, graph_file)
+    path = Path(source).expanduser()
+    hub_id = None if path.exists() or path.suffix == ".onnx" else parse_hub_id(str(source))
+    if hub_id is not None:
+        return _open_hub(open_hub_model(*hub_id), check)
+    graph_file, folder = _find(path)
+    checkpoint = without_weights(folder, folder.resolve().name, None)
+    check(checkpoint)
+    return read_graph(graph_file, checkpoint)
+
+
+def name_of(source: str) -> str:
+    """What a model is called that `open_source` would read."""
+    path = Path(source).expanduser()
+    if not path.exists() and (hub_id := parse_hub_id(source)) is not None:
+        return hub_id[0].rsplit("/", 1)[-1]
+    return _find(path)[1].resolve().name
+
+
+def _open_hub(model: HubModel, check: Check) -> Source:
+    model.fetch(CONFIG_FILES)
+    checkpoint = without_weights(model.folder, model.model_id, model.commit)
+    check(checkpoint)
+    names = GRAPH_PLACES if model.files is None else {file.path for file in model.files}
+    place = next((place for place in GRAPH_PLACES if place in names), None)
+    if place is None:
+        raise CheckpointError(
+            f"{model.model_id} has neither {' nor '.join(GRAPH_PLACES)}; `dejavec model build` makes a bundle from"
+            " model.safetensors, with --exporter optimum for types that have no graph here"
+        )
+
+    def fetch(names: list[str]) -> None:
+        patterns = [escape(name) for name in names]
+        _refuse_larger(model.size_of(patterns), f"{model.model_id}: {names[0]}")
+        model.fetch(patterns)
+
+    fetch([place])
+    graph_file = model.require(place)
+    folder = PurePosixPath(place).parent
+    return read_graph(graph_file, checkpoint, lambda names: fetch([place, *(str(folder / name) for name in names)]))
+
+
+def read_graph(
+    graph_file: Path, checkpoint: Checkpoint, fetch_external: Callable[[list[str]], None] = lambda _: None
+) -> Source:
+    """The graph of a checkpoint whose weights are not read. `fetch_external` gets the names of its external files.
+
+    Raises as `open_source`.
+    """
+    _refuse_larger(graph_file.stat().st_size, str(graph_file))
     content = graph_file.read_bytes()
     try:
         model = onnx.ModelProto.FromString(content)
@@ -53,14 +105,17 @@ def open_source(path: Path) -> Source:
         raise CheckpointError(f"{graph_file} is not an ONNX graph") from None
     digest = hashlib.sha256(content)
     del content
+    if names := {
+        entry.value for tensor in _external(model) for entry in tensor.external_data if entry.key == "location"
+    }:
+        fetch_external(sorted(names))
     _read_external_data(model, graph_file, digest)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise CheckpointError(f"{graph_file} is not a valid ONNX graph: {_first_line(error)}") from None
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    checkpoint = Checkpoint(folder, folder.resolve().name, None, digest.hexdigest(), config)
-    return Source(checkpoint, graph_file, model, opset)
+    return Source(replace(checkpoint, weights_sha256=digest.hexdigest()), graph_file, model, opset)
 
 
 def _find(path: Path) -> tuple[Path, Path]:
@@ -81,34 +136,29 @@ def _find(path: Path) -> tuple[Path, Path]:
     return path, folder
 
 
-def _config(path: Path) -> dict[str, object]:
-    try:
-        content = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not a JSON object")
-    return content
-
-
-def _refuse_larger(size: int, graph_file: Path) -> None:
+def _refuse_larger(size: int, what: str) -> None:
     if size > MAX_BYTES:
         raise UnsupportedModel(
-            f"{graph_file} and its external data have {size / 1e9:.1f} GB; graphs up to {MAX_BYTES / 1e9:.1f} GB can be"
+            f"{what} and its external data have {size / 1e9:.1f} GB; graphs up to {MAX_BYTES / 1e9:.1f} GB can be"
             " imported, because a bundle's graph is one file"
         )
 
 
 def _read_external_data(model: onnx.ModelProto, graph_file: Path, digest: "hashlib._Hash") -> None:
     """Put the weights that lie in other files into the graph, and add their bytes to `digest`."""
-    external = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    external = _external(model)
     total = model.ByteSize() + sum(map(_size, external))
-    _refuse_larger(total, graph_file)
+    _refuse_larger(total, str(graph_file))
     for tensor in external:
         tensor.raw_data = _read_slice(tensor, graph_file)
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
         digest.update(tensor.raw_data)
+
+
+def _external(model: onnx.ModelProto) -> list[TensorProto]:
+    """The weights that lie in other files."""
+    return [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
 
 
 def _size(tensor: TensorProto) -> int:

@@ -1,35 +1,39 @@
 """The FP32 graph a bundle is compared with: built again, by the same builder, from the checkpoint it came from."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from engine.build.checkpoint.choices import dense_folders
 from engine.build.checkpoint.dense import read_dense
 from engine.build.checkpoint.files import (
     DEFAULT_SHA256,
-    HUB_FILES,
-    HUB_ID,
     WEIGHTS_FILE,
     Checkpoint,
     default_checkpoint,
     open_checkpoint,
 )
+from engine.build.checkpoint.hub import parse_hub_id
 from engine.build.checkpoint.shape import read_shape
 from engine.build.checkpoint.weights import read_weights
 from engine.build.errors import CheckpointError
 from engine.build.graph.head import Head
 from engine.build.graph.quantize import write_fp32
 from engine.build.imported.importer import rewrite
+from engine.build.imported.optimum import exported_graph
 from engine.build.imported.original import run_each
-from engine.build.imported.plan import ImportOptions, plan_import
+from engine.build.imported.plan import ImportOptions, Plan, plan_graph, plan_import
+from engine.build.imported.source import GRAPH_PLACES
 from engine.build.running import open_graph
 from engine.bundle import Bundle
 from engine.feeds import Run, feeds
 from engine.protocol import Float32Array, Int32Array
+
+EXPORTED_PLACE = GRAPH_PLACES[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,29 @@ def open_reference(bundle: Bundle, given: str | None, threads: int) -> Reference
 
 def _open_exported(bundle: Bundle, given: str | None, threads: int) -> Reference:
     """The FP32 graph of an imported bundle, from the exported graph at `given`."""
-    if given is None:
-        raise CheckpointError(f"name the exported graph or folder that {bundle.source!r} was, with --checkpoint")
-    plan = plan_import(Path(given), ImportOptions(max_tokens=bundle.max_tokens))
+    with ExitStack() as stack:
+        plan = _plan(bundle, given, stack)
+        return _open_plan(plan, bundle, threads)
+
+
+def _plan(bundle: Bundle, given: str | None, stack: ExitStack) -> Plan:
+    """How the bundle was imported; where its graph was exported first, that is done again. Raises BuildError."""
+    options = ImportOptions(max_tokens=bundle.max_tokens)
+    if bundle.recipe["imported"].get("exporter") is not None:
+        checkpoint = open_checkpoint(given or str(find_checkpoint(bundle)))
+        plan = plan_graph(stack.enter_context(exported_graph(checkpoint, lambda _: None)), options)
+    else:
+        if given is None and (graph := _cached(bundle, EXPORTED_PLACE)) is not None:
+            given = str(graph)
+        if given is None:
+            raise CheckpointError(f"name the exported graph or folder that {bundle.source!r} was, with --checkpoint")
+        plan = plan_import(given, options)
     if plan.source.checkpoint.weights_sha256 != bundle.source_sha256:
-        raise CheckpointError(f"{plan.source.graph_file} is not the graph that the bundle was made from")
+        raise CheckpointError(f"{plan.source.checkpoint.folder} is not what the bundle was made from")
+    return plan
+
+
+def _open_plan(plan: Plan, bundle: Bundle, threads: int) -> Reference:
     if plan.contract.tokens is not None:
         plan = replace(plan, choices=replace(plan.choices, pooling=bundle.pooling, normalize=bundle.normalize))
     content: bytes = rewrite(plan, lambda _: None)[0].fp32.SerializeToString()
@@ -90,16 +112,20 @@ def find_checkpoint(bundle: Bundle) -> Path:
     """
     if bundle.source_sha256 == DEFAULT_SHA256:
         return default_checkpoint()
-    if HUB_ID.fullmatch(bundle.source):
-        try:
-            revision = bundle.recipe.get("revision")
-            folder = snapshot_download(
-                bundle.source, revision=revision, allow_patterns=HUB_FILES, local_files_only=True
-            )
-            return Path(folder)
-        except (LocalEntryNotFoundError, HFValidationError, OSError):
-            pass
+    if (weights := _cached(bundle, WEIGHTS_FILE)) is not None:
+        return weights.parent
     raise CheckpointError(f"the checkpoint {bundle.source!r} is not on this machine; name it with --checkpoint")
+
+
+def _cached(bundle: Bundle, name: str) -> Path | None:
+    """A file of the bundle's own model in the hub's cache."""
+    if parse_hub_id(bundle.source) is None:
+        return None
+    try:
+        path = try_to_load_from_cache(bundle.source, name, revision=bundle.recipe.get("revision"))
+    except HFValidationError:
+        return None
+    return Path(path) if isinstance(path, str) else None
 
 
 def _graph(checkpoint: Checkpoint, bundle: Bundle) -> bytes:
