@@ -37,30 +37,29 @@ def loadtest(**given: Any) -> None:
     """
     options = Options(**given)
     try:
-        if options.compare is not None:
-            click.echo(compare(options.compare, options.html_file))
-            return
         options.check()
         options.url = base_url(options.url)
-        engine_url = base_url(options.engine_url) if options.engine_url else ""
-        _send(options, engine_url)
+        options.engine_url = base_url(options.engine_url) if options.engine_url else ""
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        if options.compare is not None and options.html_file is not None:
+            click.echo(compare(options.compare, options.html_file))
+        elif options.find_rate:
+            _search(options)
+        else:
+            _send(options)
     except WorkloadError as error:
         raise click.UsageError(str(error)) from None
     except (TextsError, ReportError, OSError, RequestFailed) as error:
         raise click.ClickException(str(error)) from None
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
-def _send(options: Options, engine_url: str) -> None:
-    metrics_urls = options.metrics_urls(engine_url)
-    if options.find_rate:
-        _search(options, metrics_urls)
-        return
+def _send(options: Options) -> None:
     plan = _plan(options)
     if options.write_workload is not None and plan.workload is not None:
         write(options.write_workload, plan.workload)
-    test = _test(options, plan, metrics_urls)
+    test = _test(options, plan)
     with asyncio.Runner(loop_factory=precise_loop) as runner:
         report = runner.run(with_progress(test))
     show(report, wide_console())
@@ -89,7 +88,7 @@ def _planner(options: Options) -> Planner:
     return planner
 
 
-def _test(options: Options, plan: Plan, metrics_urls: dict[str, str]) -> LoadTest:
+def _test(options: Options, plan: Plan) -> LoadTest:
     described = plan.described
     seconds = options.seconds
     if options.read_workload is not None:
@@ -118,18 +117,18 @@ def _test(options: Options, plan: Plan, metrics_urls: dict[str, str]) -> LoadTes
         options.timeout_s,
         options.verify_share,
         options.fidelity,
-        metrics_urls,
+        options.metrics_urls,
     )
 
 
-def _search(options: Options, metrics_urls: dict[str, str]) -> None:
+def _search(options: Options) -> None:
     planner = _planner(options)
     reports: dict[float, Report] = {}
 
     async def measure(rate: float) -> Report:
         click.echo(f"{rate:,.1f} requests/s ...", err=True)
         plan = planner.plan(rate, options.warmup + options.seconds)
-        reports[rate] = await with_progress(_test(options, plan, metrics_urls))
+        reports[rate] = await with_progress(_test(options, plan))
         return reports[rate]
 
     with asyncio.Runner(loop_factory=precise_loop) as runner:

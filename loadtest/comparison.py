@@ -6,10 +6,8 @@ from loadtest.page import compare as compare_page
 from loadtest.report import read_report
 
 
-def compare(files: tuple[Path, Path], html_file: Path | None) -> str:
-    """Write the page; a line that says so. Raises ReportError, ValueError without a place for it, and OSError."""
-    if html_file is None:
-        raise ValueError("--compare makes a page: say where with --html")
+def compare(files: tuple[Path, Path], html_file: Path) -> str:
+    """Write the page; a line that says so. Raises ReportError and OSError."""
     one, other = (read_report(path) for path in files)
     names = [path.name.removesuffix(".json") for path in files]
     if names[0] == names[1]:

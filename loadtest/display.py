@@ -8,8 +8,8 @@ from rich.table import Table
 
 from common.credentials import shown_url
 from loadtest.figures import Latencies
-from loadtest.find_rate import Found
-from loadtest.page.rate import NOT_SEEN, answer
+from loadtest.find_rate import Found, is_noisy
+from loadtest.page.rate import NOISY, NOT_SEEN, answer
 from loadtest.page.rate import verdict as verdict_of
 from loadtest.report import Report
 from loadtest.tiers import HITS, MISS
@@ -65,6 +65,8 @@ def show_found(found: Found, console: Console) -> None:
     console.print(table)
     for line in found.saturated or [NOT_SEEN]:
         console.print(f"at its limit: {escape(line)}" if found.saturated else line)
+    if is_noisy(found.steps):
+        console.print(f"[bold red]{NOISY}[/]")
     console.print(f"[bold]{escape(answer(found))}[/]")
 
 

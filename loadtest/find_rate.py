@@ -6,15 +6,17 @@ search, and the rate below is "at least". Steps go on in one stream of texts, so
 its hit share.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.report import Report
-from loadtest.server_watch import ENGINE, GATEWAY, GENERATOR
+from loadtest.server_watch import ENGINE, GATEWAY, GENERATOR, ServerSeries
+from loadtest.streams import WorkloadError
 
 MAX_STEPS = 14
 CLOSE_ENOUGH = 1.05  # between the rate that kept the bound and the one that broke it
 MAX_FAILED_SHARE = 0.001
+KEPT_UP = 0.9  # of the offered rate
 BUSY_CORES = 0.85  # of one core: a gateway worker and the generator have one event loop each
 QUEUE_SHARE = 0.3  # of the bound, spent waiting in the engine's queue
 REDIS_SHARE = 0.25  # of the bound, spent in one coalesced look-up
@@ -50,14 +52,20 @@ class Found:
 
 
 async def find_rate(measure: Measure, *, start: float, p99_ms: float, max_steps: int = MAX_STEPS) -> Found:
-    """Search; `measure` runs one step at a rate. Up to `max_steps` steps."""
+    """Search in up to `max_steps` steps; `measure` runs one at a rate. Raises what the first step raises."""
     steps: list[Step] = []
     kept: float | None = None
     broken: float | None = None
     last_broken: Report | None = None
     rate, ended = start, f"{max_steps} steps were made"
     while len(steps) < max_steps:
-        report = await measure(rate)
+        try:
+            report = await measure(rate)
+        except WorkloadError:
+            if not steps:
+                raise
+            ended = "there were no more texts that had not been sent"
+            break
         step = judge(report, rate, p99_ms)
         steps.append(step)
         if step.generator_late:
@@ -120,16 +128,28 @@ def _server_broke(report: Report, p99_ms: float) -> bool:
 
 def saturation(report: Report, p99_ms: float) -> list[str]:
     """What was at its limit in a step that broke the bound, by the figures of that step alone."""
-    found = []
-    server = report.server
-    own = server.mean(GENERATOR, "cpu_cores") if server else None
+    found = _servers(report.server, p99_ms) if report.server is not None else []
+    own = report.server.mean(GENERATOR, "cpu_cores") if report.server is not None else None
     lag = report.generator.lag
     if report.generator.fell_behind and lag is not None:
         found.append(f"the generator itself: it sent p99 {lag.p99_ms:.1f} ms late")
     if own is not None and own >= BUSY_CORES:
         found.append(f"the generator itself: {own:.2f} of its one core")
-    if server is None:
-        return found
+    return found
+
+
+def is_noisy(steps: Sequence[Step]) -> bool:
+    """Whether a rate was served clearly worse than a higher one, as where others use the machine."""
+    behind = [step for step in steps if step.served_per_s < KEPT_UP * step.rate and not step.generator_late]
+    return any(
+        other.rate > step.rate and other.served_per_s > step.served_per_s / KEPT_UP
+        for step in behind
+        for other in steps
+    )
+
+
+def _servers(server: ServerSeries, p99_ms: float) -> list[str]:
+    found = []
     gateway = server.mean(GATEWAY, "cpu_cores")
     if gateway is not None and gateway >= BUSY_CORES:
         found.append(f"the gateway's CPU: {gateway:.2f} cores of the one that a worker can use")

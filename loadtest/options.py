@@ -87,6 +87,8 @@ class Options:
 
     def check(self) -> None:
         """Refuse options that contradict each other. Raises ValueError."""
+        if self.compare is not None and self.html_file is None:
+            raise ValueError("--compare makes a page: say where with --html")
         if self.repeat_share is not None and self.workload is not Law.ZIPF:
             raise ValueError("--repeat-share is of --workload zipf")
         if self.find_rate and (self.read_workload or self.write_workload or self.pace is Pace.RECORDED):
@@ -98,11 +100,12 @@ class Options:
         if self.read_workload and (self.write_workload or self.texts_file):
             raise ValueError("--read-workload has its own texts and times: leave out --texts and --write-workload")
 
-    def metrics_urls(self, engine_url: str) -> dict[str, str]:
+    @property
+    def metrics_urls(self) -> dict[str, str]:
         """Where /metrics is read, by server; the engine's address is guessed beside a gateway on its default port."""
         if not self.scrape:
             return {}
-        parts = urlsplit(self.url)
+        parts, engine_url = urlsplit(self.url), self.engine_url
         if not engine_url and parts.port == DEFAULT_PORTS[0] and parts.scheme == "http" and not parts.path:
             host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
             engine_url = f"http://{host}:{DEFAULT_PORTS[1]}"

@@ -77,7 +77,7 @@ class ServerSeries:
 
     def mean(self, server: str, name: str, since_s: float = 0.0) -> float | None:
         """The mean of what was read from `since_s` on; None where nothing was."""
-        values = self.series.get(server, {}).get(name, [])
+        values = self.series.get(server, {}).get(name) or [None] * len(self.at_s)
         found = [value for at, value in zip(self.at_s, values, strict=True) if value is not None and at >= since_s]
         return sum(found) / len(found) if found else None
 

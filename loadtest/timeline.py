@@ -10,7 +10,7 @@ from loadtest.histogram import Histogram
 from loadtest.open_loop import Sample
 
 WIDTHS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-MAX_ROWS = 90  # planned; twice as many with what ends late
+MAX_ROWS = 60  # planned; twice as many with what ends late
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from loadtest.verify import COSINE_BINS, LOWEST_COSINE, Verification
 
 TIER_COLOURS = {"local": "local", "exact": "exact", "semantic": "semantic", MISS: "miss", "mixed": "mixed"}
 LEAST_MS = 0.01  # below that lies nothing that was measured, and a log axis needs a lower end
+TOP_LABEL = {"top": 28}  # room for the name of a vertical line
 SOLID, DASHED, DOTTED, AREA = "solid", "dashed", "dotted", "area"
 
 Values = Sequence[float | None]
@@ -106,17 +107,21 @@ def cosines(verification: Verification, says: str) -> Chart | None:
     width = (1 - LOWEST_COSINE) / COSINE_BINS
     fidelity = verification.fidelity
     first = max(min(used[0], int((fidelity - LOWEST_COSINE) / width)) - 2, 0)
-    centres = [LOWEST_COSINE + (place + 0.5) * width for place in range(first, COSINE_BINS)]
+    edges = [round(LOWEST_COSINE + place * width, 5) for place in range(first, COSINE_BINS + 1)]
     option = {
         "xAxis": {"type": "value", "min": round(LOWEST_COSINE + first * width, 4), "max": 1},
         "yAxis": {"type": "value", "minInterval": 1},
+        "grid": TOP_LABEL,
         "series": [
             {
                 "name": "served vectors",
-                "type": "bar",
-                "barWidth": "99%" if len(centres) == 1 else f"{90 / len(centres):.3f}%",
+                "type": "line",
+                "step": "end",
+                "showSymbol": False,
+                "lineStyle": {"color": "$semantic", "width": 1},
                 "itemStyle": {"color": "$semantic"},
-                "data": [[round(x, 5), n] for x, n in zip(centres, counts[first:], strict=True)],
+                "areaStyle": {"color": "$semantic", "opacity": 0.75},
+                "data": [[x, n] for x, n in zip(edges, [*counts[first:], 0], strict=True)],
                 "markLine": _mark("xAxis", fidelity, f"fidelity {fidelity:g}"),
             }
         ],
@@ -148,7 +153,7 @@ def curve(
         marks.append(_mark("xAxis", *mark_x)["data"][0])
     if marks and series:
         series[0]["markLine"] = {**_mark("yAxis", 0, ""), "data": marks}
-    option = {"xAxis": _value_axis(log[0]), "yAxis": _value_axis(log[1]), "series": series}
+    option = {"xAxis": _value_axis(log[0]), "yAxis": _value_axis(log[1]), "series": series, "grid": TOP_LABEL}
     return Chart(option, says, {"x": units[0], "y": units[1]}, _keys([line for line, _ in lines]), note, height=320)
 
 
@@ -196,7 +201,7 @@ def _value_axis(log: bool) -> dict[str, Any]:
 
 
 def _mark(axis: str, at: float, label: str) -> dict[str, Any]:
-    place = "insideEndTop" if axis == "yAxis" else "insideEndBottom"
+    place = "insideEndTop" if axis == "yAxis" else "end"  # above the plot; inside it would stand upright
     return {
         "silent": True,
         "symbol": "none",

@@ -15,6 +15,7 @@ from loadtest.page.run import (
     settings_table,
     share,
     tier_table,
+    time_line,
 )
 from loadtest.report import ALL, Report, hit_share
 from loadtest.timeline import Timeline
@@ -102,17 +103,20 @@ def _latency(page: Page, runs: Runs) -> Iterable[Html]:
 
 
 def _over_time(page: Page, runs: Runs) -> Iterable[Html]:
-    widest = max((report.timeline for _, report in runs), key=lambda timeline: timeline.width_s)
-    longest = max((report.timeline for _, report in runs), key=lambda timeline: len(timeline.rows) * timeline.width_s)
-    if {report.timeline.width_s for _, report in runs} != {widest.width_s}:
-        yield paragraph("The runs were of different length, so their courses over time are not in one plot.", "note")
+    timelines = [time_line(report) for _, report in runs]
+    longest = max(timelines, key=lambda timeline: len(timeline.rows))
+    if len({(timeline.width_s, timeline.warmup_s) for timeline in timelines}) > 1:
+        yield paragraph(
+            "The runs were of different length, or had another warm-up, so their courses over time are not in one plot.",
+            "note",
+        )
         return
     at = charts.labels(longest)
 
     def chart(title: str, unit: str, read: Callable[[Timeline], list[float | None]], log: bool = False) -> Html:
         lines = [
-            Line(name, _padded(read(report.timeline), len(at)), colour)
-            for (name, report), colour in zip(runs, COLOURS, strict=True)
+            Line(name, _padded(read(timeline), len(at)), colour)
+            for (name, _), timeline, colour in zip(runs, timelines, COLOURS, strict=True)
         ]
         return page.chart(charts.over_time(at, lines, title, unit=unit, log=log), title)
 

@@ -14,6 +14,8 @@
     count: figure,
   };
 
+  const GRID = {left: 6, right: 34, top: 14, bottom: 4, outerBoundsMode: 'same', outerBoundsContain: 'all'};
+
   function coloured(value, style) {
     if (typeof value === 'string' && value.startsWith('$')) return style.getPropertyValue('--' + value.slice(1)).trim();
     if (Array.isArray(value)) return value.map((each) => coloured(each, style));
@@ -41,13 +43,12 @@
     return {
       animation: false, aria: {enabled: false},
       textStyle: {fontFamily: getComputedStyle(document.body).fontFamily, color: value('fg')},
-      grid: {left: 6, right: 34, top: 14, bottom: 4, outerBoundsMode: 'same', outerBoundsContain: 'all'},
       tooltip: {
         trigger: 'axis', confine: true, backgroundColor: value('card'), borderColor: value('line'),
         textStyle: {color: value('fg'), fontSize: 12}, valueFormatter: (v) => v == null ? '-' : UNITS[unit](v),
         axisPointer: {lineStyle: {color: value('muted')}, label: {show: false}},
       },
-      ...given, xAxis: axis(given.xAxis, spec.units.x, style), yAxis: axis(given.yAxis, unit, style),
+      ...given, grid: {...GRID, ...(given.grid || {})}, xAxis: axis(given.xAxis, spec.units.x, style), yAxis: axis(given.yAxis, unit, style),
     };
   }
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 
 from common.credentials import shown_url
-from loadtest.find_rate import Found, Step
+from loadtest.find_rate import Found, Step, is_noisy
 from loadtest.page import charts
 from loadtest.page.charts import Line
 from loadtest.page.document import Html, Page, bullets, header, paragraph, table, tiles, warning
 from loadtest.page.run import milliseconds, sections, share, summary
 from loadtest.report import Report
 
+NOISY = "A rate was served worse than a higher one: others used the machine. Repeat the search on a quiet one."
 NOT_SEEN = "Nothing that was measured was at its limit: what stopped it is not known from here."
 
 
@@ -41,6 +42,8 @@ def _answer(found: Found, report: Report) -> Iterable[Html]:
             "The generator could not send the next rate on time: the server's limit was not reached. Run it on cores "
             "of its own, or on another machine."
         )
+    if is_noisy(found.steps):
+        yield warning(NOISY)
     kept = next((step for step in found.steps if step.rate == found.rate and step.broke is None), None)
     figure = "none" if found.rate is None else f"{'≥ ' if found.at_least else ''}{found.rate:,.1f}/s"
     yield tiles(

@@ -130,7 +130,7 @@ def _cache(page: Page, report: Report) -> Iterable[Html]:
             charts.stacked(charts.labels(timeline), counts, "Share of texts by tier over time"),
             "Texts by tier over time",
         )
-    yield columns(tier_table(report), kind_table(report)) if report.kinds else tier_table(report)
+    yield columns(tier_table(report), kind_table(report) if report.kinds else Html(""))
 
 
 def _servers(page: Page, report: Report) -> Iterable[Html]:
@@ -215,7 +215,7 @@ def kind_table(report: Report) -> Html:
     for kind, by_tier in report.kinds.items():
         total = sum(by_tier.values())
         rows.append((kind, f"{total:,}", *(f"{by_tier.get(tier, 0) / total:.1%}" for tier in tiers)))
-    return table(("to the stream a text was", "texts", *tiers), rows)
+    return table(("kind of text", "texts", *tiers), rows)
 
 
 def settings_table(report: Report) -> Html:
