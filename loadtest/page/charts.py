@@ -140,12 +140,13 @@ def curve(
     log: tuple[bool, bool] = (False, True),
     mark_x: tuple[float, str] | None = None,
     note: str = "",
+    symbols: bool = True,
 ) -> Chart:
     """Lines through points (x, y); a bound as a horizontal line, a place as a vertical one; `log` for x and y."""
     series = []
     for line, xs in lines:
         data = [[x, y] for x, y in zip(xs, line.values, strict=True) if y is not None and (y > 0 or not log[1])]
-        series.append({**_line(line, log[1]), "data": data, "showSymbol": True, "symbolSize": 7})
+        series.append({**_line(line, log[1]), "data": data, "showSymbol": symbols, "symbolSize": 7})
     marks = []
     if bound is not None:
         marks.append(_mark("yAxis", *bound)["data"][0])

@@ -107,7 +107,7 @@ def _over_time(page: Page, runs: Runs) -> Iterable[Html]:
     longest = max(timelines, key=lambda timeline: len(timeline.rows))
     if len({(timeline.width_s, timeline.warmup_s) for timeline in timelines}) > 1:
         yield paragraph(
-            "The runs were of different length, or had another warm-up, so their courses over time are not in one plot.",
+            "The runs had another length or warm-up, so their courses over time are not in one plot.",
             "note",
         )
         return
