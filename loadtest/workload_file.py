@@ -7,8 +7,10 @@ It holds the texts themselves.
 import gzip
 import hashlib
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ VERSION = 1
 DESCRIBED: dict[str, Any] = {
     "texts": str, "workload": str, "pace": str, "rate": int | float, "seconds": int | float, "batch": str, "seed": int
 }  # fmt: skip
+MAX_LINE_BYTES = 64 << 20
 MAX_CHARACTERS = 1_000_000_000  # held in memory
 
 
@@ -75,8 +78,9 @@ def read(path: Path) -> Workload:
             head = orjson.loads(file.readline(1 << 20))
             if not isinstance(head, dict) or (head.get("format"), head.get("version")) != (NAME, VERSION):
                 raise WorkloadError(f"{path} is not a workload that --write-workload of this version wrote")
-            workload = collect((_arrival(line, number, path) for number, line in enumerate(file, 2)), {})
-        except (orjson.JSONDecodeError, gzip.BadGzipFile, EOFError) as error:
+            lines = iter(partial(file.readline, MAX_LINE_BYTES), b"")
+            workload = collect((_arrival(line, number, path) for number, line in enumerate(lines, 2)), {})
+        except (orjson.JSONDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise WorkloadError(f"{path} is not a workload file: {error}") from None
     if workload.sha256 != head.pop("sha256", None):
         raise WorkloadError(f"{path} was changed after it was written: its content does not have the SHA-256 it names")
@@ -96,6 +100,7 @@ def _line(arrival: Arrival) -> bytes:
 
 def _arrival(line: bytes, number: int, path: Path) -> Arrival:
     entry = orjson.loads(line)
+    entry = entry if isinstance(entry, dict) else {}
     due_s, texts, kinds = (entry.get(name) for name in ("due_s", "texts", "kinds"))
     usable = (
         isinstance(due_s, int | float)

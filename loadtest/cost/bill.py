@@ -10,7 +10,7 @@ from loadtest.cost.inputs import Inputs
 
 HOURS = 730.5  # of a month: 365.25 days x 24 / 12
 SECONDS = HOURS * 3600
-POINTS = 60  # of the curve
+POINTS = 240  # of the curve, so that the steps from one machine to the next stand upright
 LEFT_OUT = (
     "Not in these figures: people, network traffic, storage, and vectors of another model being better or worse. "
     "Machines are paid by the hour, busy or idle."

@@ -113,7 +113,12 @@ def _lookups(found: Savings, gateway: Metrics) -> float | None:
         found.missing.append("The time of look-ups in Redis: the gateway has not counted it.")
         return None
     found.figures.append(
-        Figure("waited for Redis", seconds, "s", f"{count:,.0f} look-ups, also of texts that were then computed; taken off in full")
+        Figure(
+            "waited for Redis",
+            seconds,
+            "s",
+            f"{count:,.0f} look-ups, also of texts that were then computed; taken off in full",
+        )
     )
     return seconds
 

@@ -10,26 +10,42 @@ from loadtest.page import charts
 from loadtest.page.charts import DASHED, Line
 from loadtest.page.document import Chart, Html, Page, bullets, header, paragraph, table, tiles
 
+FIGURES = ("figure", "value", "how it is computed")
 COLOURS = {API: "miss", OWN: "local", UNCACHED: "other"}
 
 
 def render(given: Inputs, bill: Bill, live: Savings | None = None, url: str = "") -> str:
     """The whole page."""
     page = Page("What embeddings cost")
-    page.add(header(page.title, "US dollars a month; each figure with its formula."), tiles(_headline(bill)))
+    page.add(header(page.title, "US dollars a month; each figure with its formula."))
+    if live is not None:
+        page.section(f"What {shown_url(url)} has saved since it started", *live_parts(live))
+    if bill.figures:
+        page.add(tiles(_headline(bill)))
     if bill.curve is not None:
         page.section("Over volume", page.chart(_curve(given, bill)))
-    page.section("Figures", table(("figure", "value", "how it is computed"), _rows(bill.figures), "words"))
+    if bill.figures:
+        page.section("Figures", table(FIGURES, _rows(bill.figures), "words"))
     if bill.missing:
         page.section("What is not said here, and why", bullets(bill.missing))
     page.section("Inputs", table(("", ""), list(inputs(given)), "words"), paragraph(LEFT_OUT, "note"))
-    if live is not None:
-        page.section(f"What {shown_url(url)} has saved since it started", *live_parts(live))
     return page.html()
 
 
 def live_parts(live: Savings) -> Iterable[Html]:
     """The tiers' savings, and what they are made of."""
+    hits = sum(tier.texts for tier in live.tiers)
+    yield tiles(
+        (
+            ("from caches", f"{hits / live.texts:.1%}", f"{hits:,.0f} of {live.texts:,.0f} texts"),
+            ("engine time saved", seconds(live.net_s), "net of look-ups and checks"),
+            (
+                "an API would have charged",
+                "not known" if live.api_usd is None else dollars(live.api_usd),
+                "for these hits",
+            ),
+        )
+    )
     yield table(
         ("tier", "texts", "share", "engine time saved", "spent for it", "net", "by the API"),
         [
@@ -43,7 +59,7 @@ def live_parts(live: Savings) -> Iterable[Html]:
             for tier in live.tiers
         ],
     )
-    yield table(("figure", "value", "how it is computed"), _rows(live.figures), "words")
+    yield table(FIGURES, _rows(live.figures), "words")
     if live.missing:
         yield bullets(live.missing)
 
@@ -76,6 +92,14 @@ def inputs(given: Inputs) -> Iterable[tuple[str, str]]:
 def number(value: float) -> str:
     """A quantity without an exponent."""
     return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:,.4g}"
+
+
+def short(value: float) -> str:
+    """A large quantity in three digits."""
+    for unit, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= unit:
+            return f"{value / unit:.3g} {name}"
+    return f"{value:,.0f}"
 
 
 def dollars(value: float) -> str:
@@ -115,7 +139,7 @@ def _headline(bill: Bill) -> Iterable[tuple[str, str, str]]:
         value = bill.value(name)
         if value is not None:
             yield name, dollars(value), "a month" if value >= 0 else "a month: it costs more"
-    even = "not known" if bill.break_even is None else f"{bill.break_even:,.0f}"
+    even = "not known" if bill.break_even is None else short(bill.break_even)
     yield "break-even", even, "texts a month" if bill.break_even is not None else "see below"
 
 

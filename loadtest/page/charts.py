@@ -39,7 +39,7 @@ def over_time(
 ) -> Chart:
     """Lines over labelled stretches of time; the first `warm` of them are shaded."""
     series = [_line(line, log) for line in lines]
-    if warm and series:
+    if warm and series and at:
         series[0]["markArea"] = {
             "silent": True,
             "itemStyle": {"color": "$shade"},
