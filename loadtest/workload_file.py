@@ -99,8 +99,8 @@ def _line(arrival: Arrival) -> bytes:
 
 
 def _arrival(line: bytes, number: int, path: Path) -> Arrival:
-    entry = orjson.loads(line)
-    entry = entry if isinstance(entry, dict) else {}
+    found = orjson.loads(line)
+    entry: dict[str, Any] = found if isinstance(found, dict) else {}
     due_s, texts, kinds = (entry.get(name) for name in ("due_s", "texts", "kinds"))
     usable = (
         isinstance(due_s, int | float)
