@@ -101,7 +101,8 @@ def _line(arrival: Arrival) -> bytes:
 def _arrival(line: bytes, number: int, path: Path) -> Arrival:
     found = orjson.loads(line)
     entry: dict[str, Any] = found if isinstance(found, dict) else {}
-    due_s, texts, kinds = (entry.get(name) for name in ("due_s", "texts", "kinds"))
+    values: list[Any] = [entry.get(name) for name in ("due_s", "texts", "kinds")]
+    due_s, texts, kinds = values
     usable = (
         isinstance(due_s, int | float)
         and math.isfinite(due_s)

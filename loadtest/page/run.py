@@ -210,7 +210,8 @@ def tier_table(report: Report) -> Html:
 
 def kind_table(report: Report) -> Html:
     """What each kind of text was answered from."""
-    tiers = [tier for tier in (*HITS, MISS) if any(tier in by_tier for by_tier in report.kinds.values())]
+    seen = {tier for by_tier in report.kinds.values() for tier in by_tier}
+    tiers = [tier for tier in (*HITS, MISS) if tier in seen] + sorted(seen - {*HITS, MISS})
     rows = []
     for kind, by_tier in report.kinds.items():
         total = sum(by_tier.values())
