@@ -10,7 +10,7 @@ from common.gateway_url import base_url
 from loadtest.client import RequestFailed
 from loadtest.comparison import compare
 from loadtest.display import show, show_found, wide_console
-from loadtest.find_rate import Found, find_rate
+from loadtest.find_rate import Found, Interrupted, find_rate
 from loadtest.open_loop import precise_loop
 from loadtest.options import Options, load_options
 from loadtest.page import rate as rate_page
@@ -51,7 +51,7 @@ def loadtest(**given: Any) -> None:
             _send(options)
     except WorkloadError as error:
         raise click.UsageError(str(error)) from None
-    except (TextsError, ReportError, OSError, RequestFailed) as error:
+    except (TextsError, ReportError, OSError, RequestFailed, Interrupted) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -128,8 +128,12 @@ def _search(options: Options) -> None:
     async def measure(rate: float) -> Report:
         click.echo(f"{rate:,.1f} requests/s ...", err=True)
         plan = planner.plan(rate, options.warmup + options.seconds)
-        reports[rate] = await with_progress(_test(options, plan))
-        return reports[rate]
+        test = _test(options, plan)
+        report = await with_progress(test)
+        if test.interrupted:
+            raise Interrupted("interrupted before the first rate was measured")
+        reports[rate] = report
+        return report
 
     with asyncio.Runner(loop_factory=precise_loop) as runner:
         found = runner.run(find_rate(measure, start=options.rate, p99_ms=options.p99_ms))

@@ -24,6 +24,10 @@ REDIS_SHARE = 0.25  # of the bound, spent in one coalesced look-up
 Measure = Callable[[float], Awaitable[Report]]
 
 
+class Interrupted(Exception):
+    """Ctrl-C in a step, whose figures are then not those of its rate."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One rate that was tried; `broke` says by what it broke the bound, None where it kept it."""
@@ -61,10 +65,10 @@ async def find_rate(measure: Measure, *, start: float, p99_ms: float, max_steps:
     while len(steps) < max_steps:
         try:
             report = await measure(rate)
-        except WorkloadError:
+        except (WorkloadError, Interrupted) as error:
             if not steps:
                 raise
-            ended = "there were no more texts that had not been sent"
+            ended = "interrupted" if isinstance(error, Interrupted) else "no text was left that had not been sent"
             break
         step = judge(report, rate, p99_ms)
         steps.append(step)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from loadtest.client import Answer
-from loadtest.find_rate import CLOSE_ENOUGH, Step, find_rate, is_noisy, saturation
+from loadtest.find_rate import CLOSE_ENOUGH, Interrupted, Step, find_rate, is_noisy, saturation
 from loadtest.open_loop import Sample
 from loadtest.report import Collector, Report, summarise
 from loadtest.server_watch import ServerSeries
@@ -79,18 +79,21 @@ async def test_fast_failures_break_the_bound(broken: Report) -> None:
     assert all(step.broke for step in found.steps)
 
 
-async def test_used_up_texts_end_the_search_with_what_was_found() -> None:
-    """Where no new text is left, the steps so far count; without any, the message is passed on."""
+@pytest.mark.parametrize(
+    ("end", "said"), [(WorkloadError("used up"), "no text was left"), (Interrupted("Ctrl-C"), "interrupted")]
+)
+async def test_a_search_that_cannot_go_on_has_what_was_found(end: Exception, said: str) -> None:
+    """Where no new text is left, or after Ctrl-C, the steps so far count; without any, the message is passed on."""
 
     async def measure(rate: float) -> Report:
         if rate > 25:
-            raise WorkloadError("used up")
+            raise end
         return report(0.010)
 
     found = await find_rate(measure, start=20, p99_ms=BOUND_MS)
     assert (found.rate, found.at_least) == (20, True)
-    assert "no more texts" in found.ended
-    with pytest.raises(WorkloadError):
+    assert said in found.ended
+    with pytest.raises(type(end)):
         await find_rate(measure, start=40, p99_ms=BOUND_MS)
 
 
