@@ -1,7 +1,7 @@
 """The highest rate that keeps a bound on the 99th percentile, and what was at its limit above it.
 
 Doubles the rate until a step breaks the bound, then halves the gap between the highest rate that kept it and the
-lowest that did not. A step that the generator could not send on time neither keeps nor breaks the bound: it ends the
+lowest that did not. A step that breaks the bound only by the generator's own lateness is no result: it ends the
 search, and the rate below is "at least". Steps go on in one stream of texts, so caches fill as they would; each names
 its hit share.
 """
@@ -97,7 +97,8 @@ async def find_rate(measure: Measure, *, start: float, p99_ms: float, max_steps:
 
 
 def judge(report: Report, rate: float, p99_ms: float) -> Step:
-    """Whether a step kept the bound."""
+    """Whether a step kept the bound; what is within it is so although the generator's lateness counts too."""
+    broke = _broke(report, p99_ms)
     return Step(
         rate=rate,
         served_per_s=report.answered_per_s,
@@ -106,8 +107,8 @@ def judge(report: Report, rate: float, p99_ms: float) -> Step:
         failed=report.failed,
         dropped=report.generator.dropped,
         hit_rate=report.hit_rate,
-        generator_late=report.generator.fell_behind and not _server_broke(report, p99_ms),
-        broke=_broke(report, p99_ms),
+        generator_late=report.generator.fell_behind and broke is not None and not _server_broke(report, p99_ms),
+        broke=broke,
     )
 
 

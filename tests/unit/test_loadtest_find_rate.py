@@ -56,6 +56,16 @@ async def test_a_late_generator_ends_the_search_below_the_limit() -> None:
     assert found.saturated == ["the generator itself: it sent p99 40.0 ms late"]
 
 
+async def test_a_bound_that_is_kept_in_spite_of_a_late_generator_is_kept() -> None:
+    """Latency from due has the lateness in it, so what is within the bound is within it."""
+    found = await find_rate(lambda _rate: _done(report(0.025, lag_s=0.020)), start=50, p99_ms=BOUND_MS, max_steps=2)
+    assert [(step.generator_late, step.broke) for step in found.steps] == [(False, None)] * 2
+
+
+async def _done(value: Report) -> Report:
+    return value
+
+
 async def test_a_server_that_breaks_the_bound_by_itself_is_not_excused_by_a_late_generator() -> None:
     """Where the time from sent to answered is too long already, the step counts as broken."""
 
