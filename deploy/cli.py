@@ -56,6 +56,9 @@ COMMANDS: dict[str, Command] = {
         "deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."
     ),
     "loadtest": Command("loadtest.cli", "loadtest", "Look", "Send load to a gateway; hit rate and latency by tier."),
+    "cost": Command(
+        "loadtest.cost.cli", "cost", "Look", "What embeddings cost by an API and here, and what caches save."
+    ),
 }
 # Subcommands of a command that are elsewhere than the rest of it, since they need another extra.
 SUBCOMMANDS: dict[str, dict[str, Command]] = {

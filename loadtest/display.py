@@ -8,6 +8,9 @@ from rich.table import Table
 
 from common.credentials import shown_url
 from loadtest.figures import Latencies
+from loadtest.find_rate import Found, is_noisy
+from loadtest.page.rate import NOISY, NOT_SEEN, answer
+from loadtest.page.rate import verdict as verdict_of
 from loadtest.report import Report
 from loadtest.tiers import HITS, MISS
 from loadtest.verify import Verification
@@ -38,8 +41,11 @@ def show(report: Report, console: Console) -> None:
         rate = "unknown" if report.hit_rate is None else f"{report.hit_rate:.1%}"
         _print(f"Texts by tier: hit rate {rate}", _tiers(report), console)
     if report.latency is not None:
-        table = _latency(report.latency, report.latency_by_tier)
-        _print("Latency from the time a request was due, ms", table, console)
+        rows = {"all": report.latency, **report.latency_by_tier}
+        if report.latency_from_sent is not None:
+            rows["all, from sent"] = report.latency_from_sent
+        whose = "" if report.is_valid else "; [red]not the server's, see below[/]"
+        _print(f"Latency from the time a request was due, ms{whose}", _latency(rows), console)
     if report.errors:
         total = report.answered + report.failed
         _print(f"Failed: {report.failed:,} of {total:,} requests", _errors(report), console)
@@ -47,6 +53,21 @@ def show(report: Report, console: Console) -> None:
         _print(_false_reuse(report.verification), _verification(report.verification), console)
     for line in _generator(report):
         console.print(line)
+
+
+def show_found(found: Found, console: Console) -> None:
+    """Print a search for the highest rate: each step, what was at its limit, and the result."""
+    table = _table(("offered/s", "served/s", "p99 ms", "from a cache", "bound"))
+    for step in found.steps:
+        p99 = "-" if step.p99_ms is None else _ms(step.p99_ms)
+        hits = "unknown" if step.hit_rate is None else f"{step.hit_rate:.1%}"
+        table.add_row(f"{step.rate:,.1f}", f"{step.served_per_s:,.1f}", p99, hits, escape(verdict_of(step)))
+    console.print(table)
+    for line in found.saturated or [NOT_SEEN]:
+        console.print(f"at its limit: {escape(line)}" if found.saturated else line)
+    if is_noisy(found.steps):
+        console.print(f"[bold red]{NOISY}[/]")
+    console.print(f"[bold]{escape(answer(found))}[/]")
 
 
 def _print(title: str, table: Table, console: Console) -> None:
@@ -71,9 +92,9 @@ def _tiers(report: Report) -> Table:
     return table
 
 
-def _latency(overall: Latencies, by_tier: dict[str, Latencies]) -> Table:
+def _latency(rows: dict[str, Latencies]) -> Table:
     table = _table(("requests", "count", "p50", "p95", "p99", "max"))
-    for name, row in {"all": overall, **by_tier}.items():
+    for name, row in rows.items():
         table.add_row(escape(name), f"{row.count:,}", *map(_ms, (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms)))
     return table
 

@@ -28,7 +28,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
     `ordered` rises and is not empty. Interpolation would report a latency that was never measured.
     """
-    rank = math.ceil(percent / 100 * len(ordered))
+    rank = math.ceil(percent / 100 * len(ordered) - 1e-9)  # 99.9 / 100 * 1000 is a little above 999
     return ordered[max(rank, 1) - 1]
 
 

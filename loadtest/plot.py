@@ -5,9 +5,8 @@
     plot.dots([(1.5, 0.002)], "#2a9d8f")
     page = svg(860, 260, plot.parts)
 
-Hand-written because a library costs more than this module. For the load test's 4,000 dots pygal takes 1.5 s and makes
-1.1 MB of SVG with scripts and tooltips in it, this module 20 ms and 0.3 MB; matplotlib is a wheel of 10 MB with eight
-packages behind it, for one option of one command.
+For pictures in documents, which must be a few KB of SVG without a script. Reports have their plots by a library:
+`loadtest.page`.
 """
 
 import math

@@ -17,6 +17,8 @@ from loadtest.tiers import HITS
 FRESH = "no-store"  # the cache control that makes the server compute
 MAX_KEPT = 20_000  # served vectors kept for checking: about 40 MB at 384 dimensions
 CONCURRENCY = 8
+COSINE_BINS = 100  # of equal width from LOWEST_COSINE to 1; what is lower counts in the first
+LOWEST_COSINE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,13 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True)
 class TierVerdict:
-    """What checking found for one tier."""
+    """What checking found for one tier; `cosine_counts` leaves out what was equal to the byte."""
 
     checked: int
     same_bytes: int
     below_fidelity: int
     lowest_cosine: float
+    cosine_counts: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,12 @@ def judge(pairs: Sequence[tuple[str, str]], fidelity: float) -> TierVerdict:
         for served, true in pairs
     ]
     same = sum(served == true for served, true in pairs)
-    return TierVerdict(len(pairs), same, sum(c < fidelity for c in cosines), min(cosines))
+    counts = [0] * COSINE_BINS
+    for (served, true), cosine in zip(pairs, cosines, strict=True):
+        if served != true:
+            place = int((cosine - LOWEST_COSINE) / (1 - LOWEST_COSINE) * COSINE_BINS)
+            counts[min(max(place, 0), COSINE_BINS - 1)] += 1
+    return TierVerdict(len(pairs), same, sum(c < fidelity for c in cosines), min(cosines), counts)
 
 
 async def _compute_afresh(client: EmbeddingsClient, texts: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """From samples to the report, and how it is shown."""
 
 import io
+from pathlib import Path
 
 import orjson
 import pytest
@@ -8,10 +9,12 @@ from rich.console import Console
 
 from loadtest.client import Answer
 from loadtest.display import show
-from loadtest.html import render
 from loadtest.open_loop import Sample
-from loadtest.report import Collector, Report, Settings, summarise
+from loadtest.page.run import render
+from loadtest.report import Collector, Report, ReportError, Settings, read_report, summarise
+from loadtest.timeline import MAX_ROWS, TimelineBuilder
 from loadtest.verify import TierVerdict, Verification
+from loadtest.workload import Arrival
 
 SETTINGS = Settings(
     url="http://host:1",
@@ -23,7 +26,7 @@ SETTINGS = Settings(
     rate=2.0,
     seconds=4.0,
     warmup=1.0,
-    batch=1,
+    batch="1",
     seed=0,
     connections=8,
     max_in_flight=9,
@@ -72,6 +75,7 @@ def test_figures() -> None:
     assert report.texts_per_s == pytest.approx(5 / 4)
     assert report.tokens_per_s == pytest.approx(25 / 4)
     assert report.latency is not None
+    assert report.tokens == 25
     assert report.latency.max_ms == pytest.approx(10.0)
     assert {tier: figures.count for tier, figures in report.latency_by_tier.items()} == {
         "exact": 1,
@@ -99,7 +103,7 @@ def test_nothing_answered() -> None:
     report = summarise(SETTINGS, collected(), dropped=[])
     assert (report.answered, report.latency, report.hit_rate) == (0, None, None)
     assert shown(report)
-    assert render(report, [])
+    assert render(report)
 
 
 def test_unstated_tiers_count_neither_as_hits_nor_as_misses() -> None:
@@ -112,7 +116,9 @@ def test_a_late_generator_is_said() -> None:
     late = Sample(2.0, 0.2, 0.3, Answer(["v"], "miss", ["miss"], 5))
     report = summarise(SETTINGS, collected(late), dropped=[])
     assert report.generator.fell_behind
+    assert not report.is_valid
     assert "generator fell behind" in shown(report)
+    assert "not the server's" in shown(report)
     assert orjson.loads(report.to_json())["generator"]["fell_behind"] is True
 
 
@@ -141,15 +147,73 @@ def test_print_names_every_figure() -> None:
         assert expected in text
 
 
-def test_html_is_one_escaped_page() -> None:
-    """The page fetches nothing, runs no script, and shows names as text."""
+def test_the_json_is_read_back_whole(tmp_path: Path) -> None:
+    """What is written can be compared later: reading it gives the same report."""
     report = a_report()
-    collector = collected(*(sample(1 + i / 100, 0.001 * (i + 1), "local") for i in range(50)))
-    page = render(report, collector.points)
-    assert "a&lt;b&gt;model" in page
-    assert "<script" not in page
-    assert "http" not in page.replace(SETTINGS.url, "")
-    assert page.count("<circle") == 50
+    (tmp_path / "report.json").write_bytes(report.to_json(found={"rate": 1}))
+    assert read_report(tmp_path / "report.json") == report
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"no json", "is not JSON"),
+        (b"[]", "not a report of this version"),
+        (b'{"answered": 4}', "not a report of this version"),
+        (b'{"format": 2}', "settings: Field required"),
+    ],
+)
+def test_other_files_are_no_reports(tmp_path: Path, content: bytes, complaint: str) -> None:
+    """Another file, and a report of another version, is one message that names the field."""
+    (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(ReportError, match=complaint):
+        read_report(tmp_path / "report.json")
+
+
+def test_kinds_are_counted_by_tier() -> None:
+    """What a text was to the stream stands beside where its vector came from."""
+    collector = Collector(0.0)
+    answer = Answer(["v"] * 3, "mixed", ["miss", "local", "semantic"], 9)
+    collector.add(Sample(1.0, 0.0, 0.1, answer), Arrival(1.0, ["a", "b", "c"], ["new", "repeat", "new"]))
+    report = summarise(SETTINGS, collector, dropped=[])
+    assert report.kinds == {"new": {"miss": 1, "semantic": 1}, "repeat": {"local": 1}}
+
+
+def test_the_time_line_has_all_that_was_due_and_all_that_ended() -> None:
+    """Offered counts when a request was due, dropped ones too; served when it ended; the warm-up is in it."""
+    timeline = a_report().timeline
+    assert (sum(row.offered for row in timeline.rows), sum(row.dropped for row in timeline.rows)) == (9, 3)
+    assert (sum(row.served for row in timeline.rows), sum(row.failed for row in timeline.rows)) == (5, 1)
+    late = int(9.5 / timeline.width_s)
+    assert timeline.rows[late].served == 1  # due at 0.5 and answered 9 s later
+    assert timeline.rows[int(0.5 / timeline.width_s)].max_ms == pytest.approx(9000)
+
+
+def test_the_time_line_is_bounded() -> None:
+    """A test of a day has no more rows than one of a minute, and what never ends counts in the last."""
+    builder = TimelineBuilder(86_400.0, 0.0)
+    for hour in range(24):
+        builder.add(sample(3600.0 * hour, 1e7, "miss"))
+    assert len(builder.build([]).rows) <= 2 * MAX_ROWS
+
+
+def test_lag_is_kept_apart_from_latency() -> None:
+    """What the generator sent late is in the latency from due, and not in that from sent."""
+    late = Sample(2.0, 0.2, 0.3, Answer(["v"], "miss", ["miss"], 5))
+    report = summarise(SETTINGS, collected(late), dropped=[])
+    assert report.latency is not None
+    assert report.latency_from_sent is not None
+    assert report.latency.max_ms == pytest.approx(300)
+    assert report.latency_from_sent.max_ms == pytest.approx(100)
+
+
+def test_the_page_says_whose_latencies_they_are() -> None:
+    """A late generator, and dropped requests, are a banner, and the headline says that it is not the server's."""
+    late = Sample(2.0, 0.2, 0.3, Answer(["v"], "miss", ["miss"], 5))
+    page = render(summarise(SETTINGS, collected(late), dropped=[3.0]))
+    assert "The generator fell behind" in page
+    assert "1 requests were never sent" in page
+    assert page.count("not the server&#x27;s</small>") == 2
 
 
 def shown(report: Report) -> str:

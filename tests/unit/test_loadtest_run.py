@@ -119,7 +119,10 @@ def test_command_reports_and_writes_files(texts: str, tmp_path: Path) -> None:
         "same_bytes": 27,
         "below_fidelity": 0,
         "lowest_cosine": 1.0,
+        "cosine_counts": [0] * 100,
     }
+    assert report["kinds"] == {"new": {"miss": 3}, "repeat": {"local": 27}}
+    assert report["machine"]["cpu"]
     assert "</html>" in html_file.read_text()
     assert "secret" not in result.output + json_file.read_text() + html_file.read_text()
 
@@ -241,3 +244,66 @@ def test_sampler_keeps_hits_only() -> None:
     nothing = Sampler(0.0)
     nothing.offer(["a", "b", "c"], answer)
     assert nothing.kept == []
+
+
+def test_cosines_of_wrong_hits_are_distributed() -> None:
+    """Vectors that are not equal to the byte are counted by cosine; the lowest bin has what lies below it."""
+    same, other = vector_of("alpha"), vector_of("gamma rays")
+    counts = judge([(same, same), (other, same)], 0.92).cosine_counts
+    assert sum(counts) == 1
+    assert sum(counts[-2:]) == 0
+
+
+def test_a_workload_is_written_and_sent_again(texts: str, tmp_path: Path) -> None:
+    """The second run has the same requests, by their hash, and both reports make one page."""
+    workload, one, two, page = (tmp_path / name for name in ("w.jsonl", "one.json", "two.json", "page.html"))
+    stand_in = StandIn()
+    with serving(stand_in) as url:
+        words = ("--workload", "zipf", "--write-workload", str(workload))
+        first = command(url, "--texts", texts, *words, "--json", str(one))
+        again = CliRunner().invoke(
+            loadtest, ["--url", url, "--read-workload", str(workload), "--json", str(two)], env={"COLUMNS": "200"}
+        )
+    assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
+    reports = [orjson.loads(file.read_bytes()) for file in (one, two)]
+    assert reports[0]["settings"]["workload_sha256"] == reports[1]["settings"]["workload_sha256"]
+    assert reports[0]["answered"] == reports[1]["answered"] == 30
+    assert reports[1]["settings"]["workload"] == "zipf 1"
+    compared = CliRunner().invoke(loadtest, ["--compare", str(one), str(two), "--html", str(page)])
+    assert compared.exit_code == 0, compared.output
+    assert "Both sent the same texts at the same times" in page.read_text()
+
+
+def test_the_highest_rate_is_searched_with_fresh_steps(texts: str, tmp_path: Path) -> None:
+    """Steps are made until the bound breaks or the generator is late; the page and the JSON have them."""
+    json_file, html_file = tmp_path / "found.json", tmp_path / "found.html"
+    with serving(StandIn(status=503)) as url:
+        words = ("--find-rate", "--p99-ms", "0.000001", "--rate", "400", "--seconds", "0.5")
+        files = ("--json", str(json_file), "--html", str(html_file))
+        result = CliRunner().invoke(loadtest, ["--url", url, "--texts", texts, *words, *files])
+    assert result.exit_code == 1, result.output
+    found = orjson.loads(json_file.read_bytes())["found"]
+    assert found["rate"] is None
+    assert all(step["broke"] for step in found["steps"])
+    assert "No rate kept p99 below" in html_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--repeat-share", "0.5"), "--repeat-share is of --workload zipf"),
+        (("--compare", "{file}", "{file}"), "--compare makes a page"),
+        (("--find-rate", "--rate", "1", "--seconds", "1"), "needs 200 requests a step"),
+        (("--read-workload", "{file}", "--texts", "{file}"), "has its own texts"),
+        (("--read-workload", "{file}"), "is not a workload"),
+        (("--workload", "paraphrases"), "needs pairs"),
+        (("--pace", "recorded"), "replays a file"),
+        (("--batch", "0"), "sizes must lie from 1 to"),
+        (("--workload", "unique", "--rate", "9000"), "distinct texts are used up"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(texts: str, words: tuple[str, ...], complaint: str) -> None:
+    """One message, before anything is sent."""
+    result = CliRunner().invoke(loadtest, [word.format(file=texts) for word in words])
+    assert result.exit_code == 2, result.output
+    assert complaint in result.output
