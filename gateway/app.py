@@ -29,6 +29,7 @@ from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
 from gateway.errors import GatewayError
+from gateway.gauges import run_gauges
 from gateway.http import Front, RequestIds
 from gateway.key_file import KeyFile, on_hangup
 from gateway.metrics import ENGINE_READY, REDIS_OK
@@ -139,6 +140,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             verifier.run,
             keys.run,
             partial(_run_gauges, gateway),
+            partial(run_gauges, gateway),
         ]
         if link and exact:
             stack.push_async_callback(link.aclose)

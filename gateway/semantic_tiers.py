@@ -66,6 +66,10 @@ class SemanticTiers:
             return None
         return self._tier
 
+    def in_service(self) -> list[tuple[str, SemanticTier]]:
+        """Each tier in service with its model's name."""
+        return [] if self._model is None or self._tier is None else [(self._model.info.model, self._tier)]
+
     async def aclose(self) -> None:
         """End the tier, and wait for those that are ending; each is bounded."""
         self._is_closed = True

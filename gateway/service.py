@@ -19,7 +19,7 @@ from engine.protocol import EngineInfo, Lane
 from engine.text_encoder import EncodedText
 from gateway.engine_client import EngineClient, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged
-from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, TIER_COUNTERS, TOKENS, TRUNCATED
+from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, TIER_COUNTERS, TOKENS, TRUNCATED, count_stages
 from gateway.semantic_tiers import SemanticTiers
 from gateway.singleflight import SingleFlight
 from gateway.verifier import Verification, Verifier
@@ -377,5 +377,6 @@ def _count(result: EmbedResult) -> None:
     misses = result.tiers.count("miss")
     if misses < texts:
         CACHE_HITS.inc(texts - misses)
+    count_stages(result.stage_s)
     for tier in set(result.tiers):
         TIER_COUNTERS[tier].inc(result.tiers.count(tier))

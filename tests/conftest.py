@@ -33,6 +33,6 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB; skipped where it cannot be mounted."""
+    """A file system of 1 MiB; skipped where it cannot be mounted."""
     with small_disk_at(tmp_path / "disk") as place:
         yield place
