@@ -65,7 +65,7 @@ def create_app(settings: EngineSettings) -> EngineApp:
 
 def run(settings: EngineSettings) -> None:
     """Serve until a signal ends it, then drain. Raises BundleError and ConfigurationError before it listens."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
     logger.info("address=http://%s:%d", settings.engine_host, settings.engine_port)
     signal.signal(signal.SIGTERM, _exit_cleanly)

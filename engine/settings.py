@@ -99,3 +99,4 @@ class EngineSettings(Configuration):
         description="Time between test inferences; `/ready` needs one that passed within three intervals.",
     )
     log_level: LogLevel = Field("info", description="Least severe log records to write.")
+    log_format: Literal["text", "json"] = Field("text", description="`text`, for people; `json`, one object a line.")

@@ -14,7 +14,7 @@ from gateway.settings import GatewaySettings
 def application() -> ASGIApp:
     """One worker's application, with settings from file and environment. Raises ConfigurationError."""
     settings = load(GatewaySettings)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     metrics_storage.reserve()
     from gateway.app import create_app  # noqa: PLC0415  see above
 

@@ -36,6 +36,7 @@ SETTINGS = {
     "DEJAVEC_MIN_TEXT_LENGTH": "1",
     "DEJAVEC_SEMANTIC_TIMEOUT_MS": "2000",
     "DEJAVEC_REDIS_TIMEOUT_MS": "2000",
+    "DEJAVEC_LOG_FORMAT": "json",
     "DEJAVEC_API_KEYS": json.dumps({KEY: {"namespace": "docs"}}),
 }
 WORDS = VOCABULARY[2:]
@@ -139,3 +140,14 @@ def test_what_is_exposed_is_documented(system: tuple[Run, RunningPrometheus]) ->
         ours = {name for name in families if not name.startswith(("process_", "python_")) and "_created" not in name}
         assert ours <= documented
         assert promtool("check", "metrics", given=exposed.encode()) == (0, "")
+
+
+@needs_prometheus
+def test_logs_are_json_by_setting(system: tuple[Run, RunningPrometheus]) -> None:
+    """`log_format = "json"`: every line of engine and gateway, workers included, is an object."""
+    run, _ = system
+    for process, logger in (("engine", "engine.serving"), ("gateway", "dejavec.gateway")):
+        lines = (run.home / "logs" / f"{process}.log").read_text().splitlines()
+        entries = [json.loads(line[line.index("{") :]) for line in lines]
+        assert all({"time", "level", "logger", "message"} <= entry.keys() for entry in entries)
+        assert logger in {entry["logger"] for entry in entries}
