@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from common import asgi, request_ids
+from common import asgi, tracing
 from common.asgi import BodyLimits, ClientGone, Headers, Reply, media_type, read_body, send_reply
 from common.disconnects import DisconnectWatch
 from engine.errors import (
@@ -66,7 +66,6 @@ class VectorsEndpoint:
         """Answer one request, whatever happens to it."""
         started_s = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_ids.current.set(request_ids.accepted(headers.get(request_ids.HEADER_NAME)))
         try:
             reply = await self._answer(scope, headers, receive)
         except ClientGone:
@@ -157,6 +156,10 @@ class VectorsEndpoint:
         self, texts: list[Int32Array], lane: Lane, deadline_s: float | None, receive: Receive
     ) -> Float32Array:
         """Wait for the vectors; a client that leaves withdraws its texts. Raises ClientGone, EngineError."""
+        if tracing.tracer is not None:
+            tracing.describe(
+                {"dejavec.texts": len(texts), "dejavec.tokens": sum(map(len, texts)), "dejavec.lane": lane.name}
+            )
         future = self._engine.batcher.submit(texts, lane, deadline_s)
         with self._watch.guard(receive):
             return await future

@@ -23,6 +23,7 @@ from cache.keys import load_or_make_secret, parse_secret
 from cache.local import LocalCache
 from cache.redis_link import RedisAway, RedisLink
 from cache.shared_settings import SharedSettings
+from common import tracing
 from common.tasks import cancel_and_wait
 from engine.configuration import config_file, load
 from gateway.background import keep_running
@@ -94,6 +95,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
 @asynccontextmanager
 async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(tracing.aclose)
         secret = _secret(settings)
         connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=30)
         http = await stack.enter_async_context(

@@ -20,7 +20,7 @@ import numpy as np
 from multidict import CIMultiDictProxy
 from tokenizers import Tokenizer
 
-from common import request_ids
+from common import request_ids, tracing
 from common.credentials import shown_url, shown_urls_in
 from common.reply_parsing import error_in, retry_after_s
 from engine import protocol
@@ -117,6 +117,8 @@ class EngineClient:
         }
         if request_id := request_ids.current.get():
             headers[request_ids.HEADER] = request_id
+        if tracing.tracer is not None:
+            tracing.inject(headers)
         status, answer_headers, answer = await self._post(body, headers, remaining_s)
         if status != 200:
             raise self._refusal(status, answer_headers, answer)

@@ -7,6 +7,7 @@ request are one text; results are merged by position.
 import enum
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,8 +16,10 @@ from cache.exact import Dtype, ExactTier, as_stored
 from cache.keys import Scope
 from cache.local import LocalCache, LocalEntry
 from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
+from common import tracing
 from engine.protocol import EngineInfo, Lane
 from engine.text_encoder import EncodedText
+from gateway import spans
 from gateway.engine_client import EngineClient, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged
 from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, TIER_COUNTERS, TOKENS, TRUNCATED, count_stages
@@ -30,6 +33,7 @@ MAX_SCOPES: Final = 4096
 INLINE_CHARS: Final = 4096  # tokenized in 1 ms, 10 ms at worst
 INLINE_HASHED_CHARS: Final = 65_536  # hashed in 0.1 ms
 HASHED_AT_ONCE: Final = 16  # texts, in one step
+_NO_SPAN: Final = nullcontext()
 
 
 class CacheControl(enum.Enum):
@@ -301,7 +305,8 @@ class EmbeddingService:
 
         async def compute(keys: list[tuple[bytes, CacheControl]]) -> dict[tuple[bytes, CacheControl], bytes]:
             texts = [encoded for key in keys if (encoded := by_key[key].encoded) is not None]
-            with ENGINE_CALL.time():
+            in_span = _NO_SPAN if tracing.tracer is None else spans.engine_call(texts)
+            with ENGINE_CALL.time(), in_span:
                 vectors = await self._engine.vectors(model, texts, lane, request.deadline)
             computed = {
                 key: as_stored(vector.tobytes(), self._cache_dtype) for key, vector in zip(keys, vectors, strict=True)
@@ -352,6 +357,8 @@ class _Stages:
     def mark(self, name: str) -> None:
         now = time.perf_counter()
         self.durations_s[name] = now - self._last
+        if tracing.tracer is not None:
+            spans.stage(name, now - self._last)
         self._last = now
 
 

@@ -6,8 +6,10 @@ from functools import partial
 from itertools import groupby
 from typing import Final, TypeVar
 
+from common import tracing
 from common.asgi import Headers
 from engine.protocol import FINGERPRINT_HEADER
+from gateway import spans
 from gateway.engine_client import EngineClient
 from gateway.errors import BadRequest
 from gateway.http import Exchange
@@ -104,7 +106,10 @@ class EmbeddingCalls:
             take_tokens=None if allowance is None else allowance.take,
         )
         try:
-            result = await self.service.embed(request)
+            if tracing.tracer is None:
+                result = await self.service.embed(request)
+            else:
+                result = await spans.embeddings(self.service.embed, request, info.model, model, dimensions or most)
         except BaseException:  # a client that leaves as well
             if allowance is not None:
                 allowance.give_back()
