@@ -9,7 +9,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,25 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from cache.authentication import SEAL_BYTES, Seal
 from deploy.ports import free_port
 from tests.gateway_client import running_gateway, until_ready
 from tests.integration.test_semantic_tier import OPERATOR, ask, true, until, vector
 from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
-from tests.stored_values import ASKED, BASES, FINGERPRINT, KEY, LIVE, NAMESPACE, SETTINGS, TEXTS, StoredValues, restore
+from tests.stored_values import (
+    ASKED,
+    BASES,
+    FINGERPRINT,
+    KEY,
+    LIVE,
+    NAMESPACE,
+    SECRET,
+    SETTINGS,
+    TEXTS,
+    StoredValues,
+    restore,
+)
 
 ROOT = Path(__file__).parents[2]
 RELEASES = sorted((ROOT / "tests" / "stored_values").glob("*.json"))
@@ -135,12 +148,12 @@ def assert_as_stored(found: dict[str, Any], stored: StoredValues, more: int = 0)
 async def test_of_each_kind_another_versions_value_is_ignored(
     redis: RunningRedis, direct: Redis, engine: StandInEngine, kind: str
 ) -> None:
-    """Values whose bytes mean something else: all of one kind have another first byte, or are cut, or longer."""
+    """With the same secret, sealed as another version would, its bytes mean something else; or only just alike."""
     stored = StoredValues.load(RELEASES[-1])
     await restore(direct, stored)
     chance = random.Random(kind)
     for key in await direct.keys(f"{kind}:*" if kind != "dv1:live" else kind):
-        await change(direct, key, chance)
+        await change(direct, key, kind, chance)
     known = {true(text).tobytes() for text in (*TEXTS, *ASKED)}
     async with running_gateway(engine.url, redis_url=redis.url, **SETTINGS) as client:
         await until_ready(client)
@@ -149,11 +162,27 @@ async def test_of_each_kind_another_versions_value_is_ignored(
         assert_as_stored(await shown(client), stored, more=len(TEXTS))
 
 
-async def change(direct: Redis, key: bytes, chance: random.Random) -> None:
+# How each kind is sealed, and what its content is to mean in the other version.
+SEALED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "dv1:x": ("exact", lambda content: content[:1] + content[:0:-1]),
+    "dv1:p": ("state", lambda content: content.replace(b'"hits":', b'"hits":9')),
+    "dv1:l": ("event", lambda content: content.replace(b'"k":"hits"', b'"k":"empty"')),
+    "dv1:a": ("matrix", lambda content: content[::-1]),
+    "dv1:live": ("live", lambda content: content.replace(b"0.93", b"0.85")),
+}
+
+
+async def change(direct: Redis, key: bytes, kind: str, chance: random.Random) -> None:
     """Make a value one of another version."""
 
-    def other(content: bytes) -> bytes:
-        return chance.choice([b"\x7f" + content[1:], content[:-2], content + b"\x00", b"\x7f" + content])
+    def other(value: bytes) -> bytes:
+        changed = [b"\x7f" + value[1:], value[:-2], value + b"\x00", b"\x7f" + value]
+        if kind in SEALED:
+            as_sealed, meaning = SEALED[kind]
+            content = meaning(value[SEAL_BYTES:])
+            mac = Seal(bytes.fromhex(SECRET), as_sealed).mac(_name(key, kind), content)
+            changed = 4 * [b"\x7f" + mac + content] + changed
+        return chance.choice(changed)
 
     match await direct.type(key):
         case b"string":
@@ -168,6 +197,12 @@ async def change(direct: Redis, key: bytes, chance: random.Random) -> None:
             for event_id, fields in events:
                 changed = {name: other(value) for name, value in fields.items()}
                 await direct.xadd(key, changed, id=event_id)
+
+
+def _name(key: bytes, kind: str) -> bytes:
+    """What a value is sealed under."""
+    last = key.rsplit(b":", 1)[1]
+    return {"dv1:x": bytes.fromhex(last.decode()) if kind == "dv1:x" else b"", "dv1:live": key}.get(kind, last)
 
 
 @asynccontextmanager
