@@ -1,4 +1,4 @@
-"""Gauges of what a gateway holds and sees, set once a second: caches, semantic tier, Redis.
+"""What metrics show of a gateway's state, set once a second: caches, semantic tier, Redis; and its stages' times.
 
 Namespaces come from configuration and may be many, and each worker's gauges lie in a file of fixed size: the first
 MAX_NAMESPACES that a worker sees have gauges of their own, and `/admin` has all.
@@ -25,6 +25,7 @@ async def run_gauges(gateway: Gateway) -> None:
     metrics.REDIS_CONFIGURED.set(gateway.link is not None)
     turn = 0
     while True:
+        metrics.STAGE_TIMES.hand_over()
         _publish_caches(gateway)
         _publish_tiers(gateway, shown)
         if turn % REDIS_INTERVALS == 0:

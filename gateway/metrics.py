@@ -6,7 +6,7 @@ docs/metrics.md has the table of all (`deploy.metrics`).
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 
 import psutil
@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from common.latency_buckets import LATENCY_BUCKETS_S
 from gateway import metrics_storage
+from gateway.stage_times import StageTimes
 
 TIERS = ("local", "exact", "semantic", "miss")
 STAGES = ("local", "tokenize", "exact", "semantic", "engine")
@@ -80,13 +81,7 @@ REDIS_MEMORY_MAX = _shared("dejavec_redis_memory_max_bytes", "Redis' maxmemory; 
 REDIS_EVICTED = _shared("dejavec_redis_evicted_keys", "Keys that Redis has evicted since its start")
 
 TIER_COUNTERS = {tier: TIER_HITS.labels(tier) for tier in TIERS}
-STAGE_SECONDS = {stage: STAGE.labels(stage) for stage in STAGES}
-
-
-def count_stages(stage_s: Mapping[str, float]) -> None:
-    """Observe the seconds of a request's stages."""
-    for stage, seconds in stage_s.items():
-        STAGE_SECONDS[stage].observe(seconds)
+STAGE_TIMES = StageTimes(STAGE, STAGES, LATENCY_BUCKETS_S)
 
 
 class _GroupMemory(Collector):

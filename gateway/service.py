@@ -22,7 +22,7 @@ from engine.text_encoder import EncodedText
 from gateway import spans
 from gateway.engine_client import EngineClient, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged
-from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, TIER_COUNTERS, TOKENS, TRUNCATED, count_stages
+from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, ENGINE_CALL, STAGE_TIMES, TIER_COUNTERS, TOKENS, TRUNCATED
 from gateway.semantic_tiers import SemanticTiers
 from gateway.singleflight import SingleFlight
 from gateway.verifier import Verification, Verifier
@@ -384,6 +384,6 @@ def _count(result: EmbedResult) -> None:
     misses = result.tiers.count("miss")
     if misses < texts:
         CACHE_HITS.inc(texts - misses)
-    count_stages(result.stage_s)
+    STAGE_TIMES.add(result.stage_s)
     for tier in set(result.tiers):
         TIER_COUNTERS[tier].inc(result.tiers.count(tier))

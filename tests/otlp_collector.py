@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,13 @@ def running_collector() -> Iterator[Collector]:
             thread.join()
 
 
-def _collected(service: str, span: object) -> CollectedSpan:
-    one: object = span
-    attributes = {entry.key: _value(entry.value) for entry in one.attributes}  # type: ignore[attr-defined]
-    ids = [part.hex() for part in (one.trace_id, one.span_id, one.parent_span_id)]  # type: ignore[attr-defined]
-    times = one.start_time_unix_nano, one.end_time_unix_nano  # type: ignore[attr-defined]
-    return CollectedSpan(service, one.name, one.kind, *ids, *times, attributes)  # type: ignore[attr-defined]
+def _collected(service: str, span: Span) -> CollectedSpan:
+    attributes = {one.key: _value(one.value) for one in span.attributes}
+    ids = [part.hex() for part in (span.trace_id, span.span_id, span.parent_span_id)]
+    times = span.start_time_unix_nano, span.end_time_unix_nano
+    return CollectedSpan(service, span.name, span.kind, *ids, *times, attributes)
 
 
-def _value(value: object) -> object:
-    kind = value.WhichOneof("value")  # type: ignore[attr-defined]
+def _value(value: AnyValue) -> object:
+    kind = value.WhichOneof("value")
     return getattr(value, kind) if kind else None

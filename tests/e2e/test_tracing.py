@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -9,8 +10,11 @@ import pytest
 from gateway.client import AsyncClient
 from tests.e2e.stack import Run, running
 from tests.integration.engine_under_test import DIMENSIONS
-from tests.otlp_collector import CollectedSpan, Collector, running_collector
 
+if TYPE_CHECKING:
+    from tests.otlp_collector import CollectedSpan, Collector
+
+pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra `otel` is not installed")
 trace = pytest.importorskip("opentelemetry.sdk.trace", reason="the extra `otel` is not installed")
 
 INTERNAL, SERVER, CLIENT = 1, 2, 3
@@ -19,13 +23,15 @@ TEXT = "a quick brown fox"
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
+def collector() -> "Iterator[Collector]":
+    from tests.otlp_collector import running_collector
+
     with running_collector() as collector:
         yield collector
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory, collector: "Collector") -> Iterator[Run]:
     """Everything, with spans sent ten times a second."""
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
     settings = {"DEJAVEC_GATEWAY_WORKERS": "2", "DEJAVEC_LOCAL_CACHE_MB": "0", "DEJAVEC_REDIS_TIMEOUT_MS": "2000"}
@@ -44,13 +50,13 @@ def post(run: Run, body: dict[str, object], **headers: str) -> httpx.Response:
     return httpx.post(f"http://127.0.0.1:{run.port}/v1/embeddings", json=body, headers=headers, timeout=60)
 
 
-def spans_of(collector: Collector, trace_id: str, count: int) -> dict[tuple[str, str], CollectedSpan]:
+def spans_of(collector: "Collector", trace_id: str, count: int) -> "dict[tuple[str, str], CollectedSpan]":
     """A trace's spans by process and name, once so many have arrived."""
     until(lambda: len([one for one in list(collector.spans) if one.trace_id == trace_id]) >= count, "its spans")
     return {(one.service, one.name): one for one in collector.spans if one.trace_id == trace_id}
 
 
-def test_one_request_is_one_trace(run: Run, collector: Collector) -> None:
+def test_one_request_is_one_trace(run: Run, collector: "Collector") -> None:
     """Each span has the right parent, from the caller's to the engine's, and what the conventions name."""
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "traced-1"}
     reply = post(run, {"model": "tiny", "input": [TEXT, "b c"]}, **headers)
@@ -83,7 +89,7 @@ def test_one_request_is_one_trace(run: Run, collector: Collector) -> None:
     assert server.start_ns <= work.start_ns <= call.start_ns <= call.end_ns <= work.end_ns <= server.end_ns
 
 
-async def test_the_dejavec_client_passes_the_callers_span_on(run: Run, collector: Collector) -> None:
+async def test_the_dejavec_client_passes_the_callers_span_on(run: Run, collector: "Collector") -> None:
     """Where the caller uses OpenTelemetry."""
     tracer = trace.TracerProvider(shutdown_on_exit=False).get_tracer("caller")
     async with AsyncClient(f"http://127.0.0.1:{run.port}") as client:
@@ -94,7 +100,7 @@ async def test_the_dejavec_client_passes_the_callers_span_on(run: Run, collector
     assert found["dejavec-gateway", "POST /v1/embeddings"].parent_id == f"{context.span_id:016x}"
 
 
-def test_errors_show_in_the_trace_by_their_type(run: Run, collector: Collector) -> None:
+def test_errors_show_in_the_trace_by_their_type(run: Run, collector: "Collector") -> None:
     """A request that is refused has its status, and begins a trace of its own where the caller names none."""
     before = len(collector.named("dejavec-gateway", "POST /v1/embeddings"))
     assert post(run, {"model": "another", "input": TEXT}).status_code == 404
@@ -103,7 +109,7 @@ def test_errors_show_in_the_trace_by_their_type(run: Run, collector: Collector) 
     assert (span.parent_id, span.attributes["http.response.status_code"]) == ("", 404)
 
 
-def test_a_caller_may_ask_for_no_trace(run: Run, collector: Collector) -> None:
+def test_a_caller_may_ask_for_no_trace(run: Run, collector: "Collector") -> None:
     """Its flag says so: no process sends a span."""
     unsampled = "1" * 32
     assert post(run, {"input": "g h i"}, traceparent=f"00-{unsampled}-{PARENT}-00").status_code == 200
@@ -113,7 +119,7 @@ def test_a_caller_may_ask_for_no_trace(run: Run, collector: Collector) -> None:
     assert [one for one in collector.spans if one.trace_id == unsampled] == []
 
 
-def test_no_text_is_in_any_span(run: Run, collector: Collector) -> None:
+def test_no_text_is_in_any_span(run: Run, collector: "Collector") -> None:
     """Nor in any other part of what is sent; after requests of all kinds."""
     word = "zebra-crossing-at-midnight"
     key = "a-key-that-is-not-known"
