@@ -29,8 +29,9 @@ check: install-dev  ## formatting, lint, types, dependency directions
 format: install-dev  ## format the code and apply safe lint fixes
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
-docs: install  ## write the settings table of docs/configuration.md from the settings classes
+docs: install  ## write the tables of docs/configuration.md and docs/metrics.md from settings and metrics
 	@$(BIN)/dejavec config --write docs/configuration.md
+	@$(BIN)/dejavec metrics --write docs/metrics.md
 
 bench: install  ## cached against a bare echo; uncached against the bare graph; what caching costs where nothing repeats
 	@$(BIN)/dejavec model build >/dev/null

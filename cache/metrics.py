@@ -2,15 +2,17 @@
 
 from prometheus_client import Counter, Histogram
 
+from common.latency_buckets import LATENCY_BUCKETS_S
+
 EXACT_LOOKUP_SECONDS = Histogram(
     "dejavec_exact_lookup_seconds",
     "One coalesced MGET, from sending to parsed values",
-    buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25),
+    buckets=LATENCY_BUCKETS_S,
 )
 EXACT_ERRORS = Counter(
     "dejavec_exact_errors_total",
-    "Exact-tier operations that failed and were answered as misses, by reason",
-    ["reason"],  # timeout, connection, corrupt, bypassed, other
+    "Exact-tier operations that failed and were answered as misses: timeout, connection, corrupt, bypassed, other",
+    ["reason"],
 )
 REFUSED = Counter(
     "dejavec_cache_refused_total",
@@ -23,11 +25,11 @@ REFUSED = Counter(
 WRITTEN = Counter("dejavec_exact_written_total", "Vectors written to the exact tier")
 WRITE_DROPPED = Counter(
     "dejavec_exact_write_dropped_total",
-    "Vectors not written back, by reason",
-    ["reason"],  # queue_full, failed, not_finite
+    "Vectors not written back: queue_full, failed, not_finite",
+    ["reason"],
 )
 SEMANTIC_LOOKUPS = Counter(
-    "dejavec_semantic_lookups_total", "Texts looked up in the semantic tier, by outcome", ["outcome"]
+    "dejavec_semantic_lookups_total", "Texts looked up in the semantic tier: hit, miss", ["outcome"]
 )
 SEMANTIC_LABELS = Counter(
     "dejavec_semantic_labels_total",

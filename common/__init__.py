@@ -8,6 +8,9 @@ breaker.py         a circuit breaker
 batch_queue.py     a bounded queue, worked off in batches
 tasks.py           ending background tasks for certain
 logs.py            the log of all processes
+request_ids.py     the id that a request has in replies and logs
+tracing.py         traces by OpenTelemetry; traced_app.py: a span for each request
+latency_buckets.py the buckets of all latency histograms
 credentials.py     keys, tokens, URLs and files that hold secrets: what is refused, and what may be shown
 open_files.py      the limit on open files
 reply_parsing.py   what clients read from a reply: error envelope, Retry-After, x-cache-items

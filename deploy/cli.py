@@ -55,6 +55,9 @@ COMMANDS: dict[str, Command] = {
     "config": Command(
         "deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."
     ),
+    "metrics": Command(
+        "deploy.metrics", "metrics", "Look", "Print every Prometheus metric: type, labels, unit, meaning.", "all"
+    ),
     "loadtest": Command("loadtest.cli", "loadtest", "Look", "Send load to a gateway; hit rate and latency by tier."),
     "cost": Command(
         "loadtest.cost.cli", "cost", "Look", "What embeddings cost by an API and here, and what caches save."

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from common.latency_buckets import LATENCY_BUCKETS_S
 from engine.model.gpu_memory import find_gpu_memory
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -30,7 +30,7 @@ class EngineMetrics:
         self._duration = Histogram(
             "embedding_duration_seconds",
             "From a request's arrival to its vectors, for requests that succeeded.",
-            buckets=_SECONDS,
+            buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
         prefix = "dejavec_engine_"
@@ -49,17 +49,17 @@ class EngineMetrics:
             registry=registry,
         )
         self._batch_rows = Histogram(prefix + "batch_rows", "Texts in a run.", buckets=_ROWS, registry=registry)
-        self._run = Histogram(prefix + "run_seconds", "Time of a run.", buckets=_SECONDS, registry=registry)
+        self._run = Histogram(prefix + "run_seconds", "Time of a run.", buckets=LATENCY_BUCKETS_S, registry=registry)
         self._queue_time = Histogram(
             prefix + "queue_seconds",
             "From a request's arrival to the start of its first run.",
-            buckets=_SECONDS,
+            buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
         self._tokenize = Histogram(
             prefix + "tokenize_seconds",
             "Time to tokenise a request sent as texts.",
-            buckets=_SECONDS,
+            buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
         self._sums = [0, 0]

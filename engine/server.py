@@ -21,8 +21,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from common import logs
+from common import logs, request_ids, tracing
 from common.http_server import ConnectionLimits, ServerConfig
+from common.traced_app import traced
 from engine.metrics import CONTENT_TYPE as METRICS_TYPE
 from engine.protocol import (
     ALL_RUNS_RATE_HEADER,
@@ -50,12 +51,14 @@ class EngineApp:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._vectors = VectorsEndpoint(engine)
+        self._vectors = traced(VectorsEndpoint(engine), VECTORS_PATH)
         self._rest = _routes(engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
         if scope["type"] == "http" and scope["path"] == VECTORS_PATH:
+            given = next((value for name, value in scope["headers"] if name == request_ids.HEADER_NAME), None)
+            request_ids.current.set(request_ids.accepted(given))
             await self._vectors(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
@@ -68,7 +71,8 @@ def create_app(settings: EngineSettings) -> EngineApp:
 
 def run(settings: EngineSettings) -> None:
     """Serve until a signal ends it, then drain. Raises BundleError and ConfigurationError before it listens."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
+    tracing.configure("dejavec-engine")
     app = create_app(settings)
     logger.info("address=http://%s:%d", settings.engine_host, settings.engine_port)
     signal.signal(signal.SIGTERM, _exit_cleanly)
@@ -148,6 +152,7 @@ def _routes(engine: Engine) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with engine.opened():
             yield
+        await tracing.aclose()
 
     routes = [
         Route(INFO_PATH, info),

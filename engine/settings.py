@@ -100,3 +100,4 @@ class EngineSettings(Configuration):
         "time in which every run was busy with long texts.",
     )
     log_level: LogLevel = Field("info", description="Least severe log records to write.")
+    log_format: Literal["text", "json"] = Field("text", description="`text`, for people; `json`, one object a line.")

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from common import asgi
+from common import asgi, tracing
 from common.asgi import BodyLimits, ClientGone, Headers, Reply, media_type, read_body, send_reply
 from common.disconnects import DisconnectWatch
 from engine.errors import (
@@ -18,6 +18,7 @@ from engine.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     EngineError,
+    EngineFailed,
     FingerprintMismatch,
     InvalidMessage,
     TextTooLong,
@@ -68,14 +69,17 @@ class VectorsEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens to it."""
         started_s = time.perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
-            reply = await self._answer(scope, receive)
+            reply = await self._answer(scope, headers, receive)
         except ClientGone:
             self._engine.metrics.request_done(CLIENT_CLOSED, time.perf_counter() - started_s)
             return
         except TimeoutError:
             reply = error_reply(DeadlineExceeded("the deadline passed while the texts were tokenized"), self._common)
         except EngineError as error:
+            if isinstance(error, EngineFailed | DeadlineExceeded):
+                logger.warning("a request failed: %s", error)
             reply = error_reply(error, self._common)
         except Exception:
             logger.exception("a request failed in an unforeseen way")
@@ -83,12 +87,11 @@ class VectorsEndpoint:
         self._engine.metrics.request_done(reply.status, time.perf_counter() - started_s)
         await send_reply(reply, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+    async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Reply:
         if scope["method"] != "POST":
             reply = fault_reply(405, "use POST", "method_not_allowed", self._common)
             reply.headers.append((b"allow", b"POST"))
             return reply
-        headers: dict[bytes, bytes] = dict(scope["headers"])
         self._check_fingerprint(headers)
         kind = media_type(headers)
         deadline_s = _deadline_s(headers)
@@ -165,6 +168,10 @@ class VectorsEndpoint:
         self, texts: list[Int32Array], lane: Lane, deadline_s: float | None, receive: Receive
     ) -> Float32Array:
         """Wait for the vectors; a client that leaves withdraws its texts. Raises ClientGone, EngineError."""
+        if tracing.tracer is not None:
+            tracing.describe(
+                {"dejavec.texts": len(texts), "dejavec.tokens": sum(map(len, texts)), "dejavec.lane": lane.name}
+            )
         future = self._engine.batcher.submit(texts, lane, deadline_s)
         with self._watch.guard(receive):
             return await future

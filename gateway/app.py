@@ -23,14 +23,15 @@ from cache.keys import load_or_make_secret, parse_secret
 from cache.local import LocalCache
 from cache.redis_link import RedisAway, RedisLink
 from cache.shared_settings import SharedSettings
+from common import tracing
 from common.tasks import cancel_and_wait
 from engine.configuration import config_file, load
 from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
 from gateway.engines.engine_set import MAX_CONNECTIONS, EngineSet
 from gateway.errors import GatewayError
+from gateway.gauges import run_gauges
 from gateway.http import Front, RequestIds
-from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.models import Models, ServedModel
 from gateway.names import ModelNames
 from gateway.policies import Policies
@@ -94,6 +95,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
 @asynccontextmanager
 async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(tracing.aclose)
         secret = _secret(settings)
         connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=30)
         http = await stack.enter_async_context(
@@ -142,7 +144,10 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             settings, config_file(), partial(load, GatewaySettings), partial(_adopt, gateway, app.state.front)
         )
         stack.enter_context(on_hangup(file.wake))
-        loops: list[Callable[[], Awaitable[None]]] = [file.run, partial(_run_gauges, gateway)]
+        loops: list[Callable[[], Awaitable[None]]] = [
+            file.run,
+            partial(run_gauges, gateway),
+        ]
         if link and exact:
             stack.push_async_callback(link.aclose)
             for namespace in namespaces:
@@ -185,11 +190,3 @@ def _exact_tier(settings: GatewaySettings, link: RedisLink, secret: bytes) -> Ex
         dtype=settings.cache_dtype,
         max_queued_writes=settings.write_back_max_items,
     )
-
-
-async def _run_gauges(gateway: Gateway) -> None:
-    while True:
-        for served in gateway.models:
-            ENGINE_READY.labels(served.name).set(served.engine.is_ready)
-        REDIS_OK.set(gateway.redis_state == "ok")
-        await asyncio.sleep(1)

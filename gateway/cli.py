@@ -41,7 +41,7 @@ def gateway(host: str | None, port: int | None, workers: int | None, engine_url:
     settings = load(GatewaySettings, **overrides)
     # Workers are fresh processes and read their settings themselves: hand the options over as variables.
     os.environ.update({ENV_PREFIX + name.upper(): str(value) for name, value in overrides.items() if value is not None})
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     check_port(settings.gateway_host, settings.gateway_port, "gateway_port")
     _check_worker_needs(settings)
     _log_start(settings)

@@ -7,8 +7,6 @@ and disconnects are those of `common.asgi` and `common.disconnects`, with this g
 
 import asyncio
 import logging
-import os
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,13 +15,14 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common import request_ids
 from common.asgi import JSON, WHOLE_BODY, BodyLimits, ClientGone, Reply, send_reply
 from common.content_coding import MIN_REPLY_BYTES, compressed
 from common.disconnects import DisconnectWatch
 from gateway.admission import UNCOUNTED_BYTES, Admission, Place
 from gateway.auth_failures import AuthFailures
 from gateway.bodies import body_of, expanded_body
-from gateway.errors import DeadlineExceeded, GatewayError, InternalError, Unauthorized, UnsupportedMedia
+from gateway.errors import DeadlineExceeded, EngineAway, GatewayError, InternalError, Unauthorized, UnsupportedMedia
 from gateway.metrics import CLIENT_GONE, IN_FLIGHT, LATENCY, REQUESTS
 from gateway.presented_key import KEY_HEADERS, one_key
 from gateway.settings import GatewaySettings
@@ -34,11 +33,9 @@ __all__ = ["Exchange", "Front", "Reply", "RequestIds"]
 
 log = logging.getLogger("dejavec.gateway")
 
-REQUEST_ID_KEY: Final = "dejavec.request_id"
 WATCH_AFTER_S: Final = 0.005  # an answer from the cache is faster, and is not worth watching the connection for
 MAX_SMALL_BODY: Final = 1024 * 1024  # of operators' requests
 WITH_BODY: Final = ("POST", "PUT", "PATCH", "DELETE")
-SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 @dataclass(slots=True)
@@ -120,13 +117,15 @@ class Front:
         except Unauthorized as error:
             return _refusal(self.failed(scope, error), error_body)
         except GatewayError as error:
+            if error.status >= 500 and not isinstance(error, EngineAway):  # which its client has logged
+                log.warning("answered with %d: %s", error.status, error.message)
             return _refusal(error, error_body)
         except TimeoutError:
             return _refusal(DeadlineExceeded("no answer within the request's deadline", retry_after_s=1), error_body)
         except ClientGone:
             raise
         except Exception:
-            log.exception("request %s failed", scope.get(REQUEST_ID_KEY))
+            log.exception("a request failed in an unforeseen way")
             message = "an internal fault; the gateway's log has it under this x-request-id"
             return _refusal(InternalError(message), error_body)
         finally:
@@ -225,13 +224,14 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given if SAFE_REQUEST_ID.fullmatch(given) else b"req-" + os.urandom(12).hex().encode()
-        scope[REQUEST_ID_KEY] = request_id.decode()
+        given = next((value for name, value in scope["headers"] if name == request_ids.HEADER_NAME), None)
+        request_id = request_ids.accepted(given) or request_ids.new()
+        request_ids.current.set(request_id)
+        header = (request_ids.HEADER_NAME, request_id.encode())
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], header]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -2,6 +2,7 @@
 
 Under several workers prometheus-client's multiprocess mode adds them up, in a folder made by the command that starts
 them (`gateway.metrics_storage`); the resident memory is then that of all of them, read from the operating system.
+docs/metrics.md has the table of all (`deploy.metrics`).
 """
 
 import os
@@ -22,21 +23,34 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from common.latency_buckets import LATENCY_BUCKETS_S
 from gateway import metrics_storage
+from gateway.stage_times import StageTimes
 
-LATENCY_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 TIERS = ("local", "exact", "semantic", "miss")
+STAGES = ("local", "tokenize", "exact", "semantic", "engine")
 
 REQUESTS = Counter("embeddings_requests_total", "Embedding requests, by HTTP status", ["status"])
 LATENCY = Histogram(
-    "embeddings_latency_seconds", "Embedding requests, from first byte to reply", buckets=LATENCY_BUCKETS
+    "embeddings_latency_seconds", "Embedding requests, from first byte to reply", buckets=LATENCY_BUCKETS_S
 )
 ENGINE_CALL = Histogram(
-    "dejavec_engine_call_seconds", "Calls to the engine, queueing there included", ["model"], buckets=LATENCY_BUCKETS
+    "dejavec_engine_call_seconds",
+    "Calls to the engine, queueing there included",
+    ["model"],
+    buckets=LATENCY_BUCKETS_S,
+)
+STAGE = Histogram(
+    "dejavec_stage_seconds",
+    "One stage of a request: local, tokenize, exact, semantic, engine",
+    ["stage"],
+    buckets=LATENCY_BUCKETS_S,
 )
 CACHE_REQUESTS = Counter("cache_requests_total", "Texts looked up in the cache")
 CACHE_HITS = Counter("cache_hits_total", "Texts served from the cache, by any tier")
-TIER_HITS = Counter("dejavec_cache_hits_total", "Texts served, by tier and model", ["tier", "model"])
+TIER_HITS = Counter(
+    "dejavec_cache_hits_total", "Texts served, by model and tier: local, exact, semantic, miss", ["tier", "model"]
+)
 TOKENS = Counter("dejavec_tokens_total", "Tokens of answered texts, cached ones included", ["model"])
 TRUNCATED = Counter("dejavec_truncated_total", "Texts cut at the model's limit")
 IGNORED_FIELDS = Counter("dejavec_ignored_fields_total", "Request fields that were ignored, by name", ["field"])
@@ -48,6 +62,32 @@ ENGINE_READY = Gauge(
 )
 REDIS_OK = Gauge("dejavec_redis_ok", "1 while Redis answers, 0 while it is bypassed", multiprocess_mode="livemin")
 
+LOCAL_BYTES = Gauge("dejavec_local_cache_bytes", "In-process caches (L0): bytes", multiprocess_mode="livesum")
+LOCAL_ENTRIES = Gauge("dejavec_local_cache_entries", "In-process caches (L0): vectors", multiprocess_mode="livesum")
+QUEUED_WRITES = Gauge("dejavec_exact_queued_writes", "Vectors waiting to be written back", multiprocess_mode="livesum")
+
+
+def _shared(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+    """Of what all workers, and all gateways on one Redis, see alike: the value that was set last."""
+    return Gauge(name, text, labels, multiprocess_mode="livemostrecent")
+
+
+_PARTITION = ("model", "namespace")
+SEMANTIC_TAU = _shared("dejavec_semantic_tau", "z from which hits are served; NaN: none are", _PARTITION)
+SEMANTIC_CERTIFIED = _shared("dejavec_semantic_certified", "1 while a certificate holds (auto)", _PARTITION)
+SEMANTIC_BALANCE = _shared("dejavec_semantic_error_budget", "Violations still allowed; NaN: no budget", _PARTITION)
+SEMANTIC_OPENINGS = _shared("dejavec_semantic_breaker_openings", "How often the breaker has opened", _PARTITION)
+SEMANTIC_ALPHA = _shared("dejavec_semantic_alpha", "Allowed share of violations", _PARTITION)
+SEMANTIC_CHECKED = _shared("dejavec_semantic_checked_hits", "Hits that were checked", _PARTITION)
+SEMANTIC_VIOLATIONS = _shared("dejavec_semantic_violations", "Checked hits that violate", _PARTITION)
+INDEX_DOCUMENTS = _shared("dejavec_semantic_index_documents", "Documents in the semantic index", ("model",))
+INDEX_FAILURES = _shared("dejavec_semantic_index_failures", "Documents RediSearch could not index", ("model",))
+REDIS_CONFIGURED = _shared("dejavec_redis_configured", "1 where a Redis is set, 0 where there is none")
+REDIS_MEMORY = _shared("dejavec_redis_memory_bytes", "Memory that Redis uses")
+REDIS_MEMORY_MAX = _shared("dejavec_redis_memory_max_bytes", "Redis' maxmemory; 0: no limit")
+REDIS_EVICTED = _shared("dejavec_redis_evicted_keys", "Keys that Redis has evicted since its start")
+
+STAGE_TIMES = StageTimes(STAGE, STAGES, LATENCY_BUCKETS_S)
 # Engines of all sets. `engine` is a URL without credentials, one of the first MAX_ENGINE_LABELS, or else "other".
 MAX_ENGINE_LABELS = 256
 ENGINE_STATE = Gauge(
@@ -107,6 +147,7 @@ def exposition() -> tuple[bytes, str]:
     """The body and content type of `/metrics`, for this worker or for all workers together."""
     if metrics_storage.VARIABLE not in os.environ:
         return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+    metrics_storage.drop_gauges_of_ended()
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     registry.register(_GroupMemory())

@@ -20,9 +20,17 @@ VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  the folder in it is made by mkdtemp
 PREFIX: Final = "dejavec-metrics-"
 LOCK_FILE: Final = "lock"
-KINDS: Final = ("counter", "histogram", "gauge_livesum", "gauge_livemin")
-FILE_BYTES: Final = 65_536  # as prometheus-client makes them; ours use a tenth of it
-MAX_FILES: Final = 1024  # an ended worker's files stay, since its counts do; 64 MiB
+# Bytes of each kind's file. prometheus-client makes them of 64 KiB and lets them grow, which here must not happen: the
+# histograms of each stage, and gauges by namespace (`gateway.gauges` bounds their number), need more than that.
+FILE_BYTES: Final = {
+    "counter": 65_536,
+    "histogram": 131_072,
+    "gauge_livesum": 65_536,
+    "gauge_livemin": 65_536,
+    "gauge_livemostrecent": 131_072,
+}
+WORKER_BYTES: Final = sum(FILE_BYTES.values())
+MAX_FILES: Final = 1024  # an ended worker's counts stay, in two files of 192 KiB
 
 log = logging.getLogger("dejavec.gateway")
 
@@ -61,15 +69,23 @@ def reserve() -> None:
     try:
         if len(os.listdir(folder)) > MAX_FILES:
             raise OSError(0, f"{MAX_FILES} files of workers that ended are there")
-        for kind in KINDS:
+        for kind, size in FILE_BYTES.items():
             made.append(Path(folder, f"{kind}_{os.getpid()}.db"))
             with suppress(FileExistsError):  # in a folder of the user's own: a process of this number before us
-                _fill(made[-1], FILE_BYTES)
+                _fill(made[-1], size)
     except OSError as error:
         for path in made:
             path.unlink(missing_ok=True)
         del os.environ[VARIABLE]
         log.warning("this worker's metrics are not in the sum of all workers: %s: %s", folder, error.strerror)
+
+
+def drop_gauges_of_ended() -> None:
+    """Remove the gauges of workers that have ended: what one said last of now is no longer so. Their counts stay."""
+    for file in Path(os.environ[VARIABLE]).glob("gauge_live*_*.db"):
+        number = file.stem.rpartition("_")[2]
+        if number.isdigit() and not _is_alive(int(number)):
+            file.unlink(missing_ok=True)
 
 
 def remove_abandoned(place: Path = MEMORY) -> None:
@@ -79,6 +95,16 @@ def remove_abandoned(place: Path = MEMORY) -> None:
             if folder.stat().st_uid == os.geteuid() and not folder.is_symlink():
                 os.close(_hold(folder, os.O_RDWR))
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _places() -> Iterator[Path]:
@@ -104,7 +130,7 @@ def _prove_room(folder: Path, workers: int) -> None:
     """Write as much as the workers will need, twice over for those that take the place of others. Raises OSError."""
     trial = folder / "trial"
     try:
-        _fill(trial, 2 * workers * len(KINDS) * FILE_BYTES)
+        _fill(trial, 2 * workers * WORKER_BYTES)
     finally:
         trial.unlink(missing_ok=True)
 

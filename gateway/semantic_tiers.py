@@ -66,6 +66,11 @@ class SemanticTiers:
             return None
         return self._tier
 
+    @property
+    def current(self) -> SemanticTier | None:
+        """The tier in service; None where there is none."""
+        return self._tier
+
     async def aclose(self) -> None:
         """End the tier, and wait for those that are ending; each is bounded."""
         if not self._is_closed:

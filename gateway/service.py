@@ -6,6 +6,7 @@ request are one text; results are merged by position.
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,12 +15,14 @@ from cache.exact import Dtype, ExactTier, as_stored
 from cache.keys import Scope
 from cache.local import LocalCache, LocalEntry
 from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
+from common import tracing
 from engine.protocol import Lane
 from engine.text_encoder import EncodedText
+from gateway import spans
 from gateway.embed_request import CacheControl, EmbedRequest, EmbedResult
 from gateway.engines.engine_set import EngineSet, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged, Overloaded
-from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, TRUNCATED, ModelMetrics
+from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, STAGE_TIMES, TRUNCATED, ModelMetrics
 from gateway.semantic_tiers import SemanticTiers
 from gateway.singleflight import SingleFlight
 from gateway.verifier import Verification, Verifier
@@ -30,6 +33,7 @@ MAX_SCOPES: Final = 4096
 INLINE_CHARS: Final = 4096  # tokenized in 1 ms, 10 ms at worst
 INLINE_HASHED_CHARS: Final = 65_536  # hashed in 0.1 ms
 HASHED_AT_ONCE: Final = 16  # texts, in one step
+_NO_SPAN: Final = nullcontext()
 
 
 @dataclass(slots=True)
@@ -309,6 +313,7 @@ class EmbeddingService:
         misses = result.tiers.count("miss")
         if misses < texts:
             CACHE_HITS.inc(texts - misses)
+        STAGE_TIMES.add(result.stage_s)
         for tier in set(result.tiers):
             self._metrics.served[tier].inc(result.tiers.count(tier))
 
@@ -328,6 +333,8 @@ class _Stages:
     def mark(self, name: str) -> None:
         now = time.perf_counter()
         self.durations_s[name] = now - self._last
+        if tracing.tracer is not None:
+            spans.stage(name, now - self._last)
         self._last = now
 
 

@@ -284,6 +284,7 @@ class GatewaySettings(Configuration):
     )
     drain_timeout_s: float = Field(20, ge=0, le=600, description="On SIGTERM, longest wait for requests in progress")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log")
+    log_format: Literal["text", "json"] = Field("text", description="`text`, for people; `json`, one object a line")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -41,6 +41,6 @@ def chromium() -> Iterator[Chromium]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB; skipped where it cannot be mounted."""
+    """A file system of 1 MiB; skipped where it cannot be mounted."""
     with small_disk_at(tmp_path / "disk") as place:
         yield place

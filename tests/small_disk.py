@@ -1,4 +1,4 @@
-"""A file system of 256 KiB that a test may fill to the brim. Needs root on Linux; elsewhere its tests are skipped."""
+"""A file system of 1 MiB that a test may fill to the brim. Needs root on Linux; elsewhere its tests are skipped."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ def small_disk_at(place: Path) -> Iterator[Path]:
     """Mount one there."""
     libc = ctypes.CDLL(None, use_errno=True)
     place.mkdir()
-    if sys.platform != "linux" or libc.mount(b"tmpfs", bytes(place), b"tmpfs", 0, b"size=256k") != 0:
+    if sys.platform != "linux" or libc.mount(b"tmpfs", bytes(place), b"tmpfs", 0, b"size=1m") != 0:
         pytest.skip("a file system of a size of its own can be mounted by root alone, on Linux")
     try:
         yield place

@@ -54,6 +54,7 @@ class InMemoryIndex:
 
     is_usable = True
     kind = "memory"
+    failures = 0
 
     def __init__(self) -> None:
         self._held: dict[str, _Rows] = {}

@@ -59,6 +59,9 @@ class Index(Protocol):
     def documents(self) -> int: ...
 
     @property
+    def failures(self) -> int: ...
+
+    @property
     def is_usable(self) -> bool: ...
 
     @property

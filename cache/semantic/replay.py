@@ -278,6 +278,7 @@ class _TimedIndex:
 
     is_usable = True
     kind = "timed"
+    failures = 0
 
     def __init__(self, index: Index, costs: Costs) -> None:
         self._index, self._costs = index, costs

@@ -140,6 +140,10 @@ class Partitions:
         self.follow_policy(partition)
         return partition
 
+    def held(self) -> list[Partition]:
+        """Those that are held here, the one used last at the end."""
+        return list(self._held.values())
+
     def follow_policy(self, partition: Partition) -> None:
         """Decide under the policy in force now."""
         policy = self.policy_of(partition.scope.namespace)

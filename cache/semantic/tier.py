@@ -25,6 +25,7 @@ from cache.redis_link import RedisAway, RedisLink
 from cache.semantic.calibration import SHOWN_FIDELITIES, reading
 from cache.semantic.cost_gate import CostGateSettings
 from cache.semantic.exchange import Exchange, RedisExchange
+from cache.semantic.figures import PartitionFigures, figures_of
 from cache.semantic.index import MAX_TEXTS_AT_ONCE, Index, Neighbour, RedisIndex
 from cache.semantic.lookup import Lookup, Observation, Text, belonging
 from cache.semantic.observation import Observations, VectorStore, cosine_similarity, is_indexed
@@ -35,7 +36,15 @@ from cache.semantic.static_embedding import Float32Array, Int32Array, StaticEmbe
 from cache.semantic.sync import Partitions
 from common.tasks import cancel_and_wait
 
-__all__ = ["Lookup", "Observation", "SemanticSettings", "SemanticTier", "StaticEmbeddingError", "Text"]
+__all__ = [
+    "Lookup",
+    "Observation",
+    "PartitionFigures",
+    "SemanticSettings",
+    "SemanticTier",
+    "StaticEmbeddingError",
+    "Text",
+]
 
 FINAL_FLUSH_S: Final = 2.0  # of each of its two parts
 
@@ -233,6 +242,20 @@ class SemanticTier:
             },
             "paused": partition.is_paused,
         }
+
+    def figures(self) -> list[PartitionFigures]:
+        """What metrics show of each namespace that this gateway holds something of."""
+        return figures_of(self._partitions.held())
+
+    @property
+    def index_documents(self) -> int:
+        """Documents in the index."""
+        return self._index.documents
+
+    @property
+    def index_failures(self) -> int:
+        """Documents that could not be indexed."""
+        return self._index.failures
 
     async def learned(self, scope: Scope) -> dict[str, Any]:
         """Thresholds and counts that all gateways share, read anew. Raises RedisAway."""

@@ -1,5 +1,6 @@
 """One HTTP call to one URL: sends, reads the whole answer, turns every failure into one of this package's."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ async def send(
         if status is not None:
             return Reply(shown_url(url), status, {}, b"injected fault")
         async with session.request(
-            method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
+            method, url, data=body, headers={**headers, **_trace_context()}, timeout=limits, allow_redirects=False
         ) as response:
             return Reply(shown_url(url), response.status, response.headers, await response.read())
 
@@ -97,6 +98,16 @@ def raise_for_status(reply: Reply) -> None:
         request_id=reply.headers.get(REQUEST_ID_HEADER),
         retry_after_s=retry_after_s(reply.headers.get("Retry-After")),
     )
+
+
+def _trace_context() -> dict[str, str]:
+    """The headers that name the caller's current span; none where the caller has not imported OpenTelemetry."""
+    found: dict[str, str] = {}
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry.propagate import inject  # noqa: PLC0415  only who uses it has it
+
+        inject(found)
+    return found
 
 
 def _refusal_for(status: int) -> type[Refused]:

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +43,10 @@ READY_PATH: Final = "/ready"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Texts of one or several requests for one engine. `deadline` is in event-loop time."""
+    """Texts of one or several requests for one engine. `deadline` is in event-loop time.
+
+    headers: the request's id and trace, for the engine's log and spans; of several requests the first one's.
+    """
 
     fingerprint: str
     dimensions: int
@@ -51,6 +54,7 @@ class Call:
     lane: protocol.Lane
     deadline: float
     tokens: int
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class CallFailed(Exception):
@@ -208,6 +212,7 @@ class EngineConnection:
             "content-type": protocol.CONTENT_TYPE,
             protocol.FINGERPRINT_HEADER: call.fingerprint,
             protocol.DEADLINE_HEADER: str(int(remaining_s * 1000)),
+            **call.headers,
         }
         timeout = aiohttp.ClientTimeout(total=remaining_s, sock_connect=CONNECT_TIMEOUT_S)
         url = self.address.url + protocol.VECTORS_PATH

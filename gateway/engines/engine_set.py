@@ -19,6 +19,7 @@ from typing import Final
 import aiohttp
 from tokenizers import Tokenizer
 
+from common import request_ids, tracing
 from common.breaker import CircuitState
 from common.credentials import shown_url
 from common.tasks import cancel_and_wait
@@ -165,7 +166,13 @@ class EngineSet:
         Raises EngineAway, EngineFailed, Overloaded, DeadlineExceeded, ModelChanged.
         """
         info = model.info
-        call = Call(info.fingerprint, info.dimensions, texts, lane, deadline, sum(text.tokens for text in texts))
+        headers: dict[str, str] = {}
+        if request_id := request_ids.current.get():
+            headers[request_ids.HEADER] = request_id
+        if tracing.tracer is not None:
+            tracing.inject(headers)
+        tokens = sum(text.tokens for text in texts)
+        call = Call(info.fingerprint, info.dimensions, texts, lane, deadline, tokens, headers)
         self._candidates(call)
         return await self._joiner.run(call)
 

@@ -13,6 +13,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from common.traced_app import traced
 from gateway.errors import GatewayError, NotFound
 from gateway.http import Exchange, Front, Reply
 from gateway.paths import REFUSED
@@ -60,7 +61,8 @@ def client_routes(app: FastAPI, front: Front) -> ClientRoutes:
             calls: EmbeddingCalls = app.state.calls
             return answer(calls, exchange, *more) if more else answer(calls, exchange)
 
-        return front.route(handler, ollama.error_body if path.startswith(ollama.PREFIX) else GatewayError.body)
+        shape = ollama.error_body if path.startswith(ollama.PREFIX) else GatewayError.body
+        return traced(front.route(handler, shape), path)
 
     by_path = {path: route(path, answer) for path, answer in BY_PATH.items()}
     by_path |= {path: route(path, partial(_refuse, path, why)) for path, why in REFUSED.items()}

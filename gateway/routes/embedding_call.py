@@ -6,8 +6,10 @@ from functools import partial
 from itertools import groupby
 from typing import Final, TypeVar
 
+from common import tracing
 from common.asgi import Headers
 from engine.protocol import FINGERPRINT_HEADER, EngineInfo
+from gateway import spans
 from gateway.embed_request import CacheControl, EmbedRequest, EmbedResult
 from gateway.errors import BadRequest
 from gateway.http import Exchange
@@ -100,7 +102,11 @@ class EmbeddingCalls:
             take_tokens=None if allowance is None else allowance.take,
         )
         try:
-            result = await served.service.embed(request)
+            embed = served.service.embed
+            if tracing.tracer is None:
+                result = await embed(request)
+            else:
+                result = await spans.embeddings(embed, request, info.model, model, dimensions or most)
         except BaseException:  # a client that leaves as well
             if allowance is not None:
                 allowance.give_back()

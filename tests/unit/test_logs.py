@@ -1,6 +1,7 @@
 """The log format of all processes."""
 
 import io
+import json
 import logging
 import os
 import subprocess
@@ -9,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from common.logs import MAX_CHARACTERS, MAX_RECORDS, PERIOD_S, DroppingStreamHandler, Flood, KeyValueFormatter
+from common import request_ids
+from common.logs import (
+    MAX_CHARACTERS,
+    MAX_RECORDS,
+    PERIOD_S,
+    DroppingStreamHandler,
+    JsonFormatter,
+    KeyValueFormatter,
+    LogHandler,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,13 +31,40 @@ def record(created_s: float, message: str = "again") -> logging.LogRecord:
 
 
 def test_a_flood_of_one_line_is_cut_and_counted() -> None:
-    """One line of code writes MAX_RECORDS in a period; the next period says how many were held back."""
-    flood = Flood()
-    written = [flood.filter(record(100.0)) for _ in range(MAX_RECORDS + 5)]
-    assert sum(written) == MAX_RECORDS
-    late = record(100.0 + PERIOD_S + 1)
-    assert flood.filter(late)
-    assert "5 like it" in late.getMessage()
+    """One line of code writes MAX_RECORDS in a period; the next line after it, of whomever, comes with their number."""
+    stream = io.StringIO()
+    handler = LogHandler(stream)
+    for number in range(MAX_RECORDS + 5):
+        handler.handle(record(100.0 + number / 1000))
+    assert stream.getvalue() == "again\n" * MAX_RECORDS
+    other = logging.LogRecord("engine", logging.WARNING, "place.py", 2, "other", None, None)
+    other.created = 100.0 + PERIOD_S + 1
+    handler.handle(other)
+    assert stream.getvalue().splitlines()[MAX_RECORDS:] == ["5 similar lines left out: again", "other"]
+    handler.handle(record(other.created))
+    assert stream.getvalue().splitlines()[-1] == "again"
+
+
+def test_lines_left_out_are_counted_at_the_end_too() -> None:
+    """Also where nothing is logged after them."""
+    stream = io.StringIO()
+    handler = LogHandler(stream)
+    for _ in range(MAX_RECORDS + 1):
+        handler.handle(record(100.0))
+    handler.close()
+    assert stream.getvalue().splitlines()[-1] == "1 similar lines left out: again"
+
+
+def test_the_number_of_lines_left_out_shows_the_template_and_no_values() -> None:
+    """Values that differ from line to line would be those of one of them."""
+    stream = io.StringIO()
+    handler = LogHandler(stream)
+    for number in range(MAX_RECORDS + 2):
+        one = logging.LogRecord("engine", logging.WARNING, "place.py", 1, "number %d", (number,), None)
+        one.created = 100.0
+        handler.handle(one)
+    handler.close()
+    assert stream.getvalue().splitlines()[-1] == "2 similar lines left out: number %d"
 
 
 def test_a_record_is_one_bounded_line() -> None:
@@ -141,3 +178,54 @@ def test_a_process_outlives_its_log(target: str) -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+def failed(message: str) -> logging.LogRecord:
+    try:
+        raise OSError(message)
+    except OSError:
+        return logging.LogRecord("gateway", logging.ERROR, "p.py", 1, "failed %s", ("here",), sys.exc_info())
+
+
+def test_json_is_one_object_a_line() -> None:
+    """The same fields as the text has; the traceback is one of them."""
+    entry = failed("redis://:hunter2@cache/0 refused")
+    line = JsonFormatter().format(entry)
+    assert "\n" not in line
+    found = json.loads(line)
+    assert found.keys() == {"time", "level", "logger", "message", "exception"}
+    assert (found["level"], found["logger"], found["message"]) == ("error", "gateway", "failed here")
+    assert found["exception"].endswith("OSError: redis://***@cache/0 refused")
+    assert found["time"].endswith("Z")
+
+
+@pytest.mark.parametrize("message", ["x" * 10_000, '"' * 10_000, "\n" * 10_000, "\u202e" * 10_000, "\\" * 10_000])
+def test_json_is_bounded_and_escaped(message: str) -> None:
+    """Whatever a record holds, a line is an object of at most MAX_CHARACTERS that steers no terminal."""
+    for entry in (record(0.0, message), failed(message)):
+        line = JsonFormatter().format(entry)
+        assert len(line) <= MAX_CHARACTERS
+        assert len(line.splitlines()) == 1
+        assert "\u202e" not in line
+        assert json.loads(line)["message"]
+
+
+def test_lines_of_a_request_carry_its_id() -> None:
+    """In both forms; lines of no request, and those about other lines, have none."""
+    token = request_ids.current.set("req-1")
+    try:
+        assert ' request_id=req-1 msg="again"' in KeyValueFormatter().format(record(0.0))
+        assert json.loads(JsonFormatter().format(record(0.0)))["request_id"] == "req-1"
+        about = record(0.0)
+        about.is_about_lines = True
+        assert "request_id" not in KeyValueFormatter().format(about)
+    finally:
+        request_ids.current.reset(token)
+    assert "request_id" not in KeyValueFormatter().format(record(0.0))
+
+
+@pytest.mark.parametrize("given", [None, b"", b"a b", b"a\nb", b"a" * 129, b"\xff", b'a"b'])
+def test_a_request_id_that_could_harm_is_not_taken(given: bytes | None) -> None:
+    """It is repeated in headers and logs."""
+    assert request_ids.accepted(given) == ""
+    assert request_ids.accepted(request_ids.new().encode()) != ""

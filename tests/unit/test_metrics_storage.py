@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway import metrics_storage
-from gateway.metrics_storage import FILE_BYTES, KINDS, LOCK_FILE, PREFIX, VARIABLE, folder_for, remove_abandoned
+from gateway.metrics_storage import FILE_BYTES, LOCK_FILE, PREFIX, VARIABLE, WORKER_BYTES, folder_for, remove_abandoned
 from tests.small_disk import fill
 
 ROOT = Path(__file__).parents[2]
@@ -17,9 +17,13 @@ WORKER = """
 import os, sys
 from gateway import metrics_storage
 metrics_storage.reserve()
-from gateway import app, metrics
+from gateway import app, gauges, metrics
+from cache.semantic.tier import PartitionFigures
 for status in range(200, 600): metrics.REQUESTS.labels(str(status)).inc()
 metrics.IN_FLIGHT.inc()
+for number in range(gauges.MAX_NAMESPACES):
+    labels = "m" * 200, f"{number:02}" + "n" * 61
+    gauges.publish_partition(labels, PartitionFigures(labels[1], 0.9, 2.0, 1, True, 0.05, 10, 1))
 shown = b"embeddings_requests_total" in metrics.exposition()[0]
 sys.stdout.write(f"{os.environ.get('PROMETHEUS_MULTIPROC_DIR')} {shown}")
 """
@@ -44,7 +48,7 @@ def test_a_full_disk_would_end_a_worker(small_disk: Path) -> None:
     assert run(MAPPED, small_disk).returncode == -7
 
 
-@pytest.mark.parametrize("left", [0, 4096, FILE_BYTES, len(KINDS) * FILE_BYTES - 4096])
+@pytest.mark.parametrize("left", [0, 4096, FILE_BYTES["counter"], WORKER_BYTES - 4096])
 def test_a_worker_starts_on_a_full_disk(small_disk: Path, left: int) -> None:
     """It counts for itself, says so, and leaves no half-made file."""
     fill(small_disk, left)
@@ -56,19 +60,20 @@ def test_a_worker_starts_on_a_full_disk(small_disk: Path, left: int) -> None:
 
 def test_a_disk_that_fills_later_ends_no_worker(small_disk: Path) -> None:
     """Its files have their pages before anything is counted."""
-    code = WORKER.replace("from gateway import app", f"open({str(small_disk / 'b')!r}, 'w')\nfrom gateway import app")
-    fill(small_disk, leave=len(KINDS) * FILE_BYTES)
+    code = WORKER.replace(
+        "from gateway import app, ", f"open({str(small_disk / 'b')!r}, 'w')\nfrom gateway import app, "
+    )
+    fill(small_disk, leave=WORKER_BYTES)
     done = run(code, small_disk)
     assert (done.returncode, done.stdout) == (0, f"{small_disk} True"), done.stderr
 
 
 def test_what_is_reserved_is_what_is_used(tmp_path: Path) -> None:
-    """No kind of metric is without its file, and none outgrows it, also with every status there is."""
+    """No kind of metric is without its file, and none outgrows it, also with all statuses and longest namespaces."""
     done = run(WORKER, tmp_path)
     assert done.stdout == f"{tmp_path} True", done.stderr
-    files = {file.name.rpartition("_")[0]: file.stat() for file in tmp_path.glob("*.db")}
-    assert set(files) == set(KINDS)
-    assert {file.st_size for file in files.values()} == {FILE_BYTES}
+    files = {file.name.rpartition("_")[0]: file.stat().st_size for file in tmp_path.glob("*.db")}
+    assert files == FILE_BYTES
 
 
 def test_a_folder_that_is_not_there_ends_no_worker(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""What metrics show of a gateway's state, set once a second: caches, semantic tier, Redis; and its stages' times.
+
+Namespaces come from configuration and may be many, and each worker's gauges lie in a file of fixed size: the first
+MAX_NAMESPACES that a worker sees have gauges of their own, and `/admin` has all.
+"""
+
+import asyncio
+import math
+from typing import Final
+
+from cache.redis_figures import read_figures
+from cache.redis_link import RedisAway
+from cache.semantic.tier import PartitionFigures
+from gateway import metrics
+from gateway.state import Gateway
+
+MAX_NAMESPACES: Final = 32
+INTERVAL_S: Final = 1.0
+REDIS_INTERVALS: Final = 10  # Redis is asked every tenth time
+
+
+async def run_gauges(gateway: Gateway) -> None:
+    """Set them until cancelled."""
+    shown: set[tuple[str, str]] = set()
+    metrics.REDIS_CONFIGURED.set(gateway.link is not None)
+    turn = 0
+    while True:
+        metrics.STAGE_TIMES.hand_over()
+        metrics.REDIS_OK.set(gateway.redis_state == "ok")
+        for served in gateway.models:
+            metrics.ENGINE_READY.labels(served.name).set(served.engine.is_ready)
+        _publish_caches(gateway)
+        _publish_tiers(gateway, shown)
+        if turn % REDIS_INTERVALS == 0:
+            await _publish_redis(gateway)
+        turn += 1
+        await asyncio.sleep(INTERVAL_S)
+
+
+def publish_partition(labels: tuple[str, str], figures: PartitionFigures) -> None:
+    """One namespace of one model; `labels` are their names."""
+    metrics.SEMANTIC_TAU.labels(*labels).set(math.nan if figures.tau is None else figures.tau)
+    metrics.SEMANTIC_BALANCE.labels(*labels).set(math.nan if figures.balance is None else figures.balance)
+    metrics.SEMANTIC_OPENINGS.labels(*labels).set(figures.openings)
+    metrics.SEMANTIC_CERTIFIED.labels(*labels).set(figures.is_certified)
+    metrics.SEMANTIC_ALPHA.labels(*labels).set(figures.alpha)
+    metrics.SEMANTIC_CHECKED.labels(*labels).set(figures.checked)
+    metrics.SEMANTIC_VIOLATIONS.labels(*labels).set(figures.violations)
+
+
+def _publish_caches(gateway: Gateway) -> None:
+    metrics.LOCAL_BYTES.set(gateway.local.used_bytes)
+    metrics.LOCAL_ENTRIES.set(len(gateway.local))
+    if gateway.exact is not None:
+        metrics.QUEUED_WRITES.set(gateway.exact.queued_writes)
+
+
+def _publish_tiers(gateway: Gateway, shown: set[tuple[str, str]]) -> None:
+    for served in gateway.models:
+        tier = served.tiers.current if served.tiers is not None else None
+        if tier is None:
+            continue
+        model = served.name
+        metrics.INDEX_DOCUMENTS.labels(model).set(tier.index_documents)
+        metrics.INDEX_FAILURES.labels(model).set(tier.index_failures)
+        for figures in tier.figures():
+            labels = model, figures.namespace
+            if labels in shown or len(shown) < MAX_NAMESPACES:
+                shown.add(labels)
+                publish_partition(labels, figures)
+
+
+async def _publish_redis(gateway: Gateway) -> None:
+    if gateway.link is None or gateway.link.state != "ok":
+        return
+    try:
+        found = await read_figures(gateway.link)
+    except RedisAway:
+        return
+    if found is not None:
+        metrics.REDIS_MEMORY.set(found.memory_bytes)
+        metrics.REDIS_MEMORY_MAX.set(found.memory_max_bytes)
+        metrics.REDIS_EVICTED.set(found.evicted_keys)
