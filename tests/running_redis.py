@@ -6,7 +6,7 @@ with running_redis(tmp_path) as redis: redis.url, redis.kill(), redis.restart()
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +59,14 @@ class RunningRedis:
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(self.instance.command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def stop_all(servers: Sequence[RunningRedis]) -> None:
+    """Stop several at once."""
+    for server in servers:
+        server.process.send_signal(signal.SIGTERM)
+    for server in servers:
+        server.stop()
 
 
 @contextmanager
