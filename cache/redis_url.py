@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from redis.asyncio.connection import parse_url
-
 PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 MAX_ADDRESSES: Final = 64
@@ -86,35 +84,59 @@ class RedisUrl:
 
 def read_redis_url(url: str) -> RedisUrl:
     """Read a URL. Raises ValueError, whose message does not hold the URL."""
+    from redis.asyncio.connection import parse_url  # noqa: PLC0415  settings are read without redis-py as well
+
+    parts = split_redis_url(url)
+    options: dict[str, Any] = dict(parse_url(parts.plain))
+    if parts.topology is Topology.SINGLE:
+        return RedisUrl(parts.topology, (), options)
+    del options["host"]
+    own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    if parts.topology is Topology.CLUSTER:
+        return RedisUrl(parts.topology, parts.addresses, options)
+    to_sentinels = {name: value for name, value in options.items() if name not in {"username", "password"}}
+    to_sentinels |= {name: value for name, value in own.items() if value is not None}
+    return RedisUrl(parts.topology, parts.addresses, {**options, "db": parts.database}, parts.master, to_sentinels)
+
+
+@dataclass(frozen=True, slots=True)
+class UrlParts:
+    """A URL taken apart; `plain` is what redis-py reads, of a cluster and of Sentinels with a host that is none."""
+
+    topology: Topology
+    plain: str
+    addresses: tuple[Address, ...] = ()
+    master: str = ""
+    database: int = 0
+
+
+def split_redis_url(url: str) -> UrlParts:
+    """Take a URL apart. Raises ValueError, whose message does not hold the URL."""
     scheme, _, rest = url.partition("://")
     if scheme in {"redis", "rediss", "unix"}:
-        return RedisUrl(Topology.SINGLE, (), dict(parse_url(url)))
+        return UrlParts(Topology.SINGLE, url)
     plain, _, kind = scheme.partition("+")
     if plain not in {"redis", "rediss"} or kind not in {"cluster", "sentinel"}:
         raise ValueError(
             "give a URL that starts with redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://"
         )
-    authority, slash, path = rest.partition("?")[0].partition("/")
-    query = rest.partition("?")[2]
-    login, _, hosts = authority.rpartition("@")
+    place, mark, query = rest.partition("?")
+    authority, _, path = place.partition("/")
+    login, at, hosts = authority.rpartition("@")
     addresses = tuple(_address(host, SENTINEL_PORT if kind == "sentinel" else PORT) for host in hosts.split(","))
     if len(addresses) > MAX_ADDRESSES:
         raise ValueError(f"it has more than {MAX_ADDRESSES} addresses")
-    options = dict(parse_url(f"{plain}://{login + '@' if login else ''}host" + (f"?{query}" if query else "")))
-    options.pop("host", None)
-    own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    own = f"{plain}://{login}{at}host{mark}{query}"
     if kind == "cluster":
         if path.strip("/") not in {"", "0"}:
             raise ValueError("a cluster has database 0 alone")
-        return RedisUrl(Topology.CLUSTER, addresses, options)
+        return UrlParts(Topology.CLUSTER, own, addresses)
     master, _, database = path.strip("/").partition("/")
-    if not slash or not master:
+    if not master:
         raise ValueError("name the master behind the Sentinels' addresses: redis+sentinel://host:26379/mymaster")
     if database and not database.isdigit():
         raise ValueError("what follows the master's name is the number of a database, such as /0")
-    to_sentinels = {name: value for name, value in options.items() if name not in {"username", "password", "db"}}
-    to_sentinels |= {name: value for name, value in own.items() if value is not None}
-    return RedisUrl(Topology.SENTINEL, addresses, {**options, "db": int(database or 0)}, unquote(master), to_sentinels)
+    return UrlParts(Topology.SENTINEL, own, addresses, unquote(master), int(database or 0))
 
 
 def _address(host: str, port: int) -> Address:

@@ -34,6 +34,7 @@ from gateway.key_file import KeyFile, on_hangup
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.names import ModelNames
 from gateway.policies import Policies
+from gateway.redis_links import log_what_is_found, redis_links
 from gateway.routes import admin, ollama, openai, status, thresholds
 from gateway.routes.admin import check_admin
 from gateway.routes.client_routes import client_routes
@@ -99,15 +100,15 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
         )
         engine = EngineClient(settings.engine_url, http, settings.engine_refusal_file)
-        link = RedisLink(settings.redis_url, settings.redis_timeout_ms / 1000) if settings.redis_url else None
+        link, semantic_link = redis_links(settings)
         exact = _exact_tier(settings, link, secret) if link else None
         epochs = Epochs(link, secret)
         local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
         namespaces = app.state.tenants.namespaces()
         policies = Policies(settings, namespaces, SharedSettings(link, secret) if link else None)
         tiers = (
-            SemanticTiers(link, secret, exact, semantic_settings(settings), policies, engine)
-            if link and exact
+            SemanticTiers(semantic_link, secret, exact, semantic_settings(settings), policies, engine)
+            if semantic_link and exact
             else None
         )
         verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
@@ -140,8 +141,10 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             keys.run,
             partial(_run_gauges, gateway),
         ]
-        if link and exact:
-            stack.push_async_callback(link.aclose)
+        if link and exact and semantic_link:
+            for one in {link, semantic_link}:
+                stack.push_async_callback(one.aclose)
+            await log_what_is_found(link, semantic_link)
             for namespace in namespaces:
                 await epochs.ensure(namespace)
             with suppress(RedisAway):
