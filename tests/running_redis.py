@@ -74,14 +74,10 @@ def stop_all(servers: Sequence[RunningRedis]) -> None:
 
 
 @contextmanager
-def running_redis(
-    folder: Path, *, maxmemory_mb: int = 256, binaries: Binaries | None = None, config: str = ""
-) -> Iterator[RunningRedis]:
-    """A Redis that runs as long as the block; `config` is added to its configuration. Raises NotAvailable, DidNotStart."""
-    instance = configure(folder, binaries or locate(), maxmemory_mb=maxmemory_mb)
-    with (instance.folder / "redis.conf").open("a") as file:
-        file.write(config)
-    redis = RunningRedis(instance)
+def running_redis(folder: Path, *, maxmemory_mb: int = 256, binaries: Binaries | None = None) -> Iterator[RunningRedis]:
+    """A Redis that runs as long as the block; `binaries` are others than the embedded ones. Raises NotAvailable,
+    DidNotStart."""
+    redis = RunningRedis(configure(folder, binaries or locate(), maxmemory_mb=maxmemory_mb))
     try:
         redis.wait_ready()
         yield redis

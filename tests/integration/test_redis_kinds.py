@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from cache.semantic.exchange import RedisExchange, Saved
 from cache.semantic.index import Neighbour, RedisIndex
 from cache.shared_settings import SharedSettings
 from deploy.embedded_redis import NotAvailable, locate
-from tests.gateway_client import running_gateway, until_ready
+from tests.gateway_client import running_gateway
+from tests.integration.test_semantic_tier import BASE, near, ready_with, tier
 from tests.redis_sentinel import RunningSentinels, running_sentinels
 from tests.running_redis import RunningRedis, running_redis, valkey_binaries
 from tests.stand_in_engine import StandInEngine
@@ -39,12 +40,12 @@ def exact_tier(link: RedisLink) -> ExactTier:
 
 async def is_kept(link: RedisLink) -> bool:
     """Whether an entry that is written now is found."""
-    tier, digest, vector = exact_tier(link), secrets.token_bytes(16), np.ones(DIMENSIONS, dtype="<f4").tobytes()
-    writer = asyncio.create_task(tier.run_writer())
-    tier.put_many([(digest, vector)])
-    await tier.flush(5)
+    exact, digest, vector = exact_tier(link), secrets.token_bytes(16), np.ones(DIMENSIONS, dtype="<f4").tobytes()
+    writer = asyncio.create_task(exact.run_writer())
+    exact.put_many([(digest, vector)])
+    await exact.flush(5)
     writer.cancel()
-    return await tier.get_many([digest], DIMENSIONS) == [vector]
+    return await exact.get_many([digest], DIMENSIONS) == [vector]
 
 
 async def until_kept(link: RedisLink) -> None:
@@ -140,9 +141,10 @@ def acl_rule() -> list[str]:
 
 
 @pytest.fixture(params=["redis", "valkey"])
-def server(request: pytest.FixtureRequest, redis: RunningRedis) -> RunningRedis:
-    """Both servers."""
-    return redis if request.param == "redis" else request.getfixturevalue("valkey")
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningRedis]:
+    """Either server, for this test alone: users and live values are a whole server's."""
+    with running_redis(tmp_path, binaries=valkey_binaries() if request.param == "valkey" else locate()) as running:
+        yield running
 
 
 async def test_the_acl_rule_of_the_page_is_enough(server: RunningRedis) -> None:
@@ -165,7 +167,6 @@ async def test_the_acl_rule_of_the_page_is_enough(server: RunningRedis) -> None:
             redis_py.Redis.from_url(f"redis://dejavec:{password}@127.0.0.1:{server.instance.port}/0") as stranger,
         ):
             stranger.get("another-key")
-        admin.execute_command("ACL", "DELUSER", "dejavec")
 
 
 async def _use_epochs_and_live_values(link: RedisLink) -> None:
@@ -231,27 +232,25 @@ async def test_both_tiers_answer_on_valkey(valkey: RunningRedis) -> None:
     """A whole gateway: exact and semantic hits."""
     engine = StandInEngine(fingerprint=secrets.token_hex(16), has_static_embedding=True)
     async with engine.running() as running:
-        settings = {"redis_url": valkey.url, "admin_token": "operator-of-these-tests", "semantic_mode": "on"}
-        async with running_gateway(running.url, semantic_timeout_ms=2000, **settings) as client:
-            await until_ready(client)
-            await _until_tiers_answer(client)
+        settings = {"redis_url": valkey.url, "semantic_mode": "on", "local_cache_mb": 0}
+        async with running_gateway(
+            running.url, admin_token="operator-of-these-tests", semantic_timeout_ms=2000, **settings
+        ) as client:
+            await _both_tiers_answer(client)
 
 
-async def _until_tiers_answer(client: Any) -> None:
-    base = " ".join(f"w{number}" for number in range(12))
-    seen: set[str] = set()
-    async with asyncio.timeout(60):
-        while not {"exact", "semantic"} <= seen:
-            for text in (base, base, f"{base} w{20 + len(seen)}", f"{base} w{30 + secrets.randbelow(60)}"):
-                reply = await client.post("/v1/embeddings", json={"model": "tiny", "input": text})
-                assert reply.status_code == 200
-                seen.add(reply.headers["x-cache"])
-            await asyncio.sleep(0.2)
+async def _both_tiers_answer(client: Any) -> None:
+    await ready_with(client, BASE)
+    assert await tier(client, BASE) == "exact"
+    assert await tier(client, near(1)) == "semantic"
 
 
 def test_valkey_keeps_its_data(tmp_path: Path) -> None:
     """What was fsynced is there after kill -9, as on the embedded server; so is the index."""
-    with running_redis(tmp_path, binaries=valkey_binaries()) as server, redis_py.Redis.from_url(server.url) as client:
+    with (
+        running_redis(tmp_path, binaries=valkey_binaries()) as server,
+        redis_py.Redis.from_url(server.url, protocol=2) as client,
+    ):
         client.execute_command(*"FT.CREATE kept:idx ON HASH PREFIX 1 kept: SCHEMA a TAG".split())
         client.hset("kept:1", "a", "b")
         client.execute_command("WAITAOF", 1, 0, 2000)
@@ -276,12 +275,16 @@ async def test_the_semantic_tier_on_a_url_of_its_own(
     caplog.set_level("INFO")
     with running_redis(tmp_path, binaries=without) as plain:
         async with engine.running() as running:
-            settings = {"redis_url": plain.url, "semantic_redis_url": redis.url, "semantic_mode": "on"}
+            settings = {
+                "redis_url": plain.url,
+                "semantic_redis_url": redis.url,
+                "semantic_mode": "on",
+                "local_cache_mb": 0,
+            }
             async with running_gateway(
                 running.url, admin_token="operator-of-these-tests", semantic_timeout_ms=2000, **settings
             ) as client:
-                await until_ready(client)
-                await _until_tiers_answer(client)
+                await _both_tiers_answer(client)
         with redis_py.Redis.from_url(plain.url) as client:
             kinds = {key.split(b":")[1] for key in client.scan_iter("dv1:*")}
         assert kinds == {b"x", b"epoch", b"secret-check"}
