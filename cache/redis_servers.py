@@ -26,6 +26,7 @@ SLOTS: Final = 16_384
 LOOK_AGAIN_S: Final = 0.5
 LOOK_TIMEOUT_S: Final = 1.0  # of one server that is asked
 MAX_SERVERS: Final = 1000
+MAX_CONNECTIONS_IN_CLUSTER: Final = 8  # to each: two look-ups and one write at a time, epochs, live values
 ABSENT_FOR_S: Final = 60.0  # connections to a server that has left are closed when its last calls are surely over
 
 
@@ -190,7 +191,10 @@ class Servers:
             if len(self._by_address) >= MAX_SERVERS:
                 raise RedisAway("more servers than a cluster has")
             name = f"Redis at {address[0]}:{address[1]}"
-            server = RedisServer(_at(self.url.options, address), self._timeout_s, name, self._max_connections)
+            connections = self._max_connections
+            if self.url.topology is Topology.CLUSTER:
+                connections = min(connections, MAX_CONNECTIONS_IN_CLUSTER)
+            server = RedisServer(_at(self.url.options, address), self._timeout_s, name, connections)
             self._by_address[address], self._seen_at[address] = server, time.monotonic()
         return server
 

