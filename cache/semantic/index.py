@@ -78,7 +78,7 @@ class Index(Protocol):
 
 
 class NoSearchModule(Exception):
-    """This Redis has no RediSearch."""
+    """This Redis has no search module, or is a cluster."""
 
 
 class RedisIndex:
@@ -183,6 +183,9 @@ class RedisIndex:
 
         Raises RedisAway, NoSearchModule.
         """
+        if self._link.is_cluster:  # documents would lie on other servers than their index
+            self._lacks_module = True
+            raise NoSearchModule
         flat, hnsw = await self._info("flat"), await self._info("hnsw")
         if flat is None and hnsw is None:
             self._note_fault(await self._create("flat"))

@@ -20,7 +20,9 @@ from cache.redis_url import Topology
 from cache.shared_settings import SharedSettings
 from common.tasks import cancel_and_wait
 from deploy.embedded_redis import NotAvailable, locate
+from tests.gateway_client import running_gateway, until_ready
 from tests.redis_cluster import RunningCluster, running_cluster
+from tests.stand_in_engine import StandInEngine
 
 SECRET = b"s" * 32
 DIMENSIONS = 8
@@ -155,6 +157,33 @@ async def test_purges_and_live_values_reach_other_gateways(cluster: RunningClust
     assert await record.replace(old, record.seal(b"{}"))
     assert record.open(await SharedSettings(other_link, SECRET).load()) == b"{}"
     await other_link.aclose()
+
+
+async def test_a_gateway_on_a_cluster(cluster: RunningCluster, caplog: pytest.LogCaptureFixture) -> None:
+    """By a plain URL of one node: exact hits and purges; no semantic tier, which the log says with the remedy."""
+    caplog.set_level("INFO")
+    engine = StandInEngine(fingerprint=secrets.token_hex(16), has_static_embedding=True)
+    settings = {"redis_url": cluster.nodes[0].url, "local_cache_mb": 0, "admin_token": "operator-of-these-tests"}
+    operator = {"authorization": "Bearer operator-of-these-tests"}
+    async with engine.running() as at, running_gateway(at.url, semantic_mode="on", **settings) as client:
+        await until_ready(client)
+
+        async def tiers_of(texts: list[str]) -> set[str]:
+            reply = await client.post("/v1/embeddings", json={"model": "tiny", "input": texts})
+            assert reply.status_code == 200
+            return set(reply.headers["x-cache-items"].split(","))
+
+        texts = [f"w{number} w{number + 1} w{number + 2} w{number + 3}" for number in range(30)]
+        await tiers_of(texts)
+        async with asyncio.timeout(PATIENCE_S):
+            while not all("exact" in tier for tier in await tiers_of(texts)):
+                await asyncio.sleep(0.05)
+        assert (await client.get("/ready")).json()["redis"] == "ok"
+        assert (await client.post("/admin/explain", json={"text": texts[0]}, headers=operator)).status_code == 404
+        assert (await client.post("/admin/purge", json={"namespace": "default"}, headers=operator)).status_code == 200
+        assert all("miss" in tier for tier in await tiers_of(texts))
+    assert "cluster of 3 masters: exact tier, no semantic tier" in caplog.text
+    assert "set semantic_redis_url" in caplog.text
 
 
 async def test_a_slot_on_its_way_answers(cluster: RunningCluster, link: RedisLink) -> None:
