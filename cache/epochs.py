@@ -5,12 +5,16 @@ unreachable at once; their TTL removes them. Epochs only move forward: every exc
 its value and ours, so a Redis that lost its last second, or was restored from a backup, is brought up to date by any
 gateway that remembers. All gateways follow a purge within `FOLLOW_S` (polled every `REFRESH_S`) while they reach Redis.
 
+In a cluster one server has a namespace's epoch and all have its entries. A gateway that does not reach that one serves
+the entries for `UNTOLD_S` more, and then none until it is told an epoch: another may have purged them.
+
 In Redis an epoch stands with its MAC, `<epoch>-<MAC hex>`, so that only gateways can move one. Whatever else lies under
 its key counts as nothing and is replaced. A new epoch is greater than the one before whatever the clock says: a gateway
 whose clock was wrong leaves epochs of another time, and all go on from there.
 """
 
 import asyncio
+import itertools
 import logging
 import re
 import secrets
@@ -28,6 +32,7 @@ PURGE_TIMEOUT_S: Final = 3.0
 REFRESH_S: Final = 1.0
 FOLLOW_S: Final = 2.0
 MAX_NAMESPACES: Final = 10_000
+UNTOLD_S: Final = 30.0  # longer than a failover usually takes
 
 SEALED: Final = re.compile(r"([0-9]{15}-[0-9a-f]{16})-([0-9a-f]{32})")
 EPOCH_CHARS: Final = 32  # of the epoch alone
@@ -75,6 +80,7 @@ class Epochs:
         self._secret = secret
         self._seal = Seal(secret, "epoch")
         self._known: dict[str, str] = {}  # each with its MAC, as it lies in Redis, so that most need no new one
+        self._told_at: dict[str, float] = {}
         self._own = new_epoch()  # used where Redis has never told one: L0 works, the exact tier is bypassed
         self._secret_checked = False
         self.secret_differs = False
@@ -82,7 +88,9 @@ class Epochs:
     def current(self, namespace: str) -> tuple[str, str] | None:
         """(epoch of all, epoch of this namespace), or None while Redis has not told them."""
         everything, own = self._known.get(ALL_NAMESPACES), self._known.get(namespace)
-        return None if everything is None or own is None else (everything[:EPOCH_CHARS], own[:EPOCH_CHARS])
+        if everything is None or own is None or (self._link and self._link.is_cluster and self._is_untold(namespace)):
+            return None
+        return everything[:EPOCH_CHARS], own[:EPOCH_CHARS]
 
     def private(self) -> tuple[str, str]:
         """Epochs of this process alone, for what never leaves it."""
@@ -128,6 +136,11 @@ class Epochs:
             except RedisAway:
                 continue
 
+    def _is_untold(self, namespace: str) -> bool:
+        """Whether the cluster has not told one of its epochs for too long."""
+        earliest = time.monotonic() - UNTOLD_S
+        return any(self._told_at.get(name, earliest) <= earliest for name in (ALL_NAMESPACES, namespace))
+
     async def _exchange(self, namespaces: list[str], create: bool) -> None:
         """Tell Redis our epochs, learn the greater ones; with `create`, unknown ones come into being."""
         assert self._link is not None
@@ -164,15 +177,23 @@ class Epochs:
         """What is stored after these offers, where anything is, and whether it is on disk."""
         assert self._link is not None
         keys = [epoch_key(name) for name in offers]
-        words: list[str | bytes | int] = [MAX_STORED]
-        for name, offer in offers.items():
-            words += (offer, refused.get(name, b""))
+        pairs: list[tuple[str | bytes, ...]] = [(offer, refused.get(name, b"")) for name, offer in offers.items()]
+        words: list[str | bytes | int] = [MAX_STORED, *itertools.chain.from_iterable(pairs)]
         if until_on_disk:
+            assert len(keys) == 1, "one key, so that it is of one server in a cluster as well"
             told, is_on_disk = await self._link.call(
-                lambda redis: script_on_disk(redis, ADVANCE, keys, words), timeout_s=PURGE_TIMEOUT_S
+                lambda redis: script_on_disk(redis, ADVANCE, keys, words), timeout_s=PURGE_TIMEOUT_S, key=keys[0]
             )
         else:
-            told, is_on_disk = await self._link.call(lambda redis: script(redis, ADVANCE, keys, words)), False
+            told, is_on_disk = (
+                await self._link.on_each(
+                    keys,
+                    lambda redis: script(redis, ADVANCE, keys, words),
+                    lambda place: (b"EVAL", ADVANCE, 1, keys[place], MAX_STORED, *pairs[place]),
+                ),
+                False,
+            )
+            told = [one[0] if isinstance(one, list) and one else one for one in told]
         return {name: stored for name, stored in zip(offers, told, strict=True) if stored}, is_on_disk
 
     def _sealed(self, namespace: str, epoch: str) -> str:
@@ -182,6 +203,7 @@ class Epochs:
         """Go by a greater epoch; False where this is none that a gateway stored for this namespace."""
         known, text = self._known.get(namespace, ""), stored.decode("ascii", "replace")
         if text == known:
+            self._told_at[namespace] = time.monotonic()
             return True
         match = SEALED.fullmatch(text)
         if match is None:
@@ -191,6 +213,7 @@ class Epochs:
         if not self._seal.fits(namespace.encode(), epoch.encode(), bytes.fromhex(mac)):
             return False
         self._known[namespace] = max(known, text)
+        self._told_at[namespace] = time.monotonic()
         return True
 
     async def _check_secret(self) -> None:
@@ -200,7 +223,14 @@ class Epochs:
         assert self._link is not None
         mine = secret_fingerprint(self._secret)
 
-        same = await self._link.call(lambda redis: script(redis, COMPARE, [SECRET_CHECK_KEY], [mine]))
+        try:
+            same = await self._link.call(
+                lambda redis: script(redis, COMPARE, [SECRET_CHECK_KEY], [mine]), key=SECRET_CHECK_KEY
+            )
+        except RedisAway:
+            if self._link.is_cluster:
+                return  # that server of the cluster; epochs are of others, and it is checked the next time
+            raise
         self._secret_checked = True
         self.secret_differs = not same
         if not same:

@@ -39,7 +39,9 @@ class SharedSettings:
 
     async def load(self) -> bytes:
         """What is stored now; it may be anything, empty where there is nothing. Raises RedisAway."""
-        content: bytes = await self._link.call(lambda redis: script(redis, LOAD, [LIVE_KEY], [MAX_STORED]))
+        content: bytes = await self._link.call(
+            lambda redis: script(redis, LOAD, [LIVE_KEY], [MAX_STORED]), key=LIVE_KEY
+        )
         return content
 
     def open(self, stored: bytes) -> bytes | None:
@@ -65,6 +67,6 @@ class SharedSettings:
             return bool(is_replaced)
 
         try:
-            return await self._link.call(write, timeout_s=WRITE_TIMEOUT_S)
+            return await self._link.call(write, timeout_s=WRITE_TIMEOUT_S, key=LIVE_KEY)
         except RedisAway as error:
             raise ChangeFailed("Redis did not confirm the change: look at what is in force, and try again") from error

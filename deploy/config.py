@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from common.credentials import HIDDEN, shown_urls_in
 from engine.configuration import ENV_PREFIX, Configuration, config_file, load
 
-SECRET_NAMES = {"redis_url", "api_keys"}  # beside those of type SecretStr
+SECRET_NAMES = {"redis_url", "semantic_redis_url", "api_keys"}  # beside those of type SecretStr
 TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=\n<!-- /settings -->)", re.DOTALL)  # in docs/configuration.md
 
 

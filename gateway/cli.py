@@ -16,7 +16,7 @@ from gateway.routes.token_input import TokenInputError, decoder_for
 from gateway.settings import GatewaySettings
 
 ENGINE_CONNECTIONS = 256  # engines.engine_set.MAX_CONNECTIONS, which this process need not import
-REDIS_CONNECTIONS = 64  # two pools and what a change or a purge opens
+REDIS_CONNECTIONS = 256  # two pools, or those of a cluster, and what a change or a purge opens
 
 log = logging.getLogger("dejavec.gateway")
 
@@ -60,20 +60,29 @@ def _check_worker_needs(settings: GatewaySettings) -> None:
             load_or_make_secret(settings.key_secret_file)
     except (TokenInputError, SecretError) as error:
         raise ConfigurationError(str(error)) from None
-    if settings.redis_url is not None:
-        _check_redis_url(settings.redis_url)
+    for name in ("redis_url", "semantic_redis_url"):
+        if (url := getattr(settings, name)) is not None:
+            _check_redis_url(settings, name, url)
     _allow_connections(settings.max_connections)
 
 
-def _check_redis_url(url: str) -> None:
+def _check_redis_url(settings: GatewaySettings, name: str, url: str) -> None:
     """Refuse what redis-py would refuse, or trip over, in each worker. Raises ConfigurationError."""
-    from redis import ConnectionPool, RedisError  # noqa: PLC0415  takes a while to import, and most have no Redis set
+    from redis import RedisError  # noqa: PLC0415  takes a while to import, and most have no Redis set
+    from redis.asyncio import Connection  # noqa: PLC0415
 
+    from cache.redis_url import read_redis_url  # noqa: PLC0415
+    from gateway.redis_links import tls_files  # noqa: PLC0415
+
+    files = tls_files(settings)
     try:
-        pool = ConnectionPool.from_url(url)
-        pool.connection_class(**pool.connection_kwargs)  # an option that no connection has
+        read = read_redis_url(url)
+        if read.has_tls:
+            files.check()
+        options = dict(read.with_tls(files).options)
+        options.pop("connection_class", Connection)(**options)  # an option that no connection has
     except (ValueError, TypeError, RedisError) as error:
-        raise ConfigurationError(f"redis_url: {shown_url(url)}: {shown_urls_in(str(error))}") from None
+        raise ConfigurationError(f"{name}: {shown_url(url)}: {shown_urls_in(str(error))}") from None
 
 
 def _allow_connections(max_connections: int) -> None:

@@ -61,8 +61,8 @@ class SemanticTiers:
 
     def of(self, model: Model, namespace: str) -> SemanticTier | None:
         """The tier of this model; None where the namespace is `off`, the model is not the one in service, or it has no
-        static embedding that can be read."""
-        if model is not self._model or self._policies.of(namespace).mode is SemanticMode.OFF:
+        static embedding that can be read, and in a cluster."""
+        if model is not self._model or self._link.is_cluster or self._policies.of(namespace).mode is SemanticMode.OFF:
             return None
         return self._tier
 

@@ -1,5 +1,6 @@
 """The gateway's settings. Read once at start and passed down; see engine.configuration for where they come from."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -8,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from cache.keys import parse_secret
+from cache.redis_url import split_redis_url
 from common.credentials import check_token
 from engine.configuration import Configuration
 
@@ -29,12 +31,15 @@ def _engine_url(value: str) -> str:
 def _redis_url(value: str | None) -> str | None:
     if not value:
         return None
-    if not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("give a URL that starts with redis://, rediss:// or unix://")
-    parts = _parts(value)
-    database = parts.path.strip("/")
-    if parts.scheme != "unix" and database and not database.isdigit():
-        raise ValueError("what follows the port is the number of a database, such as /0")
+    scheme = value.partition("://")[0]
+    if "+" not in scheme:
+        parts = _parts(value)
+        database = parts.path.strip("/")
+        if parts.scheme in {"redis", "rediss"} and database and not database.isdigit():
+            raise ValueError("what follows the port is the number of a database, such as /0")
+    else:  # several addresses: each is looked at by `split_redis_url`, the rest here
+        _parts(re.sub(r"//([^/?#]*@)?[^/?#]*", r"//\1host", value, count=1))
+    split_redis_url(value)
     return value
 
 
@@ -149,8 +154,20 @@ class GatewaySettings(Configuration):
     redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
         None,
         repr=False,
-        description="Your own Redis. Unset: `dejavec up` starts an embedded one; a gateway alone has only L0",
+        description="Your own Redis or Valkey: one server, a cluster or Sentinels, see [redis.md](redis.md). Unset: "
+        "`dejavec up` starts an embedded one; a gateway alone has only L0",
     )
+    semantic_redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(
+        None,
+        repr=False,
+        description="Another one for the semantic index and what is learned, where `redis_url` is a cluster or has no "
+        "search module",
+    )
+    redis_ca_file: Path | None = Field(
+        None, description="Authorities to trust for `rediss://`, as PEM, in place of the system's"
+    )
+    redis_cert_file: Path | None = Field(None, description="Certificate to show to Redis, as PEM")
+    redis_key_file: Path | None = Field(None, description="Key of that certificate, where its file does not hold it")
     cache_ttl_seconds: int = Field(3600, ge=1, le=31_536_000, description="Time to live of an exact entry")
     cache_ttl_jitter: float = Field(0.1, ge=0, le=0.5, description="Share by which that time varies at random")
     cache_dtype: Literal["float32", "float16"] = Field(

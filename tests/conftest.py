@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from tests.browser import Chromium, running_chromium
-from tests.running_redis import RunningRedis, running_redis
+from tests.running_redis import RunningRedis, running_redis, valkey_binaries
 from tests.small_disk import small_disk_at
 
 
@@ -29,6 +29,13 @@ def pytest_configure() -> None:
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
     """One real Redis with RediSearch for the whole run; tests use namespaces of their own and never flush it."""
     with running_redis(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
+    """As `redis`, a real Valkey with the same RediSearch; skipped where it is not installed."""
+    with running_redis(tmp_path_factory.mktemp("valkey"), binaries=valkey_binaries()) as running:
         yield running
 
 

@@ -6,11 +6,13 @@ with running_redis(tmp_path) as redis: redis.url, redis.kill(), redis.restart()
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.embedded_redis import Instance, answers, configure, locate
+import pytest
+
+from deploy.embedded_redis import Binaries, Instance, NotAvailable, answers, configure, locate, locate_valkey
 
 START_TIMEOUT_S = 30.0
 
@@ -61,15 +63,32 @@ class RunningRedis:
             return subprocess.Popen(self.instance.command, stdout=log, stderr=subprocess.STDOUT)
 
 
+def stop_all(servers: Sequence[RunningRedis]) -> None:
+    """Stop several at once."""
+    for server in servers:
+        server.process.send_signal(signal.SIGTERM)
+    for server in servers:
+        server.stop()
+
+
 @contextmanager
-def running_redis(folder: Path, *, maxmemory_mb: int = 256) -> Iterator[RunningRedis]:
-    """A Redis that runs as long as the block. Raises NotAvailable, DidNotStart."""
-    redis = RunningRedis(configure(folder, locate(), maxmemory_mb=maxmemory_mb))
+def running_redis(folder: Path, *, maxmemory_mb: int = 256, binaries: Binaries | None = None) -> Iterator[RunningRedis]:
+    """A Redis that runs as long as the block; `binaries` are others than the embedded ones. Raises NotAvailable,
+    DidNotStart."""
+    redis = RunningRedis(configure(folder, binaries or locate(), maxmemory_mb=maxmemory_mb))
     try:
         redis.wait_ready()
         yield redis
     finally:
         redis.stop()
+
+
+def valkey_binaries() -> Binaries:
+    """Valkey's server, with the embedded RediSearch. Skips the test where it is not installed."""
+    try:
+        return locate_valkey()
+    except NotAvailable as reason:
+        pytest.skip(str(reason))
 
 
 def last_lines(log: Path, count: int = 5) -> str:

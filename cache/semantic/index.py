@@ -2,8 +2,8 @@
 
 `Index` is what the tier needs; `RedisIndex` keeps it in RediSearch:
 
-    document   dv1:t:<index id>:<digest hex>   HASH  ns (tag, hex), v (static vector), e (engine's vector in the same
-                                               space), both float16[dimensions], m (MAC over all of it); TTL
+    document   dv1:t:<index id>:<digest hex>   HASH  ns (tag, hex), v (static vector, float16[dimensions]), e (engine's
+                                               vector in the same space, likewise), m (MAC over all of it); TTL
     index      dv1:ti:<index id>:flat | :hnsw  over those documents
 
 A document is named by the digest of its exact entry and expires with it, so a neighbour always names the stored
@@ -14,13 +14,16 @@ RediSearch's traps are handled here and nowhere else: COSINE is a distance in [0
 length fails silently (the index id names the static embedding's size, and FT.INFO's failures are watched); expired
 documents come back as nil after the top k is chosen; a small index is FLAT (exact), and beyond `hnsw_from` documents an
 HNSW index is built beside it and takes over once it has caught up.
+
+valkey-search differs: up to 1.2 it knows FLOAT32 alone for `v`, takes no TAG values from PARAMS and no SORTBY (its
+replies come in order), and reports its progress under another name. What the index has is read from FT.INFO.
 """
 
 import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +41,7 @@ INDEX_PREFIX: Final = PREFIX + b"ti:"
 EF_RUNTIME: Final = 64  # the default of 10 misses neighbours
 INFO_COMMAND: Final = "FT.INFO"
 CHECK_INTERVAL_S: Final = 5.0
+MAX_FAULT_CHARS: Final = 200
 MAX_TEXTS_AT_ONCE: Final = 32  # in one pipeline, which has the look-up's time limit
 
 Float32Array = npt.NDArray[np.float32]
@@ -77,7 +81,7 @@ class Index(Protocol):
 
 
 class NoSearchModule(Exception):
-    """This Redis has no RediSearch."""
+    """This Redis has no search module, or is a cluster."""
 
 
 class RedisIndex:
@@ -101,6 +105,9 @@ class RedisIndex:
         self._timeout_s = timeout_s
         self._active: str | None = None
         self._lacks_module = False
+        self._fault = ""  # why the module does not make our index, as it said last
+        self._vectors: Literal["<f2", "<f4"] = "<f2"  # how the index has `v`
+        self._sorts_itself = False
         self.documents = 0
         self.failures = 0
 
@@ -123,7 +130,7 @@ class RedisIndex:
         nothing: list[list[Neighbour]] = [[] for _ in range(len(static_vectors))]
         if self._active is None or len(static_vectors) > MAX_TEXTS_AT_ONCE:
             return nothing
-        blobs = [row.tobytes() for row in static_vectors.astype("<f2")]
+        blobs = [row.tobytes() for row in static_vectors.astype(self._vectors)]
 
         async def search(redis: Redis) -> list[Any]:
             async with redis.pipeline(transaction=False) as commands:
@@ -147,7 +154,7 @@ class RedisIndex:
         async def write(redis: Redis) -> None:
             async with redis.pipeline(transaction=False) as commands:
                 for key, (tag, one) in zip(keys, entries, strict=True):
-                    v, e = (vector.astype("<f2").tobytes() for vector in (one.static_vector, one.projected))
+                    v, e = one.static_vector.astype(self._vectors).tobytes(), one.projected.astype("<f2").tobytes()
                     fields: dict[Any, Any] = {"ns": tag, "v": v, "e": e, "m": self._seal.mac(_name(tag, key), v + e)}
                     commands.hset(key, mapping=fields)
                     commands.expire(key, ttl_s)
@@ -179,9 +186,12 @@ class RedisIndex:
 
         Raises RedisAway, NoSearchModule.
         """
+        if self._link.is_cluster:  # documents would lie on other servers than their index
+            self._lacks_module = True
+            raise NoSearchModule
         flat, hnsw = await self._info("flat"), await self._info("hnsw")
         if flat is None and hnsw is None:
-            await self._create("flat")
+            self._note_fault(await self._create("flat"))
             flat = await self._info("flat")
         active = "hnsw" if hnsw is not None and (flat is None or _is_complete(hnsw)) else "flat"
         info = hnsw if active == "hnsw" else flat
@@ -195,6 +205,8 @@ class RedisIndex:
             self._active = None
             await self._drop(active)
             return
+        self._vectors = "<f4" if _vector_field(info).get("data_type") == "FLOAT32" else "<f2"
+        self._sorts_itself = "backfill_complete_percent" in info
         self._active = active
         if active == "flat" and hnsw is None and self.documents >= self._hnsw_from:
             log.info("the semantic index has %d documents; building HNSW beside it", self.documents)
@@ -205,10 +217,11 @@ class RedisIndex:
     def _query(self, tag: str, blob: bytes, k: int) -> tuple[object, ...]:
         assert self._active is not None
         runtime = f" EF_RUNTIME {EF_RUNTIME}" if self._active == "hnsw" else ""
-        query = f"(@ns:{{$ns}})=>[KNN {k} @v $v{runtime} AS d]"
-        parameters = ("PARAMS", 4, "ns", tag, "v", blob)
-        limits = ("SORTBY", "d", "LIMIT", 0, k, "DIALECT", 2, "TIMEOUT", max(1, int(1000 * self._timeout_s)))
-        return "FT.SEARCH", self._names[self._active], query, *parameters, "RETURN", 3, "v", "e", "m", *limits
+        query = f"(@ns:{{{tag}}})=>[KNN {k} @v $v{runtime} AS d]"  # a tag is hex: nothing in it can end the query
+        order = () if self._sorts_itself else ("SORTBY", "d")
+        limits = ("LIMIT", 0, k, "DIALECT", 2, "TIMEOUT", max(1, int(1000 * self._timeout_s)))
+        fields = ("RETURN", 3, "v", "e", "m")
+        return "FT.SEARCH", self._names[self._active], query, "PARAMS", 2, "v", blob, *fields, *order, *limits
 
     def _parse(self, tag: str, reply: Any) -> list[Neighbour]:
         """Neighbours of one RESP2 reply: [total, key, [field, value, ...], key, nil, ...]."""
@@ -226,12 +239,13 @@ class RedisIndex:
     def _neighbour(self, tag: str, key: bytes, fields: dict[bytes, bytes]) -> Neighbour | None:
         """The neighbour in a document, if a gateway put it there for this tag; counted where not."""
         v, e, mac = (fields.get(name) or b"" for name in (b"v", b"e", b"m"))
-        if len(v) != 2 * self._dimensions or len(e) != len(v):
+        if len(v) != int(self._vectors[-1]) * self._dimensions or len(e) != 2 * self._dimensions:
             self._seal.refuse("size")
             return None
         if not self._seal.fits(_name(tag, key), v + e, mac):
             return None
-        static, projected = (np.frombuffer(vector, dtype="<f2").astype(np.float32) for vector in (v, e))
+        static = np.frombuffer(v, dtype=self._vectors).astype(np.float32)
+        projected = np.frombuffer(e, dtype="<f2").astype(np.float32)
         if not (np.isfinite(static).all() and np.isfinite(projected).all()):
             self._seal.refuse("not_finite")
             return None
@@ -239,9 +253,7 @@ class RedisIndex:
 
     def _is_sound(self, info: dict[str, Any]) -> bool:
         """Schema as ours, and failures not the rule: documents of another size fail silently."""
-        attributes = [dict(_pairs(attribute)) for attribute in info.get("attributes", [])]
-        vector = next((a for a in attributes if a.get("type") == "VECTOR"), {})
-        if int(vector.get("dim", self._dimensions)) != self._dimensions:
+        if int(_vector_field(info).get("dim", self._dimensions)) != self._dimensions:
             return False
         return self.failures <= max(10, self.documents // 10)
 
@@ -266,19 +278,33 @@ class RedisIndex:
         if is_lacking:
             raise NoSearchModule
 
-    async def _create(self, kind: str) -> None:
-        vector = ["TYPE", "FLOAT16", "DIM", self._dimensions, "DISTANCE_METRIC", "COSINE"]
+    def _note_fault(self, fault: str) -> None:
+        if fault and fault != self._fault:
+            log.warning("the search module makes no index for semantic hits: %s", fault)
+        self._fault = fault
+
+    async def _create(self, kind: str) -> str:
+        """Make an index, of FLOAT32 where the module has no FLOAT16; what it says where it makes none."""
+
+        async def create(redis: Redis) -> str:
+            said = ""
+            for numbers in ("FLOAT16", "FLOAT32"):
+                try:
+                    await command(redis, *self._schema(kind, numbers))
+                except ResponseError as error:
+                    if "already exists" in str(error):
+                        return ""
+                    said = str(error)
+                else:
+                    return ""
+            return said[:MAX_FAULT_CHARS]
+
+        return await self._link.call(create, timeout_s=2.0)
+
+    def _schema(self, kind: str, numbers: str) -> list[Any]:
+        vector = ["TYPE", numbers, "DIM", self._dimensions, "DISTANCE_METRIC", "COSINE"]
         words = ["FT.CREATE", self._names[kind], "ON", "HASH", "PREFIX", 1, self._documents]
-        words += ["SCHEMA", "ns", "TAG", "CASESENSITIVE", "v", "VECTOR", kind.upper(), len(vector), *vector]
-
-        async def create(redis: Redis) -> None:
-            try:
-                await command(redis, *words)
-            except ResponseError as error:
-                if "already exists" not in str(error):
-                    raise
-
-        await self._link.call(create, timeout_s=2.0)
+        return [*words, "SCHEMA", "ns", "TAG", "CASESENSITIVE", "v", "VECTOR", kind.upper(), len(vector), *vector]
 
     async def _drop(self, kind: str) -> None:
         async def drop(redis: Redis) -> None:
@@ -301,7 +327,15 @@ def _is_of_another_type(answer: object) -> bool:
 
 
 def _is_complete(info: dict[str, Any]) -> bool:
-    return float(info.get("percent_indexed", 1)) >= 1.0
+    return float(info.get("percent_indexed", info.get("backfill_complete_percent", 1))) >= 1.0
+
+
+def _vector_field(info: dict[str, Any]) -> dict[str, Any]:
+    """`dim` and `data_type` of the vector field; valkey-search has them one level deeper, and another name for one."""
+    fields = [dict(_pairs(attribute)) for attribute in info.get("attributes", [])]
+    field = next((one for one in fields if one.get("type") == "VECTOR"), {})
+    own = dict(_pairs(field["index"])) if isinstance(field.get("index"), list) else {}
+    return {"dim": own["dimensions"], **own} if "dimensions" in own else field
 
 
 def _pairs(reply: Sequence[Any]) -> list[tuple[str, Any]]:

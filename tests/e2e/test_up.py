@@ -85,7 +85,8 @@ def test_your_own_redis_is_used(tmp_path: Path, redis: RunningRedis) -> None:
     """DEJAVEC_REDIS_URL: no other Redis is started, and its password is not shown."""
     with running(tmp_path, DEJAVEC_REDIS_URL=redis.url) as run:
         assert not [child for child in run.children() if "redis-server" in child.cmdline()[0]]
-        assert f"RediSearch at redis://***@127.0.0.1:{redis.instance.port}" in run.printed
+        assert f"redis://***@127.0.0.1:{redis.instance.port}" in run.printed
+        assert "with RediSearch" in run.printed
         assert run.end(signal.SIGTERM) == 0
     assert redis.instance.password not in run.printed
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from deploy.embedded_redis import Binaries, NotAvailable, configure, locate
-from tests.running_redis import DidNotStart, RunningRedis, running_redis
+from tests.running_redis import DidNotStart, RunningRedis, running_redis, valkey_binaries
 
 try:
     locate()
@@ -87,6 +87,21 @@ def test_files_that_may_not_be_executed_are_copied(tmp_path: Path) -> None:
     server.wait_ready()
     server.stop()
     assert server.process.returncode == 0
+
+
+def test_valkey_takes_its_place_beside_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no Redis server for this Python; the files that Redis has left there are not touched."""
+    valkey = valkey_binaries()
+    with running_redis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+        client.set("of", "redis")
+    monkeypatch.setattr("deploy.embedded_redis.SERVER_PACKAGE", "no_such_package")
+    assert locate() == valkey
+    with running_redis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+        assert client.info("server")["server_name"] == "valkey"
+        assert client.get("of") is None
+    monkeypatch.undo()
+    with running_redis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+        assert client.get("of") == b"redis"
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:

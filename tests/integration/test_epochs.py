@@ -40,6 +40,12 @@ DAMAGE: dict[str, Put] = {
 }
 
 
+@pytest.fixture(params=["redis", "valkey"])
+def redis(request: pytest.FixtureRequest, redis: RunningRedis) -> RunningRedis:
+    """Both servers."""
+    return redis if request.param == "redis" else request.getfixturevalue("valkey")
+
+
 @pytest.fixture
 def name() -> str:
     return secrets.token_hex(8)

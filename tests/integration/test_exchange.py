@@ -10,9 +10,16 @@ from cache.keys import ALIGNMENT_PREFIX, LABELS_PREFIX, LEASE_PREFIX, PARTITION_
 from cache.metrics import REFUSED
 from cache.redis_link import RedisAway, RedisLink
 from cache.semantic.exchange import LEASE_MS, RedisExchange, Saved
+from tests.running_redis import RunningRedis
 
 SECRET = b"s" * 32
 GENUINE = b'{"last_event": "1-0", "state": {}, "saved_at": 1}'
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def redis(request: pytest.FixtureRequest, redis: RunningRedis) -> RunningRedis:
+    """Both servers."""
+    return redis if request.param == "redis" else request.getfixturevalue("valkey")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -71,10 +71,12 @@ async def test_numbers_that_are_not_finite_are_never_sealed(number: float) -> No
     class Link:
         write_timeout_s = 1.0
 
-        async def call(self, command: Callable[[Any], object], timeout_s: float) -> None:
-            command(self)
+        async def on_each(
+            self, keys: list[bytes], together: Callable[[Any], Awaitable[Any]], apart: object, timeout_s: float
+        ) -> Any:
+            return await together(self)
 
-        def eval(self, source: str, count: int, *words: object) -> None:
+        async def eval(self, source: str, count: int, *words: object) -> None:
             written.append(count)
 
     tier = ExactTier(Link(), b"s" * 32, 60, 0, "float16")  # type: ignore[arg-type]

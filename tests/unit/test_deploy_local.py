@@ -186,11 +186,11 @@ def test_a_server_without_the_search_module_is_configured(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "url", ["redis://:hunter2@localhost:1/0", "redis://localhost:1?password=hunter2", "redis://hunter2:x@localhost:1"]
 )
-def test_the_start_page_shows_no_credentials(tmp_path: Path, url: str) -> None:
+async def test_the_start_page_shows_no_credentials(tmp_path: Path, url: str) -> None:
     """Neither those of a Redis that does not answer, nor those of an engine elsewhere."""
     page = io.StringIO()
     here = plan(tmp_path, gateway={"engine_url": "http://me:hunter2@gpu-box:8081"})
-    show(here, Found({}, describe_redis(url)), Console(width=200, file=page))
+    show(here, Found({}, await describe_redis(url)), Console(width=200, file=page))
     assert "does not answer at redis://" in page.getvalue()
     assert "http://***@gpu-box:8081" in page.getvalue()
     assert "hunter2" not in page.getvalue()

@@ -71,6 +71,11 @@ def test_a_client_does_not_try_what_cannot_be_sent(field: str, value: str) -> No
         ("redis_url", "redis://:hun\nter2@cache"),
         ("redis_url", "redis://:hun/ter2@cache"),
         ("redis_url", "redis://:hunter2@[cache"),
+        ("redis_url", "redis+cluster://:hunter2@one,two:port"),
+        ("redis_url", "redis+cluster://:hun/ter2@one,two"),
+        ("redis_url", "redis+sentinel://:hun ter2@one,two/master"),
+        ("redis_url", "redis+sentinel://:hunter2@one"),
+        ("semantic_redis_url", "redis://:hunter2@cache:port"),
     ],
 )
 def test_a_url_that_could_be_read_in_two_ways_is_refused(field: str, url: str) -> None:
@@ -100,6 +105,8 @@ def gateway(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         {"DEJAVEC_API_KEYS": json.dumps({"hunter2": {"namespace": "a"}})},
         {"DEJAVEC_REDIS_URL": "redis://:hunter2@cache:1?socket_timeout=soon"},
         {"DEJAVEC_REDIS_URL": "redis://:hunter2@cache:1?no_such_option=1"},
+        {"DEJAVEC_SEMANTIC_REDIS_URL": "redis+cluster://:hunter2@cache:1?no_such_option=1"},
+        {"DEJAVEC_REDIS_CA_FILE": "no-such-file", "DEJAVEC_REDIS_URL": "rediss://:hunter2@cache:1"},
     ],
 )
 def test_the_command_ends_with_one_message(tmp_path: Path, variables: dict[str, str]) -> None:
