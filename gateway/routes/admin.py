@@ -9,10 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, Scope
+from cache.redis_care import inspect
 from cache.semantic.tier import SemanticTier
+from common.findings import worst
 from engine.protocol import Lane
 from gateway.engine_client import Model
 from gateway.errors import BadRequest, EngineAway, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
+from gateway.redis_watch import lookup_timeout_s, needs_search
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN
 from gateway.state import Gateway
 from gateway.tenants import bearer, same_secret
@@ -86,6 +89,16 @@ async def stats(gateway: Admin) -> dict[str, object]:
         "writes_queued": gateway.exact.queued_writes if gateway.exact else 0,
         "namespaces": gateway.tenants.namespaces(),
     }
+
+
+@router.get("/redis", summary="Whether Redis suits what is kept in it")
+async def redis(gateway: Admin) -> dict[str, object]:
+    """What Redis is, and what about it does not suit: why that matters, and the command that mends it. 5 s at most."""
+    settings = gateway.settings
+    if settings.redis_url is None:
+        raise NotFound("no Redis is set (redis_url)")
+    found = await inspect(settings.redis_url, needs_search=needs_search(settings), timeout_s=lookup_timeout_s(settings))
+    return {"worst": worst(found), "findings": [finding.to_dict() for finding in found]}
 
 
 @router.post("/explain", summary="Whether a text would be a semantic hit, and why")
