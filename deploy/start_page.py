@@ -6,12 +6,11 @@ from urllib.parse import urlsplit
 
 import redis
 from rich.console import Console
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from common.credentials import shown_url, shown_urls_in
 from deploy.local import Plan
+from deploy.page import show_rows
 from deploy.probes import get
 from engine.protocol import INFO_PATH, EngineInfo, ProtocolError
 
@@ -50,12 +49,7 @@ def describe_redis(url: str) -> str:
 def show(plan: Plan, found: Found, console: Console | None = None) -> None:
     """Print the page."""
     console = console or Console(highlight=False)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(plan, found):
-        table.add_row(name, Text(value))
-    console.print(Panel(table, title="dejavec is up", expand=False))
+    show_rows(console, "dejavec is up", _facts(plan, found))
     for text in _examples(plan, found):
         console.print(text, soft_wrap=True)  # a line broken by us could not be copied
 
