@@ -10,7 +10,8 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from importlib.metadata import Distribution, distributions
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageMetadata, distributions
 from typing import Any, Final
 
 NAME: Final = "dejavec"
@@ -19,11 +20,25 @@ _SEPARATORS: Final = re.compile(r"[-_.]+")
 _REQUIRED: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One installed package, its metadata parsed once."""
+
+    name: str
+    version: str
+    metadata: PackageMetadata
+    requires: frozenset[str]  # normal names, those of its extras too, which count where they are installed
+
+    @property
+    def purl(self) -> str:
+        """Its package URL."""
+        return f"pkg:pypi/{_normal(self.name)}@{self.version}"
+
+
 def bill_of(found: Iterable[Distribution]) -> dict[str, Any]:
     """The document of these distributions; dejavec itself is what the bill is of."""
-    by_name = {_normal(one.metadata["Name"]): one for one in found if one.metadata["Name"]}
-    components = [_component(one) for name, one in sorted(by_name.items()) if name != NAME]
-    own = by_name.get(NAME)
+    packages = {_normal(one.name): one for one in map(_package, found)}
+    own = packages.get(NAME)
     subject = _component(own) | {"type": "application"} if own else {"type": "application", "name": NAME}
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -31,10 +46,10 @@ def bill_of(found: Iterable[Distribution]) -> dict[str, Any]:
         "specVersion": "1.6",
         "version": 1,
         "metadata": {"component": subject},
-        "components": components,
+        "components": [_component(one) for name, one in sorted(packages.items()) if name != NAME],
         "dependencies": [
-            {"ref": _purl(one), "dependsOn": sorted(_purl(by_name[name]) for name in _required(one) & by_name.keys())}
-            for _, one in sorted(by_name.items())
+            {"ref": one.purl, "dependsOn": sorted(packages[name].purl for name in one.requires & packages.keys())}
+            for _, one in sorted(packages.items())
         ],
     }
 
@@ -44,39 +59,35 @@ def main() -> None:
     json.dump(bill_of(distributions()), sys.stdout, indent=1)
 
 
-def _component(one: Distribution) -> dict[str, Any]:
-    purl = _purl(one)
+def _package(one: Distribution) -> Package:
+    metadata = one.metadata
+    required = metadata.get_all("Requires-Dist") or []
+    names = {_normal(match.group()) for text in required if (match := _REQUIRED.match(text))}
+    return Package(metadata["Name"], metadata["Version"], metadata, frozenset(names))
+
+
+def _component(one: Package) -> dict[str, Any]:
     found: dict[str, Any] = {
         "type": "library",
-        "bom-ref": purl,
-        "name": one.metadata["Name"],
+        "bom-ref": one.purl,
+        "name": one.name,
         "version": one.version,
-        "purl": purl,
+        "purl": one.purl,
     }
-    if licences := _licences(one):
+    if licences := _licences(one.metadata):
         found["licenses"] = licences
     return found
 
 
-def _licences(one: Distribution) -> list[dict[str, Any]]:
+def _licences(metadata: PackageMetadata) -> list[dict[str, Any]]:
     """The SPDX expression where the package has one, else the names that it gives."""
-    metadata = one.metadata
-    if expression := metadata.get("License-Expression"):
-        return [{"expression": expression}]
+    if "License-Expression" in metadata:
+        return [{"expression": metadata["License-Expression"]}]
     classifiers = [text.rpartition(" :: ")[2] for text in metadata.get_all("Classifier") or [] if "License ::" in text]
-    named = (metadata.get("License") or "").strip()
+    named = metadata["License"].strip() if "License" in metadata else ""
     if named and len(named) <= MAX_LICENCE_CHARACTERS and "\n" not in named:
         classifiers = [named]
     return [{"license": {"name": name}} for name in dict.fromkeys(classifiers)]
-
-
-def _required(one: Distribution) -> set[str]:
-    """Names of what it requires; those of its extras too, which count where they are installed."""
-    return {_normal(match.group()) for text in one.requires or [] if (match := _REQUIRED.match(text))}
-
-
-def _purl(one: Distribution) -> str:
-    return f"pkg:pypi/{_normal(one.metadata['Name'])}@{one.version}"
 
 
 def _normal(name: str) -> str:
