@@ -97,10 +97,10 @@ def check_gateway(set_up: SetUp) -> Iterator[Finding]:
 def check_engines(set_up: SetUp) -> Iterator[Finding]:
     """Whether each model's engines answer, and give the vectors that the gateway expects."""
     engines = find_engines(set_up)
-    gateway_alive = get(set_up.gateway_url, "/health") is not None
+    gateway = get(set_up.gateway_url, "/ready")
     prints = gateway_fingerprints(get_json(set_up.gateway_url, "/info"))
     for engine in engines:
-        yield from _engine(engine, gateway_alive=gateway_alive, prints=prints)
+        yield from _engine(engine, gateway, prints)
     for name in dict.fromkeys(engine.model for engine in engines):
         found = {str(one.info["fingerprint"]) for one in engines if one.model == name and "fingerprint" in one.info}
         if len(found) > 1:
@@ -199,15 +199,17 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _engine(engine: Engine, *, gateway_alive: bool, prints: set[str]) -> Iterator[Finding]:
+def _engine(engine: Engine, gateway: Reply | None, prints: set[str]) -> Iterator[Finding]:
+    """One engine, beside what the gateway's `/ready` answers (None: it does not run) and goes by."""
     name = f"engine of {engine.model}" if engine.model != "default" else "engine"
     address = shown_url(engine.url)
     if not engine.info:
+        is_missed = gateway is not None and gateway.status != 200
         yield Finding(
             name,
-            "fault" if gateway_alive else "note",
+            "fault" if is_missed else "note",
             f"none answers at {address}",
-            "its texts are answered from the cache alone" if gateway_alive else "",
+            "texts that are not cached are refused" if is_missed else "the gateway reaches one" if gateway else "",
             f"{START}, or `dejavec engine`; see engine_url and engines",
         )
         return

@@ -9,6 +9,7 @@ from common.findings import SEVERITIES
 from deploy.doctor.cli import SECTIONS
 from deploy.ports import free_port
 from tests.command_line import dejavec
+from tests.gateway_client import until_ready
 from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine
 
@@ -64,6 +65,21 @@ async def test_a_running_system(
         assert "dejavec is up" in out
         assert engine.fingerprint[:12] in out
         assert redis.instance.password not in out
+
+
+async def test_an_engine_that_is_away(tmp_path: Path, gateway: Callable[..., Any], engine: StandInEngine) -> None:
+    """A fault where the gateway misses it; a note where the gateway has one that is not reached from here."""
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    async with gateway(redis_url=None) as client:
+        await until_ready(client)
+        here = {"DEJAVEC_ENGINE_URL": nowhere, "DEJAVEC_GATEWAY_PORT": str(free_port())}
+        _, told = await findings(tmp_path, "--url", str(client.base_url), **here)
+        assert [one["severity"] for one in told if one["section"] in {"gateway", "engines"}] == ["ok", "note"]
+        engine.ready = False
+        await until_ready(client, 503)
+        status, told = await findings(tmp_path, "--url", str(client.base_url), **here)
+        assert [one["severity"] for one in told if one["section"] in {"gateway", "engines"}] == ["fault", "fault"]
+        assert status == 2
 
 
 async def test_nothing_runs(tmp_path: Path) -> None:
