@@ -5,10 +5,10 @@
 Entries have a TTL and may be evicted. State has none and may not: epochs (a purge), live values, what was learned.
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from cache.redis_facts import CannotAsk, Facts, Version, ask_url
+from cache.redis_report import CannotAsk, NotOneServer, ServerReport, Version, ask_url
 from common.findings import Finding
 
 CLOCK_TOLERANCE_S: Final = 5.0
@@ -24,13 +24,17 @@ SECURITY_FIXES: Final[dict[Version, Version]] = {
 REWRITE: Final = "then `redis-cli CONFIG REWRITE`, or set it in redis.conf or at your provider"
 
 
-async def inspect(url: str, *, needs_search: bool, timeout_s: float) -> list[Finding]:
+async def inspect(
+    url: str, *, needs_search: bool, timeout_s: float, tls: Mapping[str, Any] | None = None
+) -> list[Finding]:
     """Ask the server at `url` and judge it; one fault where it does not answer. Takes 5 s at most.
 
-    `timeout_s` is the limit that look-ups have, `redis_timeout_ms`.
+    `timeout_s` is the limit that look-ups have, `redis_timeout_ms`; `tls`, redis-py's options for certificates.
     """
     try:
-        facts = await ask_url(url)
+        facts = await ask_url(url, tls=tls)
+    except NotOneServer as error:
+        return [Finding("server", "unseen", str(error), "", "look at a server by its own redis:// address")]
     except CannotAsk as error:
         return [
             Finding(
@@ -44,7 +48,7 @@ async def inspect(url: str, *, needs_search: bool, timeout_s: float) -> list[Fin
     return judge(facts, needs_search=needs_search, timeout_s=timeout_s)
 
 
-def judge(facts: Facts, *, needs_search: bool, timeout_s: float) -> list[Finding]:
+def judge(facts: ServerReport, *, needs_search: bool, timeout_s: float) -> list[Finding]:
     """All findings about a server, in the order of a report."""
     parts = (
         _server(facts),
@@ -60,7 +64,7 @@ def judge(facts: Facts, *, needs_search: bool, timeout_s: float) -> list[Finding
     return [finding for part in parts for finding in part]
 
 
-def _server(facts: Facts) -> Iterator[Finding]:
+def _server(facts: ServerReport) -> Iterator[Finding]:
     if not facts.server:
         yield Finding("server", "unseen", "the server does not tell its version (INFO is refused)")
         return
@@ -92,7 +96,7 @@ def _expires_slowly(version: Version) -> bool:
     return version < (8, 4, 4) or (8, 5) <= version < (8, 6, 4)
 
 
-def _search(facts: Facts, needed: bool) -> Iterator[Finding]:
+def _search(facts: ServerReport, needed: bool) -> Iterator[Finding]:
     if facts.search:
         yield Finding("search module", "ok", facts.search)
     elif facts.modules is None:
@@ -107,7 +111,7 @@ def _search(facts: Facts, needed: bool) -> Iterator[Finding]:
         )
 
 
-def _policy(facts: Facts) -> Iterator[Finding]:
+def _policy(facts: ServerReport) -> Iterator[Finding]:
     policy = facts.info.get("maxmemory_policy", "")
     if not policy:
         yield Finding("eviction policy", "unseen", "the server does not tell it")
@@ -131,7 +135,7 @@ def _policy(facts: Facts) -> Iterator[Finding]:
         yield Finding("eviction policy", "ok", policy)
 
 
-def _memory(facts: Facts) -> Iterator[Finding]:
+def _memory(facts: ServerReport) -> Iterator[Finding]:
     used, limit = facts.number("used_memory"), facts.number("maxmemory")
     total = facts.number("total_system_memory")
     if used is None or limit is None:
@@ -168,7 +172,7 @@ def _memory(facts: Facts) -> Iterator[Finding]:
         yield Finding("memory", "ok", f"{_mb(used)} of {_mb(limit)} used")
 
 
-def _persistence(facts: Facts) -> Iterator[Finding]:
+def _persistence(facts: ServerReport) -> Iterator[Finding]:
     enabled = facts.info.get("aof_enabled")
     if enabled is None:
         yield Finding("append-only file", "unseen", "the server does not tell it")
@@ -202,7 +206,7 @@ def _persistence(facts: Facts) -> Iterator[Finding]:
         yield Finding("loading", "warning", "Redis still loads its data", "it answers when it has", "wait")
 
 
-def _topology(facts: Facts) -> Iterator[Finding]:
+def _topology(facts: ServerReport) -> Iterator[Finding]:
     if facts.info.get("role") == "slave":
         yield Finding(
             "replication",
@@ -222,7 +226,7 @@ def _topology(facts: Facts) -> Iterator[Finding]:
         yield Finding("cluster", "note", "this server is one node of a cluster; the others are not looked at")
 
 
-def _latency(facts: Facts, timeout_s: float) -> Iterator[Finding]:
+def _latency(facts: ServerReport, timeout_s: float) -> Iterator[Finding]:
     if facts.latency_s is None:
         yield Finding("latency", "unseen", "PING is refused")
         return
@@ -239,7 +243,7 @@ def _latency(facts: Facts, timeout_s: float) -> Iterator[Finding]:
     )
 
 
-def _clock(facts: Facts) -> Iterator[Finding]:
+def _clock(facts: ServerReport) -> Iterator[Finding]:
     if facts.clock_s is None:
         yield Finding("clock", "unseen", "TIME is refused")
     elif abs(facts.clock_s) <= CLOCK_TOLERANCE_S:
@@ -255,7 +259,7 @@ def _clock(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _access(facts: Facts) -> Iterator[Finding]:
+def _access(facts: ServerReport) -> Iterator[Finding]:
     if not facts.has_password:
         yield Finding(
             "password",

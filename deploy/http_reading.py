@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-TIMEOUT_S: Final = 3.0
+TIMEOUT_S: Final = 5.0
 MAX_BYTES: Final = 4 * 2**20
 CHUNK_BYTES: Final = 65_536
 

@@ -8,7 +8,7 @@ import logging
 import threading
 
 from cache.redis_care import judge
-from cache.redis_facts import CannotAsk, Facts, ask_url
+from cache.redis_report import CannotAsk, NotOneServer, ServerReport, ask_url
 from common.findings import to_mend
 from gateway.settings import GatewaySettings
 
@@ -35,10 +35,12 @@ def _look(settings: GatewaySettings, url: str) -> None:
         log.warning("Redis: %s", finding.line())
 
 
-async def _facts(url: str) -> Facts | None:
+async def _facts(url: str) -> ServerReport | None:
     for _ in range(TRIES):
         try:
             return await ask_url(url)
+        except NotOneServer:
+            return None
         except CannotAsk:
             await asyncio.sleep(BETWEEN_TRIES_S)
     return None

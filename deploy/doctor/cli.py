@@ -14,7 +14,7 @@ from common.credentials import shown_urls_in
 from common.findings import Finding, Severity, worst
 from common.gateway_url import base_url
 from deploy.doctor.machine_checks import check_cpu, check_disk, check_memory, check_open_files, check_secrets
-from deploy.doctor.model_checks import check_bundle
+from deploy.doctor.model_checks import check_bundles
 from deploy.doctor.process_checks import check_engines, check_gateway, check_ports, check_redis
 from deploy.doctor.running import Section, run
 from deploy.doctor.settings_checks import check_conflicts, check_settings
@@ -28,7 +28,7 @@ SECTIONS = (
     Section("open files", check_open_files),
     Section("disk", check_disk),
     Section("secrets", check_secrets),
-    Section("model", check_bundle),
+    Section("model", check_bundles),
     Section("ports", check_ports),
     Section("gateway", check_gateway),
     Section("engines", check_engines),

@@ -91,8 +91,9 @@ def check_memory(set_up: SetUp) -> Iterator[Finding]:
     }
     if plan.gateway.redis_url is None and _has_embedded_redis():
         parts["embedded Redis"] = plan.supervisor.redis_maxmemory_mb * 2**20
-    if plan.has_own_engine and plan.model_bundle.is_dir():
-        parts["model"] = sum(path.stat().st_size for path in plan.model_bundle.iterdir() if path.is_file())
+    if bundles := [bundle for bundle, _ in set_up.own_engines if bundle.is_dir()]:
+        files = [path for bundle in bundles for path in bundle.iterdir() if path.is_file()]
+        parts["models"] = sum(path.stat().st_size for path in files)
     needed = sum(parts.values())
     listed = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
     what = f"{_gib(total)}; the bounds add up to {_gib(needed)} ({listed})"

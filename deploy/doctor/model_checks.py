@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.findings import Finding
-from deploy.doctor.setup import SetUp
+from deploy.doctor.setup import SetUp, Unreadable
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
@@ -13,17 +13,23 @@ if TYPE_CHECKING:
 BUILD = "`dejavec model build`"
 
 
-def check_bundle(set_up: SetUp) -> Iterator[Finding]:
-    """The bundle that an engine here would serve; nothing where engines run elsewhere."""
+def check_bundles(set_up: SetUp) -> Iterator[Finding]:
+    """The bundles that engines here would serve; none where engines run elsewhere."""
+    if set_up.engine is None:
+        raise Unreadable
+    bundles = [bundle for bundle, _ in set_up.own_engines]
+    if not bundles:
+        yield Finding("bundle", "ok", "no engine of this machine's: models are elsewhere")
+    is_built = "model_bundle" not in set_up.engine.model_fields_set and len(bundles) == 1
+    for bundle in bundles:
+        yield from _bundle(set_up, bundle, is_built=is_built)
+
+
+def _bundle(set_up: SetUp, folder: Path, *, is_built: bool) -> Iterator[Finding]:
+    """One bundle. `is_built`: `dejavec up` builds it where it is missing."""
     from engine.bundle import BundleError, check_files, read_bundle
 
-    plan = set_up.plan
-    if not plan.has_own_engine:
-        yield Finding("bundle", "ok", "no engine of this machine's: models are elsewhere")
-        return
-    folder = plan.model_bundle
-    is_default = "model_bundle" not in plan.engine.model_fields_set
-    if not folder.exists() and is_default:
+    if not folder.exists() and is_built:
         yield Finding("bundle", "note", f"{folder} does not exist yet", "`dejavec up` builds it (about a minute)")
         return
     try:

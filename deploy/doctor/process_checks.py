@@ -15,6 +15,7 @@ from deploy.http_reading import Reply, get
 from deploy.local import reachable
 from deploy.ports import LOOPBACK, refusal
 from engine.configuration import ENV_PREFIX, config_file
+from gateway.settings import DEFAULT_MODEL
 
 CLOCK_TOLERANCE_S: Final = 5.0
 START = "`dejavec up`"
@@ -26,22 +27,21 @@ class Engine:
 
     model: str  # its name in the settings
     url: str
+    expected_fingerprint: str | None
     info: dict[str, Any]
     ready: Reply | None
-    expected_fingerprint: str | None
 
 
 def check_ports(set_up: SetUp) -> Iterator[Finding]:
     """Whether gateway and engine could listen, or already do."""
     plan = set_up.plan
     wanted = [("gateway", plan.gateway.gateway_host, plan.gateway.gateway_port)]
-    if plan.has_own_engine:
-        wanted.append(("engine", plan.engine.engine_host, plan.engine.engine_port))
-    if len(wanted) == 2 and wanted[0][2] == wanted[1][2]:
+    wanted += [("engine", plan.engine.engine_host, port) for _, port in set_up.own_engines]
+    if len({port for _, _, port in wanted}) < len(wanted):
         yield Finding(
             "ports",
             "fault",
-            f"gateway and engine both want port {wanted[0][2]}",
+            f"gateway and engine both want port {plan.gateway.gateway_port}",
             "the second of them does not start",
             "give one of gateway_port and engine_port another number",
         )
@@ -115,12 +115,7 @@ def check_engines(set_up: SetUp) -> Iterator[Finding]:
 
 def find_engines(set_up: SetUp) -> list[Engine]:
     """Ask every engine that the settings name what it is."""
-    plan = set_up.plan
-    if plan.gateway.engines:
-        named = [(name, url, one.fingerprint) for name, one in plan.gateway.engines.items() for url in one.urls]
-    else:
-        named = [("default", plan.engine_url, None)]
-    return [Engine(name, url, get_json(url, "/info"), get(url, "/ready"), print_) for name, url, print_ in named]
+    return [Engine(*one, get_json(one[1], "/info"), get(one[1], "/ready")) for one in set_up.engine_urls]
 
 
 def gateway_fingerprints(info: dict[str, Any]) -> set[str]:
@@ -201,7 +196,7 @@ def _bracketed(host: str) -> str:
 
 def _engine(engine: Engine, gateway: Reply | None, prints: set[str]) -> Iterator[Finding]:
     """One engine, beside what the gateway's `/ready` answers (None: it does not run) and goes by."""
-    name = f"engine of {engine.model}" if engine.model != "default" else "engine"
+    name = f"engine of {engine.model}" if engine.model != DEFAULT_MODEL else "engine"
     address = shown_url(engine.url)
     if not engine.info:
         is_missed = gateway is not None and gateway.status != 200

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from common.findings import Finding
 from deploy.config import settings_classes
 from deploy.doctor.setup import SetUp
-from deploy.local import Plan
 from engine.configuration import ConfigurationError, check_names, config_file
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
@@ -34,7 +33,7 @@ def check_conflicts(set_up: SetUp) -> Iterator[Finding]:
     """Settings that are valid each, and do not go together."""
     fights = [*_gateway_fights(set_up.gateway), *_engine_fights(set_up.engine)]
     if set_up.gateway and set_up.engine and set_up.supervisor:
-        fights += _watch_fights(set_up.plan)
+        fights += _watch_fights(set_up)
     yield from fights
     if not fights:
         yield Finding("conflicts", "ok", "no settings that fight each other")
@@ -123,7 +122,8 @@ def _engine_fights(engine: EngineSettings | None) -> Iterator[Finding]:
         )
 
 
-def _watch_fights(plan: Plan) -> Iterator[Finding]:
+def _watch_fights(set_up: SetUp) -> Iterator[Finding]:
+    plan = set_up.plan
     watch_s = plan.supervisor.watch_interval_s * plan.supervisor.watch_failures
     if watch_s < plan.engine.engine_hang_s:
         yield Finding(
@@ -132,7 +132,7 @@ def _watch_fights(plan: Plan) -> Iterator[Finding]:
             f"a silent engine is killed after {watch_s:g} s, before it would itself report a hang "
             f"({plan.engine.engine_hang_s:g} s)",
         )
-    if plan.has_own_engine and plan.engine.engine_deadline_s < plan.gateway.request_timeout_s / 2:
+    if set_up.own_engines and plan.engine.engine_deadline_s < plan.gateway.request_timeout_s / 2:
         yield Finding(
             "engine_deadline_s, request_timeout_s",
             "note",

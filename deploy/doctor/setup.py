@@ -9,7 +9,7 @@ from deploy.settings import SupervisorSettings
 from engine.configuration import Configuration, ConfigurationError, load
 from engine.settings import EngineSettings
 from gateway.client.settings import ClientSettings
-from gateway.settings import GatewaySettings
+from gateway.settings import DEFAULT_MODEL, GatewaySettings
 
 SettingsT = TypeVar("SettingsT", bound=Configuration)
 
@@ -35,6 +35,20 @@ class SetUp:
         if self.supervisor is None or self.engine is None or self.gateway is None:
             raise Unreadable
         return Plan(self.supervisor, self.engine, self.gateway)
+
+    @property
+    def own_engines(self) -> list[tuple[Path, int]]:
+        """Bundle and port of each engine that `dejavec up` would start here. Raises Unreadable."""
+        plan = self.plan
+        return [(plan.model_bundle, plan.engine.engine_port)] if plan.has_own_engine else []
+
+    @property
+    def engine_urls(self) -> list[tuple[str, str, str | None]]:
+        """Model, address and expected fingerprint (None: any) of each engine of the gateway. Raises Unreadable."""
+        plan = self.plan
+        if not plan.gateway.engines:
+            return [(DEFAULT_MODEL, plan.engine_url, None)]
+        return [(name, url, one.fingerprint) for name, one in plan.gateway.engines.items() for url in one.urls]
 
     @property
     def gateway_url(self) -> str:

@@ -34,6 +34,7 @@ async def test_a_running_system(
 ) -> None:
     """The doctor finds gateway, engine and Redis, and no fault in them; status shows what was served."""
     async with gateway(redis_url=redis.url) as client:
+        await until_ready(client)
         reply = await client.post("/v1/embeddings", json={"model": "tiny", "input": ["a b", "a b", "c"]})
         assert reply.status_code == 200, reply.text
         there = {

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from cache.redis_care import inspect
-from cache.redis_facts import CannotAsk, ask_url
+from cache.redis_report import CannotAsk, ask_url
 from deploy.ports import free_port
 from tests.running_redis import RunningRedis
 

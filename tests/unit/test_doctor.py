@@ -11,7 +11,7 @@ import pytest
 from common.findings import Finding
 from deploy.doctor import machine_checks
 from deploy.doctor.machine_checks import check_cpu, check_disk, check_memory, check_open_files, check_secrets
-from deploy.doctor.model_checks import check_bundle
+from deploy.doctor.model_checks import check_bundles
 from deploy.doctor.process_checks import check_engines, check_gateway, check_ports, embedded_url, gateway_fingerprints
 from deploy.doctor.running import Section, run
 from deploy.doctor.settings_checks import check_conflicts, check_settings
@@ -221,15 +221,15 @@ def test_fingerprints_of_one_model_and_of_several() -> None:
 
 def test_a_bundle_is_whole_or_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None yet: a note; a good one with its kernel class and quality; a changed file is a fault with its name."""
-    assert by_check(check_bundle(find_set_up()))["bundle"].severity == "note"
+    assert by_check(check_bundles(find_set_up()))["bundle"].severity == "note"
     folder = write_tiny_bundle(place / "tiny")
     monkeypatch.setenv("DEJAVEC_MODEL_BUNDLE", str(folder))
-    found = by_check(check_bundle(find_set_up()))
+    found = by_check(check_bundles(find_set_up()))
     assert found["bundle"].severity == "ok"
     assert found["kernel class"].severity == "ok"
     assert "quality" in found
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"x")
-    found = by_check(check_bundle(find_set_up()))
+    found = by_check(check_bundles(find_set_up()))
     assert found["bundle"].severity == "fault"
     assert "model.onnx" in found["bundle"].what

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from cache.redis_care import judge
-from cache.redis_facts import Facts, parse_version
+from cache.redis_care import inspect, judge
+from cache.redis_report import NotOneServer, ServerReport, parse_version, server_of
 from common.findings import Finding
 
-WELL = Facts(
+WELL = ServerReport(
     info={
         "redis_version": "8.6.4",
         "maxmemory_policy": "volatile-lru",
@@ -31,13 +31,13 @@ WELL = Facts(
 )
 
 
-def told(facts: Facts, needs_search: bool = True) -> dict[str, Finding]:
+def told(facts: ServerReport, needs_search: bool = True) -> dict[str, Finding]:
     """The findings that are not simply well, by their check."""
     found = judge(facts, needs_search=needs_search, timeout_s=0.1)
     return {finding.check: finding for finding in found if finding.severity != "ok"}
 
 
-def with_info(facts: Facts = WELL, **fields: object) -> Facts:
+def with_info(facts: ServerReport = WELL, **fields: object) -> ServerReport:
     return replace(facts, info={**facts.info, **{name: str(value) for name, value in fields.items()}})
 
 
@@ -79,7 +79,7 @@ def test_a_server_that_suits_is_left_alone() -> None:
         (replace(WELL, refused=("INFO", "INFO")), "commands", "unseen"),
     ],
 )
-def test_what_does_not_suit_is_said(facts: Facts, check: str, severity: str) -> None:
+def test_what_does_not_suit_is_said(facts: ServerReport, check: str, severity: str) -> None:
     """Each with its severity, and a warning or fault with why it matters and what mends it."""
     finding = told(facts)[check]
     assert finding.severity == severity
@@ -127,7 +127,7 @@ def test_valkey_is_not_judged_by_the_redis_version_it_claims() -> None:
 
 def test_a_server_that_tells_nothing_is_no_fault() -> None:
     """Everything refused, as a managed service may: what could not be seen is said, and nothing is alarmed."""
-    silent = Facts(refused=("PING", "INFO", "TIME", "DBSIZE", "MODULE LIST"))
+    silent = ServerReport(refused=("PING", "INFO", "TIME", "DBSIZE", "MODULE LIST"))
     assert {finding.severity for finding in told(silent).values()} == {"unseen"}
 
 
@@ -142,3 +142,26 @@ def test_the_search_module_is_missed_only_where_it_is_used() -> None:
 def test_versions_are_numbers(text: str, version: tuple[int, ...]) -> None:
     """What follows the numbers says nothing of the release."""
     assert parse_version(text) == version
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("redis://u:p@one:6379/2", "redis://u:p@one:6379/2"),
+        ("redis+cluster://u:p@one:7000,two:7001", "redis://u:p@one:7000"),
+        ("rediss+cluster://one,two/0?x=1", "rediss://one"),
+    ],
+)
+def test_one_server_of_a_cluster_is_looked_at(url: str, server: str) -> None:
+    """The first address that its URL begins at, with the same user and password."""
+    assert server_of(url) == server
+
+
+async def test_sentinels_are_not_looked_at() -> None:
+    """They know of servers and are none: not seen, which is no fault; nothing of the URL is shown."""
+    url = "redis+sentinel://u:hunter2@one:26379/mymaster"
+    with pytest.raises(NotOneServer):
+        server_of(url)
+    (finding,) = await inspect(url, needs_search=True, timeout_s=0.1)
+    assert finding.severity == "unseen"
+    assert "hunter2" not in finding.line()

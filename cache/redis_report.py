@@ -7,7 +7,7 @@ services forbid it, and INFO has what is needed.
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,8 +28,12 @@ class CannotAsk(Exception):
     """The server does not answer at all; the message says why, without credentials."""
 
 
+class NotOneServer(Exception):
+    """The URL names no server but something that knows of some, such as Sentinels."""
+
+
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ServerReport:
     """What a server told of itself. `info`: the fields of INFO, empty where it was refused."""
 
     info: dict[str, str] = field(default_factory=dict)
@@ -68,11 +72,18 @@ class Facts:
         return None
 
 
-async def ask_url(url: str, timeout_s: float = 5.0) -> Facts:
-    """Ask the server at a URL, on a connection of its own that is closed again. Raises CannotAsk."""
+async def ask_url(url: str, timeout_s: float = 5.0, tls: Mapping[str, Any] | None = None) -> ServerReport:
+    """Ask the server at a URL, on a connection of its own that is closed again; of a cluster, its first address.
+
+    `tls`: redis-py's options for certificates. Raises CannotAsk, and NotOneServer for a URL that names no server.
+    """
     try:
         client = Redis.from_url(
-            url, protocol=2, socket_connect_timeout=COMMAND_TIMEOUT_S, socket_timeout=COMMAND_TIMEOUT_S
+            server_of(url),
+            protocol=2,
+            socket_connect_timeout=COMMAND_TIMEOUT_S,
+            socket_timeout=COMMAND_TIMEOUT_S,
+            **(tls or {}),
         )
         is_local, has_password = _place(client)
         try:
@@ -86,7 +97,20 @@ async def ask_url(url: str, timeout_s: float = 5.0) -> Facts:
         raise CannotAsk(f"no answer at {shown_url(url)} ({reason})") from None
 
 
-async def ask(client: Redis, *, is_local: bool = True, has_password: bool = True) -> Facts:
+def server_of(url: str) -> str:
+    """The URL of one server: `redis+cluster://user:password@one,two` is that of `one`. Raises NotOneServer."""
+    scheme, separator, rest = url.partition("://")
+    protocol, _, topology = scheme.partition("+")
+    if not topology:
+        return url
+    if topology != "cluster":
+        raise NotOneServer(f"a URL of {scheme}:// names no server")
+    authority = rest[: min((rest + end).index(end) for end in "/?#")]
+    user, at, hosts = authority.rpartition("@")
+    return f"{protocol}{separator}{user}{at}{hosts.split(',')[0]}"
+
+
+async def ask(client: Redis, *, is_local: bool = True, has_password: bool = True) -> ServerReport:
     """Ask over a client that is there. Raises RedisError, OSError and TimeoutError where nothing answers."""
     refused: list[str] = []
     latency_s = await _latency_s(client, refused)
@@ -95,7 +119,7 @@ async def ask(client: Redis, *, is_local: bool = True, has_password: bool = True
     clock = await _reply(client, refused, "TIME")
     between_s = (before_s + time.time()) / 2
     size = await _reply(client, refused, "DBSIZE")
-    return Facts(
+    return ServerReport(
         info=info,
         modules=await _modules(client, info, refused),
         latency_s=latency_s,
