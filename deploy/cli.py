@@ -52,6 +52,13 @@ COMMANDS: dict[str, Command] = {
         "Look",
         "Stats, explain, purge and warm a running gateway's cache; simulate it on a log.",
     ),
+    "status": Command("deploy.status", "status", "Look", "A running system: what it found and chose, its hit shares."),
+    "doctor": Command(
+        "deploy.doctor.cli",
+        "doctor",
+        "Look",
+        "What is wrong with this set-up, before or while it runs; how to mend it.",
+    ),
     "config": Command(
         "deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."
     ),

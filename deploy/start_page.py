@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from rich.console import Console
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from cache.redis_facts import find_facts
@@ -13,6 +11,7 @@ from cache.redis_link import RedisAway, RedisLink
 from cache.redis_url import TlsFiles
 from common.credentials import shown_url
 from deploy.local import Plan
+from deploy.page import show_rows
 from deploy.probes import get
 from engine.protocol import INFO_PATH, EngineInfo, ProtocolError
 from gateway.redis_links import tls_files
@@ -51,12 +50,7 @@ async def describe_redis(url: str, tls: TlsFiles | None = None) -> str:
 def show(plan: Plan, found: Found, console: Console | None = None) -> None:
     """Print the page."""
     console = console or Console(highlight=False)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(plan, found):
-        table.add_row(name, Text(value))
-    console.print(Panel(table, title="dejavec is up", expand=False))
+    show_rows(console, "dejavec is up", _facts(plan, found))
     for text in _examples(plan, found):
         console.print(text, soft_wrap=True)  # a line broken by us could not be copied
 

@@ -28,6 +28,7 @@ from common.tasks import cancel_and_wait
 from engine.configuration import config_file, load
 from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
+from gateway.docs_page import router as docs_page
 from gateway.engines.engine_set import MAX_CONNECTIONS, EngineSet
 from gateway.errors import GatewayError
 from gateway.gauges import run_gauges
@@ -62,14 +63,20 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     The routes of clients are answered before the framework's own middleware and routing, which cost as much as a
     cached answer; the framework serves everything else, lists these routes for /docs and 405, and runs the lifespan.
     """
-    app = FastAPI(title="dejavec", version=version("dejavec"), lifespan=partial(_lifespan, settings), redoc_url=None)
+    app = FastAPI(
+        title="dejavec",
+        version=version("dejavec"),
+        lifespan=partial(_lifespan, settings),
+        docs_url=None,
+        redoc_url=None,
+    )
     app.router.redirect_slashes = False  # a redirect would go to whatever the Host header names
     app.state.tenants = tenants = Tenants(settings.api_keys, settings.gateway_workers)
     app.state.pool = pool = WorkPool()
     app.state.front = front = Front(settings, tenants, pool)
     routes = client_routes(app, front)
     app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in routes.by_path.items())
-    routers = [part.router for part in (openai, status, ollama, admin, thresholds)]
+    routers = [part.router for part in (openai, status, ollama, admin, thresholds)] + [docs_page]
     for router in routers:
         app.include_router(router)
     known = KnownRoutes([*app.routes, *(route for router in routers for route in router.routes)])

@@ -45,6 +45,7 @@ def gateway(host: str | None, port: int | None, workers: int | None, engine_url:
     check_port(settings.gateway_host, settings.gateway_port, "gateway_port")
     _check_worker_needs(settings)
     _log_start(settings)
+    _look_at_redis(settings)
     needs_folder = settings.gateway_workers > 1 and metrics_storage.VARIABLE not in os.environ
     with metrics_storage.folder_for(settings.gateway_workers) if needs_folder else nullcontext() as folder:
         if folder is not None:
@@ -95,6 +96,13 @@ def _allow_connections(max_connections: int) -> None:
             f"max_connections: {max_connections} clients and {others} connections and files of our own are too many: "
             f"{error}, or set {ENV_PREFIX}MAX_CONNECTIONS lower"
         ) from None
+
+
+def _look_at_redis(settings: GatewaySettings) -> None:
+    if settings.redis_url is not None:
+        from gateway import redis_watch  # noqa: PLC0415  imports redis, as above
+
+        redis_watch.start(settings)
 
 
 def _serve(settings: GatewaySettings) -> None:

@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from cache.errors import PurgeFailed
 from cache.keys import ALL_NAMESPACES, Scope
 from cache.semantic.tier import SemanticTier
+from common.findings import worst
 from engine.protocol import Lane
 from gateway.engines.engine_set import Model
 from gateway.errors import BadRequest, Forbidden, NotFound, PurgeUnconfirmed, Unauthorized
 from gateway.models import ServedModel
+from gateway.redis_watch import findings
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN
 from gateway.state import Gateway
 from gateway.tenants import bearer, same_secret
@@ -92,6 +94,16 @@ async def stats(gateway: Admin) -> dict[str, object]:
         "writes_queued": gateway.exact.queued_writes if gateway.exact else 0,
         "namespaces": gateway.tenants.namespaces(),
     }
+
+
+@router.get("/redis", summary="Whether Redis suits what is kept in it")
+async def redis(gateway: Admin) -> dict[str, object]:
+    """What Redis is, and what about it does not suit: why that matters, and what mends it. Takes 5 s at most for each."""
+    settings = gateway.settings
+    if settings.redis_url is None:
+        raise NotFound("no Redis is set (redis_url)")
+    found = await findings(settings, settings.redis_url)
+    return {"worst": worst(found), "findings": [finding.to_dict() for finding in found]}
 
 
 @router.post("/explain", summary="Whether a text would be a semantic hit, and why")

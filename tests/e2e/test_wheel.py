@@ -82,6 +82,10 @@ def test_every_file_is_installed(environment: Path) -> None:
     assert installed == files_of_packages(ROOT)
     assert {"engine/model/kernel_check.onnx", "engine/build/calibration.txt", "loadtest/texts.txt"} <= installed
     assert not (site_packages(environment) / "deploy" / "requirements").exists()
+    assets = Path("gateway") / "docs_page" / "assets"  # no package, so not among the files above
+    assert {path.name for path in (site_packages(environment) / assets).iterdir()} == {
+        path.name for path in (ROOT / assets).iterdir()
+    }
 
 
 def test_the_installed_code_runs(environment: Path, tmp_path: Path) -> None:

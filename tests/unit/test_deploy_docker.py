@@ -1,5 +1,10 @@
-"""The container files name things that exist. Whether they run is not tested here: that needs a Docker engine."""
+"""The container files name things that exist, and what they start is closed as far as it can be.
 
+Whether they run is not tested here: that needs an engine for containers, see docs/deploy.md.
+"""
+
+import importlib.util
+import json
 import re
 import tomllib
 from typing import Any
@@ -11,13 +16,13 @@ from deploy.config import settings_classes
 from deploy.install import ROOT
 
 DOCKERFILE = (ROOT / "deploy" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SETTINGS = {f"DEJAVEC_{name.upper()}" for _, cls in settings_classes() for name in cls.model_fields}
 
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, dict[str, Any]]:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-    found: dict[str, dict[str, Any]] = compose["services"]
+    found: dict[str, dict[str, Any]] = COMPOSE["services"]
     return found
 
 
@@ -27,11 +32,45 @@ def stages() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_compose_has_the_three_services(services: dict[str, dict[str, Any]]) -> None:
-    """Gateway, engine, Redis; only the gateway has a port, on this machine alone."""
-    assert set(services) == {"gateway", "engine", "redis"}
-    assert {name for name, service in services.items() if "ports" in service} == {"gateway"}
-    assert all(port.startswith("127.0.0.1:") for port in services["gateway"]["ports"])
+def test_compose_has_its_services(services: dict[str, dict[str, Any]]) -> None:
+    """Gateway, engine, Redis, Prometheus, Grafana; ports are open on this machine alone, engine and Redis have none."""
+    assert set(services) == {"gateway", "engine", "redis", "prometheus", "grafana"}
+    assert {name for name, service in services.items() if "ports" in service} == {"gateway", "prometheus", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service.get("ports", []))
+    assert services["engine"]["networks"] == services["redis"]["networks"] == ["back"]
+    assert COMPOSE["networks"]["back"] == {"internal": True}
+
+
+def test_compose_starts_nothing_with_more_rights_than_it_needs(services: dict[str, dict[str, Any]]) -> None:
+    """No capabilities, no new privileges, a root file system that is read-only, a limit on memory and processes."""
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"] is True, name
+        assert service["pids_limit"], name
+        assert service["mem_limit"], name
+
+
+def test_compose_mounts_volumes_that_exist(services: dict[str, dict[str, Any]]) -> None:
+    """Named ones are declared and used; folders of the repository are mounted read-only, Grafana's and Prometheus'."""
+    sources = [volume.split(":") for service in services.values() for volume in service.get("volumes", [])]
+    named = {parts[0] for parts in sources if not parts[0].startswith(".")}
+    assert named == set(COMPOSE["volumes"])
+    files = {parts[0]: parts[-1] for parts in sources if parts[0].startswith(".")}
+    assert {path.split("/")[2] for path in files} == {"prometheus", "grafana"}
+    assert set(files.values()) == {"ro"}
+
+
+def test_compose_fits_its_specification() -> None:
+    """As a parser of the Compose specification reads it, once YAML has merged what several services share."""
+    if importlib.util.find_spec("compose_spec") is None:
+        pytest.skip("compose-spec is not installed")
+    import compose_spec
+
+    without_digests = re.sub(r"@sha256:[0-9a-f]{64}", "", json.dumps(COMPOSE))  # it knows no tag and digest together
+    read = compose_spec.PyCompose.from_json(without_digests)
+    read.validate()
+    assert set(read.service_names()) == set(COMPOSE["services"])
 
 
 def test_compose_builds_stages_that_exist(services: dict[str, dict[str, Any]]) -> None:
@@ -45,6 +84,7 @@ def test_compose_builds_stages_that_exist(services: dict[str, dict[str, Any]]) -
 def test_variables_are_settings(services: dict[str, dict[str, Any]]) -> None:
     """Every DEJAVEC_ variable in a container is one that a process reads."""
     named = {name for service in services.values() for name in service.get("environment", {})}
+    named = {name for name in named if not name.startswith("GF_")}
     named |= set(re.findall(r"\b(DEJAVEC_\w+)=", DOCKERFILE))
     assert named <= SETTINGS
 
@@ -67,12 +107,16 @@ def test_the_wheel_is_built_from_every_package() -> None:
 
 @pytest.mark.parametrize("role", ["gateway", "engine"])
 def test_an_image_carries_the_packages_of_its_role_alone(role: str) -> None:
-    """Its environment comes from a stage that installs this role's pins and the wheel without dependencies."""
+    """Its environment comes from a stage that installs this role's pins and the wheel without dependencies, by another
+    environment's pip, and leaves their bill of materials in it.
+    """
+    assert "venv --without-pip /venv" in stages()["venv"]
     assert re.findall(r"^COPY --from=(\w+) /venv", stages()[role], re.MULTILINE) == [f"{role}_packages"]
     packages = stages()[f"{role}_packages"]
     assert re.findall(r"-r (\S+)", packages) == [f"{role}.txt"]
     assert f"COPY deploy/requirements/{role}.txt ./" in packages
     assert "--no-deps /wheel/*.whl" in packages
+    assert "-m deploy.sbom > /venv/sbom.cdx.json" in packages
 
 
 def test_what_is_copied_exists_and_is_let_through() -> None:

@@ -1,0 +1,1 @@
+"""`dejavec doctor`: what is wrong with this set-up, and how to mend it."""

@@ -1,0 +1,72 @@
+"""A real Redis is asked what it is: with all rights, with few, with none, and when it does not answer."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from cache.redis_care import inspect
+from cache.redis_report import CannotAsk, ask_url
+from deploy.ports import free_port
+from tests.running_redis import RunningRedis
+
+PASSWORD = "a-password-of-these-tests"
+
+
+async def test_the_embedded_redis_suits(redis: RunningRedis) -> None:
+    """Its own configuration raises neither warning nor fault, and everything about it is seen."""
+    findings = await inspect(redis.url, needs_search=True, timeout_s=5.0)
+    assert {finding.severity for finding in findings} <= {"ok", "note"}
+    seen = {finding.check: finding.what for finding in findings}
+    assert seen["server"].startswith("Redis 8.")
+    assert seen["search module"].startswith("search 2.")
+    assert seen["eviction policy"] == "volatile-lru"
+    assert seen["append-only file"] == "on"
+
+
+async def test_a_user_with_few_rights_is_no_fault(redis: RunningRedis) -> None:
+    """A user that may only PING, as a provider may give out: what is refused is named, and nothing else is said."""
+    admin = Redis.from_url(redis.url, protocol=2)
+    await admin.execute_command("ACL", "SETUSER", "few", "on", f">{PASSWORD}", "~*", "+ping", "+hello", "+client")
+    try:
+        findings = await inspect(
+            redis.url.replace(f":{redis.instance.password}@", f"few:{PASSWORD}@"), needs_search=True, timeout_s=5.0
+        )
+    finally:
+        await admin.execute_command("ACL", "DELUSER", "few")
+        await admin.aclose()
+    assert {finding.severity for finding in findings} == {"ok", "unseen"}
+    (refused,) = [finding.what for finding in findings if finding.check == "commands"]
+    assert all(name in refused for name in ("INFO", "TIME", "DBSIZE", "MODULE LIST"))
+
+
+async def test_a_wrong_password_is_said_and_not_shown(redis: RunningRedis) -> None:
+    """The one finding has the address, without what was tried."""
+    url = redis.url.replace(redis.instance.password, PASSWORD)
+    (finding,) = await inspect(url, needs_search=True, timeout_s=0.1)
+    assert finding.severity == "fault"
+    assert str(redis.instance.port) in finding.what
+    assert PASSWORD not in finding.line()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_no_server_is_one_fault(scheme: str) -> None:
+    """Nothing listens there."""
+    (finding,) = await inspect(f"{scheme}://:{PASSWORD}@127.0.0.1:{free_port()}/0", needs_search=True, timeout_s=0.1)
+    assert finding.severity == "fault"
+    assert PASSWORD not in finding.line()
+
+
+async def test_a_server_that_never_answers_costs_a_bounded_time(tmp_path: Path) -> None:
+    """A socket that accepts and says nothing: given up long before a person would."""
+    server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    begun_s = time.monotonic()
+    try:
+        with pytest.raises(CannotAsk, match=str(port)):
+            await ask_url(f"redis://127.0.0.1:{port}/0", timeout_s=2.0)
+    finally:
+        server.close()
+    assert time.monotonic() - begun_s < 30
