@@ -46,7 +46,7 @@ AUTH_FAILURES = Counter("dejavec_auth_failures_total", "Requests with a wrong AP
 ENGINE_READY = Gauge("dejavec_engine_ready", "1 while a real inference passed lately", multiprocess_mode="livemin")
 REDIS_OK = Gauge("dejavec_redis_ok", "1 while Redis answers, 0 while it is bypassed", multiprocess_mode="livemin")
 
-# Engines of all sets. `engine` is a name and a number, at most 64 of a set: whoever reads this needs no key, and sees no
+# Engines of all sets. `engine` is a name and a number, at most 64 of a set: whoever reads this needs no key and sees no
 # address; `EngineSet.states` has the addresses.
 ENGINE_STATE = Gauge(
     "dejavec_engine_state",
