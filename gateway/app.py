@@ -121,7 +121,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         hedge_s = settings.engine_hedge_ms / 1000 if settings.engine_hedge_ms else None
 
         def open_model(name: str, entry: ModelEngines) -> ServedModel:
-            engine = EngineSet(entry.urls, http, entry.refusal_file, entry.fingerprint, hedge_s)
+            engine = EngineSet(entry.urls, http, entry.refusal_file, entry.fingerprint, hedge_s, name)
             tiers = (
                 SemanticTiers(semantic_link, secret, exact, semantic_settings(settings), policies, engine)
                 if semantic_link and exact

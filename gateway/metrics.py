@@ -88,8 +88,8 @@ REDIS_MEMORY_MAX = _shared("dejavec_redis_memory_max_bytes", "Redis' maxmemory; 
 REDIS_EVICTED = _shared("dejavec_redis_evicted_keys", "Keys that Redis has evicted since its start")
 
 STAGE_TIMES = StageTimes(STAGE, STAGES, LATENCY_BUCKETS_S)
-# Engines of all sets. `engine` is a URL without credentials, one of the first MAX_ENGINE_LABELS, or else "other".
-MAX_ENGINE_LABELS = 256
+# Engines of all sets. `engine` is a name and a number, at most 64 of a set: whoever reads this needs no key and sees no
+# address; `EngineSet.states` has the addresses.
 ENGINE_STATE = Gauge(
     "dejavec_engine_state",
     "1 for the state an engine is in: serving, silent, avoided, ejected, away, or left_out for another fingerprint",
@@ -110,16 +110,6 @@ ENGINE_RETRIES = Counter(
 )
 JOINED_CALLS = Counter("dejavec_engine_joined_calls_total", "Calls to an engine that held texts of several requests")
 JOINED_REQUESTS = Counter("dejavec_engine_joined_requests_total", "Requests whose texts travelled in such calls")
-
-_engine_labels: set[str] = set()
-
-
-def engine_label(shown_url: str) -> str:
-    """The label of an engine: addresses come and go, and a metric's labels do not."""
-    if shown_url not in _engine_labels and len(_engine_labels) >= MAX_ENGINE_LABELS:
-        return "other"
-    _engine_labels.add(shown_url)
-    return shown_url
 
 
 class ModelMetrics:

@@ -18,7 +18,7 @@ from gateway.engines.balance import AVOID_S, choose, typical_rate
 from gateway.engines.connection import Call, CallFailed, EngineConnection
 from gateway.engines.retries import MAX_ATTEMPTS, MAX_RUNS, ExtraCalls, has_stopped, is_late
 from gateway.errors import DeadlineExceeded, EngineAway, ModelChanged
-from gateway.metrics import ENGINE_EJECTIONS, ENGINE_RETRIES, engine_label
+from gateway.metrics import ENGINE_EJECTIONS, ENGINE_RETRIES
 
 CHECK_EVERY_S: Final = 0.25
 
@@ -178,7 +178,7 @@ class Attempts:
         changes = breaker.changes
         breaker.failed()
         if breaker.changes > changes:
-            ENGINE_EJECTIONS.labels(engine_label(attempt.engine.shown_url)).inc()
+            ENGINE_EJECTIONS.labels(attempt.engine.label).inc()
 
     def _close(self, race: _Race) -> None:
         """Give trials back that proved nothing."""

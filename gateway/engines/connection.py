@@ -83,8 +83,10 @@ class EngineConnection:
         http: aiohttp.ClientSession,
         clock: Callable[[], float] = time.monotonic,
         refusal_file: Path | None = None,
+        label: str = "engine-1",
     ) -> None:
         self.address = address
+        self.label = label  # in metrics
         self.shown_url = shown_url(address.url)
         self.load = EngineLoad(clock)
         self.info: protocol.EngineInfo | None = None  # None before it answered, and when it turned out to be another

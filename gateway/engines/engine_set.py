@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,7 @@ from gateway.engines.connection import MAX_REASON_CHARS, Call, EngineConnection
 from gateway.engines.fingerprints import FingerprintChoice
 from gateway.engines.joining import Joiner
 from gateway.errors import EngineAway, ModelChanged
-from gateway.metrics import ENGINE_STATE, ENGINE_TOKENS, engine_label
+from gateway.metrics import ENGINE_STATE, ENGINE_TOKENS
 
 log = logging.getLogger("dejavec.gateway")
 
@@ -56,6 +57,7 @@ class Model:
 class EngineState:
     """One engine for an operator: `state` is one of STATES; `tokens` are those sent from here and not answered."""
 
+    name: str  # in metrics
     url: str  # without credentials
     state: str
     reason: str  # empty where it serves; may name hosts and files
@@ -68,7 +70,8 @@ class EngineSet:
     """Engines behind `urls`, each one engine, or with `dns+` before it all addresses of its host's name.
 
     fingerprint: the only one that may serve; None: what most engines have. hedge_after_s: seconds after which a call
-    is sent to a second engine as well; None: never. refusal_file: see EngineConnection, for one URL.
+    is sent to a second engine as well; None: never. refusal_file: see EngineConnection, for one URL. name: what its
+    engines are called in metrics, with a number each.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class EngineSet:
         refusal_file: Path | None = None,
         fingerprint: str | None = None,
         hedge_after_s: float | None = None,
+        name: str = "engine",
         lookup: Lookup = look_up,
     ) -> None:
         given = [urls] if isinstance(urls, str) else list(urls)
@@ -87,10 +91,10 @@ class EngineSet:
         self._is_one = len(given) == 1 and not self._names
         self._lookup = lookup
         self._clock = time.monotonic
-        connection = partial(EngineConnection, http=http, clock=self._clock)
-        self._connect: Callable[[Address], EngineConnection] = connection
-        refusal = refusal_file if self._is_one else None
-        self._engines = [connection(address, refusal_file=refusal) for address in self._fixed]
+        self._name = name
+        self._refusal_file = refusal_file if self._is_one else None
+        self._engines: list[EngineConnection] = []
+        self._engines = self._connected(self._fixed)
         self._choice = FingerprintChoice(fingerprint, self._clock)
         self._attempts = Attempts(self._candidates, self._clock, hedge_after_s)
         self._joiner = Joiner(self._send, self._room)
@@ -148,6 +152,7 @@ class EngineSet:
         """All engines as they are now, those left out included."""
         return [
             EngineState(
+                name=engine.label,
                 url=engine.shown_url,
                 state=(state := self._state_of(engine)),
                 reason="" if state == "serving" else engine.detail or self._reason(engine),
@@ -247,11 +252,21 @@ class EngineSet:
                 continue
             self._names[url] = found or self._names[url]
         wanted = dict.fromkeys([*self._fixed, *(one for found in self._names.values() for one in found)])
-        known = {engine.address: engine for engine in self._engines}
         for engine in self._engines:
             if engine.address not in wanted:
                 self._hide(engine)
-        self._engines = [known.get(address) or self._connect(address) for address in [*wanted][:MAX_ENGINES]]
+        self._engines = self._connected([*wanted][:MAX_ENGINES])
+
+    def _connected(self, addresses: Sequence[Address]) -> list[EngineConnection]:
+        """The engines at these addresses: known ones as they are, new ones with a number that is free."""
+        known = {engine.address: engine for engine in self._engines}
+        taken = {known[address].label for address in addresses if address in known}
+        free = (label for number in count(1) if (label := f"{self._name}-{number}") not in taken)
+        return [
+            known.get(address)
+            or EngineConnection(address, self._http, self._clock, self._refusal_file, label=next(free))
+            for address in addresses
+        ]
 
     async def _settle(self) -> None:
         """Choose the fingerprint in service, and read its model where that is another. Raises EngineAway."""
@@ -334,7 +349,7 @@ class EngineSet:
     def _show(self) -> None:
         """Set the metrics of each engine."""
         for engine in self._engines:
-            label, now_is = engine_label(engine.shown_url), self._state_of(engine)
+            label, now_is = engine.label, self._state_of(engine)
             ENGINE_TOKENS.labels(label).set(engine.load.tokens)
             for state in STATES:
                 ENGINE_STATE.labels(label, state).set(state == now_is)
@@ -342,7 +357,7 @@ class EngineSet:
     def _hide(self, engine: EngineConnection) -> None:
         """Its address is gone: it is in no state any more."""
         log.info("engines: %s is no longer among the addresses", engine.shown_url)
-        label = engine_label(engine.shown_url)
+        label = engine.label
         ENGINE_TOKENS.labels(label).set(0)
         for state in STATES:
             ENGINE_STATE.labels(label, state).set(0)

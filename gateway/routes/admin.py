@@ -98,7 +98,7 @@ async def stats(gateway: Admin) -> dict[str, object]:
 
 @router.get("/redis", summary="Whether Redis suits what is kept in it")
 async def redis(gateway: Admin) -> dict[str, object]:
-    """What Redis is, and what about it does not suit: why that matters, and what mends it. Takes 5 s at most for each."""
+    """What Redis is, and what about it does not suit: why that matters, and what mends it. 5 s at most for each."""
     settings = gateway.settings
     if settings.redis_url is None:
         raise NotFound("no Redis is set (redis_url)")
