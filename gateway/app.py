@@ -33,8 +33,9 @@ from gateway.http import Front, RequestIds
 from gateway.key_file import KeyFile, on_hangup
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.names import ModelNames
+from gateway.policies import SETTINGS as POLICY_SETTINGS
 from gateway.policies import Policies
-from gateway.routes import admin, ollama, openai, status, thresholds
+from gateway.routes import admin, console, ollama, openai, status, thresholds
 from gateway.routes.admin import check_admin
 from gateway.routes.client_routes import client_routes
 from gateway.routes.embedding_call import REPLY_HEADERS, EmbeddingCalls
@@ -66,7 +67,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     app.state.front = front = Front(settings, tenants, pool)
     routes = client_routes(app, front)
     app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in routes.by_path.items())
-    routers = [part.router for part in (openai, status, ollama, admin, thresholds)]
+    routers = [part.router for part in (openai, status, ollama, admin, thresholds, console)]
     for router in routers:
         app.include_router(router)
     known = KnownRoutes([*app.routes, *(route for router in routers for route in router.routes)])
@@ -133,6 +134,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         keys = KeyFile(
             settings, config_file(), partial(load, GatewaySettings), partial(_adopt_keys, gateway, app.state.front)
         )
+        keys.follow(POLICY_SETTINGS, policies.adopt)
         stack.enter_context(on_hangup(keys.wake))
         loops: list[Callable[[], Awaitable[None]]] = [
             engine.run_watch,

@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from tests.browser import Chromium, running_chromium
 from tests.running_redis import RunningRedis, running_redis
 from tests.small_disk import small_disk_at
 
@@ -28,6 +29,13 @@ def pytest_configure() -> None:
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
     """One real Redis with RediSearch for the whole run; tests use namespaces of their own and never flush it."""
     with running_redis(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def chromium() -> Iterator[Chromium]:
+    """A headless Chromium; skipped where there is none. Not for longer than a test: its loop would be in others' way."""
+    with running_chromium() as running:
         yield running
 
 
