@@ -14,6 +14,7 @@ from common.tasks import cancel_and_wait
 from engine.configuration import load
 from gateway import key_file
 from gateway.key_file import KeyFile, on_hangup
+from gateway.policies import SETTINGS
 from gateway.settings import GatewaySettings
 
 ONE = '[api_keys.sk-one-of-these-tests]\nnamespace = "a"\n'
@@ -153,6 +154,49 @@ async def test_other_settings_are_named_and_not_adopted(gateway: Gateway, caplog
     assert gateway.adopted == [["sk-one-of-these-tests", "sk-two-of-these-tests"]]
     assert "needs a restart: admin_token, max_body_mb" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+async def test_settings_that_are_followed_reach_their_follower(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each follower is called for its own settings alone, once a change, and those need no restart."""
+    caplog.set_level(logging.INFO)
+    followed: list[float] = []
+    gateway.file.follow(SETTINGS, lambda settings: followed.append(settings.semantic_fidelity))
+    await gateway.look()
+    gateway.write("semantic_fidelity = 0.95\nmax_body_mb = 3\n" + ONE)
+    await gateway.look()
+    assert (followed, gateway.adopted) == ([0.95], [])
+    assert "needs a restart: max_body_mb (" in caplog.text
+    gateway.write("semantic_fidelity = 0.95\nmax_body_mb = 3\n" + TWO)
+    await gateway.look()
+    assert (followed, len(gateway.adopted)) == ([0.95], 1)
+    gateway.write("max_body_mb = 3\n[namespaces.a]\nsemantic_mode = 'on'\n" + TWO)
+    await gateway.look()
+    assert followed == [0.95, 0.92]
+
+
+async def test_an_order_that_is_wrong_is_adopted_by_nobody(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """Valid keys beside values that do not go together: the file is adopted whole or not at all."""
+    followed: list[float] = []
+    gateway.file.follow(SETTINGS, lambda settings: followed.append(settings.threshold_floor))
+    await gateway.look()
+    gateway.write("threshold_floor = 0.97\n" + TWO)
+    await gateway.look()
+    assert (followed, gateway.adopted) == ([], [])
+    assert "similarity_threshold must lie between" in caplog.text
+
+
+async def test_what_is_not_the_gateways_is_named(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """Another process's setting, and a misspelt one, change nothing here: it is said, once, without the value."""
+    gateway.write("engine_port = 9000\n" + ONE)
+    await gateway.look()
+    assert caplog.text == ""
+    gateway.write('engine_port = 9001\nsemantic_fidelty = 0.95\n"sk-not a name" = 1\n' + ONE)
+    await gateway.look(4)
+    assert caplog.text.count("needs a restart of other processes, or is misspelt") == 1
+    assert "misspelt: engine_port, semantic_fidelty (" in caplog.text
+    assert "sk-" not in caplog.text
 
 
 async def test_keys_of_the_environment_stay(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
