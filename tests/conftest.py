@@ -34,7 +34,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
 
 @pytest.fixture
 def chromium() -> Iterator[Chromium]:
-    """A headless Chromium; skipped where there is none. Not for longer than a test: its loop would be in others' way."""
+    """A headless Chromium for one test, since its loop would be in others' way; skipped where there is none."""
     with running_chromium() as running:
         yield running
 

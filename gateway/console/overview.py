@@ -9,6 +9,7 @@ rates and percentiles of two readings. This module alone reads engines, tiers an
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,13 +27,14 @@ FRESH_S: Final = 0.5
 REDIS_TIMEOUT_S: Final = 0.5
 MAX_NAMESPACES: Final = 1000
 MAX_MODELS: Final = 64
-# Stages of a request, with the histogram that has their time; one that this version does not have is left out.
-STAGES: Final = (
-    ("request", "embeddings_latency_seconds"),
-    ("exact", "dejavec_exact_lookup_seconds"),
-    ("semantic", "dejavec_semantic_lookup_seconds"),
-    ("engine", "dejavec_engine_call_seconds"),
-)
+# Stages of a request, with the histograms that may have their time, the first there is; without any it is left out.
+STAGES: Final[Mapping[str, Sequence[tuple[str, dict[str, str]]]]] = {
+    "request": [("embeddings_latency_seconds", {})],
+    "local": [("dejavec_stage_seconds", {"stage": "local"})],
+    "exact": [("dejavec_stage_seconds", {"stage": "exact"}), ("dejavec_exact_lookup_seconds", {})],
+    "semantic": [("dejavec_stage_seconds", {"stage": "semantic"})],
+    "engine": [("dejavec_stage_seconds", {"stage": "engine"}), ("dejavec_engine_call_seconds", {})],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,7 @@ async def _overview(gateway: Gateway) -> dict[str, Any]:
         "workers": settings.gateway_workers,
         "models": models,
         "redis": redis,
-        "local": {
-            "entries": len(gateway.local),
-            "bytes": gateway.local.used_bytes,
-            "max_bytes": settings.local_cache_mb * 1024 * 1024,
-        },
+        "local": _local(gateway, samples),
         "namespaces": gateway.policies.namespaces[:MAX_NAMESPACES],
         "namespaces_left_out": max(0, len(gateway.policies.namespaces) - MAX_NAMESPACES),
         "engine_price_ms": settings.engine_price_ms,
@@ -102,7 +100,7 @@ def _counted(samples: figures.Samples) -> dict[str, Any]:
         "tokens": samples.total("dejavec_tokens_total"),
         "requests": samples.by("embeddings_requests_total", "status"),
         "in_flight": samples.total("dejavec_requests_in_flight"),
-        "latency": {stage: samples.histogram(name) for stage, name in STAGES if samples.has(f"{name}_bucket")},
+        "latency": {stage: found for stage, names in STAGES.items() if (found := _histogram(samples, names))},
         "checked_hits": {
             "good": sum(value for verdict, value in checked if verdict == "good"),
             "violation": sum(value for verdict, value in checked if verdict == "violation"),
@@ -113,6 +111,22 @@ def _counted(samples: figures.Samples) -> dict[str, Any]:
         "refused": samples.total("dejavec_cache_refused_total"),
         "auth_failures": samples.total("dejavec_auth_failures_total"),
         "memory_bytes": samples.total("process_resident_memory_bytes"),
+    }
+
+
+def _histogram(samples: figures.Samples, names: Sequence[tuple[str, dict[str, str]]]) -> figures.Histogram:
+    return next((found for name, labels in names if (found := samples.histogram(name, **labels))), [])
+
+
+def _local(gateway: Gateway, samples: figures.Samples) -> dict[str, Any]:
+    """L0: of all workers where the metrics have it, else of this one."""
+    is_of_all = samples.has("dejavec_local_cache_bytes")
+    workers = gateway.settings.gateway_workers if is_of_all else 1
+    return {
+        "workers": workers,
+        "entries": samples.total("dejavec_local_cache_entries") if is_of_all else len(gateway.local),
+        "bytes": samples.total("dejavec_local_cache_bytes") if is_of_all else gateway.local.used_bytes,
+        "max_bytes": workers * gateway.settings.local_cache_mb * 1024 * 1024,
     }
 
 

@@ -4,7 +4,7 @@ import { asTable, drawn, latencyChart, queueChart, spark, trafficChart, trafficL
 import { byId, bytes, duration, figure, h, number, percent, show, span, table } from "./dom.js";
 import { hitShare, quantile, TIERS, WINDOW_S } from "./figures.js";
 
-const STAGES = { request: "Whole request", exact: "Exact tier", semantic: "Semantic tier", engine: "Engine with queue" };
+const STAGES = { request: "Whole request", local: "L0", exact: "Exact tier", semantic: "Semantic tier", engine: "Engine with queue" };
 const SHAPES = { good: "●", warn: "▲", bad: "✕", none: "○" };
 
 /** A state as a shape, a colour and a word. */
@@ -141,7 +141,7 @@ function caches(now) {
   }
   row("Written", number(now.written), now.write_dropped ? h("span", { class: "quiet" }, ` ${number(now.write_dropped)} dropped`) : null);
   row("Failed look-ups", number(now.cache_errors));
-  row("L0 of one worker", `${number(local.entries)} vectors, ${bytes(local.bytes)}`, local.max_bytes ? meter(local.bytes, local.max_bytes, "L0 in use") : null);
+  row(local.workers > 1 ? `L0 of ${local.workers} workers` : "L0 of one worker", `${number(local.entries)} vectors, ${bytes(local.bytes)}`, local.max_bytes ? meter(local.bytes, local.max_bytes, "L0 in use") : null);
   const note = {
     away: "Redis does not answer: requests go on with L0 and the engine, and nothing is learned. dejavec uses it again when it is back.",
     none: "No Redis is set: there is L0 alone. redis_url gives exact entries that outlive a restart, and semantic hits.",
