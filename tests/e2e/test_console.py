@@ -214,6 +214,7 @@ def a_threshold_is_moved_and_undone(watched: Watched, texts: Texts, folder: Path
     page.locator("#audit").get_by_role("button", name=re.compile("^Undo")).first.click()
     shown(page, "#audit", "undone")
     shown(page, "#served", r"Serving from 0\.9")
+    shown(page, "#policy .message", r"Undone: Threshold 1 → 0\.92")
     until(lambda: "semantic" in texts.send(10), "semantic hits again")
     page.locator("#audit").get_by_role("button", name=re.compile("^Redo")).wait_for()
     shoot(watched, folder, "undone")

@@ -173,7 +173,7 @@ export function curveChart({ points, fidelity, alpha, chosen, serving }, width) 
     parts.push(s("clipPath", { id: "wrong-panel" }, s("rect", { x: left, y: lower.top - 2, width: width - left - right, height: lower.bottom - lower.top + 4 })),
       s("g", { "clip-path": "url(#wrong-panel)" }, s("path", { d: `${path(band)}Z`, class: "band" }), s("path", { d: path(seen.map((one) => [x(one.tau), yWrong(one.wrong)])), class: "curve wrong" })));
   }
-  parts.push(line(left, yWrong(alpha), width - right, yWrong(alpha), "allowed"), text(width - right, yWrong(alpha) - 5, "end", `allowed ${percent(alpha)}`, "axis"));
+  parts.push(line(left, yWrong(alpha), width - right, yWrong(alpha), "allowed"), text(width - right, yWrong(alpha) - 5, "end", `allowed ${percent(alpha)}`, "axis halo"));
   for (const tau of narrow ? [0.8, 0.9, 1] : [0.8, 0.84, 0.88, 0.92, 0.96, 1]) parts.push(text(x(tau), lower.bottom + 17, tau === 1 ? "end" : tau === 0.8 ? "start" : "middle", number(tau, 2)));
   parts.push(text(left + (width - left - right) / 2, height - 4, "middle", "threshold: predicted similarity less its margin"));
   const flag = (tau, cls, word, row) => {

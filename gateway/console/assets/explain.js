@@ -51,8 +51,10 @@ export function makeExplain(view) {
     show(answer, h("p", { class: "verdict" }, state(kind, word), " ", why), steps,
       rows.length ? table(heads, rows.slice(0, NEAREST), { label: "Nearest neighbours" }) : null,
       rows.length > NEAREST ? h("details", {}, h("summary", {}, `${rows.length - NEAREST} more`), table(heads, rows.slice(NEAREST), { label: "More neighbours" })) : null,
-      h("p", { class: "quiet" }, `Texts are not kept, so neighbours are named by their keys. Cost gate: ${found.cost_gate.state}${found.cost_gate.reason ? `, ${found.cost_gate.reason}` : ""}.`));
+      h("p", { class: "quiet note" }, `Texts are not kept, so neighbours are named by their keys. Cost gate: ${found.cost_gate.state}${found.cost_gate.reason ? `, ${found.cost_gate.reason}` : ""}.`));
   }
 
-  return { reset() { show(answer); } };
+  const teach = () => show(answer, h("p", { class: "empty" }, "You get its nearest neighbours in this namespace, the similarity that is predicted for the best of them, the margin taken off it, and the threshold that is left to clear."));
+  teach();
+  return { reset: teach };
 }

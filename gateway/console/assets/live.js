@@ -95,7 +95,7 @@ function pulse(history, by, seconds, rates) {
     cell("Texts a second", rate === null ? "–" : figure(rate), `${over}; requests in work: ${number(now.in_flight)}`),
     cell("Request, p99", duration(quantile(buckets, 0.99) ?? NaN), `p50 ${duration(quantile(buckets, 0.5) ?? NaN)}; ${over}`),
     cell("Wrong semantic hits", good + violation > 0 ? percent(violation / (good + violation)) : "–", good + violation > 0 ? `${number(violation)} of ${number(good + violation)} that were recomputed` : "none recomputed yet"),
-    cell("Waiting for engines", number(queued(now)), `texts; failed requests: ${number(Object.entries(now.requests).reduce((total, [status, count]) => total + (status >= "500" ? count : 0), 0))}`));
+    cell("Texts waiting for engines", number(queued(now)), `failed requests: ${number(Object.entries(now.requests).reduce((total, [status, count]) => total + (status >= "500" ? count : 0), 0))} since the start`));
 }
 
 /** Texts that wait for all engines; null while none tells. */

@@ -3,7 +3,7 @@
 
 import { call } from "./api.js";
 import { makeAudit } from "./audit.js";
-import { byId, h, number, percent, say, show } from "./dom.js";
+import { byId, h, number, percent, show } from "./dom.js";
 import { makeExplain } from "./explain.js";
 import { makePolicy } from "./policy.js";
 import { makeWhatIf } from "./whatif.js";
@@ -27,8 +27,8 @@ export function makeNamespace(engineMs) {
   view.undo = async (change) => {
     const whose = change.namespace === "*" ? { all: true } : { namespace: change.namespace };
     const answer = await call("admin/undo", { method: "POST", body: { ...whose, revision: change.revision } });
-    say(`Undone. ${answer.note}`);
     await refresh();
+    policy.tell(answer);
     return answer;
   };
   view.names = () => (model.options.length > 1 ? { model: model.value } : {});

@@ -1,6 +1,6 @@
 // The policy of a namespace: each value with where it comes from, changed in all gateways, and back with one click.
 
-import { byId, h, say, show } from "./dom.js";
+import { byId, h, show } from "./dom.js";
 
 const FIELDS = [
   ["semantic_mode", "Mode", "off, observe, auto or on"],
@@ -52,15 +52,19 @@ export function makePolicy(view) {
       const answer = await doing();
       reset();
       update();
-      const what = answer.changed.map((one) => `${NAMES[one.field]} ${one.old} → ${one.new}`).join(", ");
-      const last = answer.changed[0];
-      show(message, what ? `${what}. ${answer.note} ` : "Nothing to change: these values are in force. ",
-        last && !last.undoes ? h("button", { type: "button", class: "plain", "data-revision": last.revision, onclick: () => act(() => view.undo(last)) }, "Undo") : null);
-      say(what ? `Changed: ${what}` : "Nothing to change");
+      tell(answer);
     } catch (error) {
       show(message, h("span", { class: "trouble" }, `Not changed: ${error.message}`));
       mark();
     }
+  }
+
+  /** Say what a change has changed, with the button that takes it back. */
+  function tell(answer) {
+    const what = answer.changed.map((one) => `${NAMES[one.field]} ${one.old} → ${one.new}`).join(", ");
+    const last = answer.changed[0];
+    show(message, what ? `${last.undoes ? "Undone: " : ""}${what}. ${answer.note} ` : "Nothing to change: these values are in force. ",
+      last && !last.undoes ? h("button", { type: "button", class: "plain small", "data-revision": last.revision, onclick: () => act(() => view.undo(last)) }, "Undo") : null);
   }
 
   function submit(event) {
@@ -87,6 +91,7 @@ export function makePolicy(view) {
   }
 
   return {
+    tell,
     update,
     reset() { reset(); show(message); },
     /** Fill values in without changing anything yet. */
