@@ -46,6 +46,21 @@ WHAT_IF = """async ([calibration, taus, fidelities]) => {
     return taus.map(tau => fidelities.map(fidelity => whatIf(calibration, tau, fidelity)));
 }"""
 
+RATES = """async () => {
+    const { History, hitShare, quantile } = await import('./console/figures.js');
+    const history = new History();
+    const reading = (at, exact, miss) => (
+        { at, texts: { exact, miss }, latency: { request: [[0.01, exact], [null, exact + miss]] } });
+    history.add(reading(100, 10, 10));
+    history.add(reading(110, 40, 20));
+    const rate = history.rates().at(-1);
+    const { by, seconds } = history.texts();
+    const answer = [rate.exact, rate.miss, rate.local, hitShare(by), hitShare(rate), seconds,
+        quantile(history.buckets('request'), 0.5), quantile([[0.1, 0], [null, 0]], 0.5)];
+    history.add(reading(112, 1, 0));
+    return [...answer, history.readings.length];
+}"""
+
 
 def tiny_bundle(folder: Path) -> Path:
     """The tiny model, with its own token vectors as a static embedding, so that it has semantic hits."""
@@ -375,3 +390,11 @@ def test_the_page_computes_what_the_gateway_does(chromium: Chromium, gateway: st
             assert answer["wrong"] == pytest.approx(expected.violations, abs=1e-3)
             assert answer["labels"] == pytest.approx(expected.labels, rel=1e-2)
             assert answer["interval"] == pytest.approx(expected.interval, abs=1e-3)
+
+
+def test_rates_and_percentiles(chromium: Chromium, gateway: str) -> None:
+    """Out of readings of sums: texts a second by tier, the share of hits, a quantile within its bucket, a restart."""
+    with chromium.page() as watched:
+        watched.page.goto(f"{gateway}/console")
+        found = watched.page.evaluate(RATES)
+    assert found == pytest.approx([3, 1, 0, 0.75, 0.75, 10, 0.01 * 20 / 30, None, 1])

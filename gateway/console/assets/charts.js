@@ -159,7 +159,7 @@ export function curveChart({ points, fidelity, alpha, chosen, serving }, width) 
   const x = (tau) => left + ((tau - 0.8) / 0.2) * (width - left - right);
   const seen = points.filter((one) => one.wrong !== null);
   const wrongest = Math.min(1, 5 * alpha, Math.max(2 * alpha, ...seen.map((one) => one.wrong * 1.25))); // more is off the scale
-  const marks = { upper: ticks(Math.max(0.05, points[0].reused), 2), lower: ticks(wrongest, 2) };
+  const marks = { upper: ticks(Math.max(0.05, points[0].reused), 3), lower: ticks(wrongest, 2) };
   const y = (panel, scale) => (share) => panel.bottom - (share / scale.at(-1)) * (panel.bottom - panel.top);
   const [yReused, yWrong] = [y(upper, marks.upper), y(lower, marks.lower)];
   const parts = [];
@@ -176,13 +176,16 @@ export function curveChart({ points, fidelity, alpha, chosen, serving }, width) 
   parts.push(line(left, yWrong(alpha), width - right, yWrong(alpha), "allowed"), text(width - right, yWrong(alpha) - 5, "end", `allowed ${percent(alpha)}`, "axis halo"));
   for (const tau of narrow ? [0.8, 0.9, 1] : [0.8, 0.84, 0.88, 0.92, 0.96, 1]) parts.push(text(x(tau), lower.bottom + 17, tau === 1 ? "end" : tau === 0.8 ? "start" : "middle", number(tau, 2)));
   parts.push(text(left + (width - left - right) / 2, height - 4, "middle", "threshold: predicted similarity less its margin"));
+  const flags = []; // over both lines
   const flag = (tau, cls, word, row) => {
     const at = x(Math.max(0.8, Math.min(1, tau)));
     const atEnd = at > width - 120;
-    parts.push(line(at, upper.top - 4, at, lower.bottom, cls), text(at + (atEnd ? -6 : 6), upper.top + 8 + row * 15, atEnd ? "end" : "start", `${word} ${number(tau, 3)}`, `flag ${cls}`));
+    parts.push(line(at, upper.top - 4, at, lower.bottom, cls));
+    flags.push(text(at + (atEnd ? -6 : 6), upper.top + 8 + row * 15, atEnd ? "end" : "start", `${word} ${number(tau, 3)}`, `flag ${cls}`));
   };
   if (serving !== null && serving !== undefined) flag(serving, "serving", "in force", 0);
   flag(chosen, "chosen", "what if", 1);
+  parts.push(...flags);
   const here = points.reduce((best, one) => (Math.abs(one.tau - chosen) < Math.abs(best.tau - chosen) ? one : best));
   const sentence = `At threshold ${number(chosen, 3)} and fidelity ${fidelity}, ${percent(here.reused)} of look-ups would be reused, ${here.wrong === null ? "none" : percent(here.wrong)} of them wrong.`;
   return s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": sentence }, parts);

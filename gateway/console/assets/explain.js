@@ -47,7 +47,8 @@ export function makeExplain(view) {
       h("div", {}, h("dt", {}, "Threshold"), h("dd", {}, number(found.tau, 4))),
       best.true_similarity === undefined ? null : h("div", {}, h("dt", {}, "Similarity to the engine's own vector"), h("dd", {}, number(best.true_similarity, 4))));
     const heads = [{ name: "Neighbour, by its key" }, { name: "Static similarity", class: "right" }, { name: "" }];
-    const rows = found.candidates.map((one) => [h("code", {}, one.entry.slice(0, 12)), number(one.static_similarity, 4), one.entry === best?.entry ? "best" : ""]);
+    const isBest = (one) => one.entry === best?.entry;
+    const rows = found.candidates.toSorted((one, other) => isBest(other) - isBest(one)).map((one) => [h("code", {}, one.entry.slice(0, 12)), number(one.static_similarity, 4), isBest(one) ? "best" : ""]);
     show(answer, h("p", { class: "verdict" }, state(kind, word), " ", why), steps,
       rows.length ? table(heads, rows.slice(0, NEAREST), { label: "Nearest neighbours" }) : null,
       rows.length > NEAREST ? h("details", {}, h("summary", {}, `${rows.length - NEAREST} more`), table(heads, rows.slice(NEAREST), { label: "More neighbours" })) : null,

@@ -58,7 +58,7 @@ export class History {
 }
 
 export function hitShare(by) {
-  const all = sum(by);
+  const all = TIERS.reduce((total, { key }) => total + (by[key] ?? 0), 0);
   return all > 0 ? (all - (by.miss ?? 0)) / all : null;
 }
 

@@ -91,7 +91,7 @@ function pulse(history, by, seconds, rates) {
   const share = hitShare(by);
   const ever = hitShare(now.texts);
   show(byId("pulse"),
-    cell("Hit share", percent(share), share === null ? (ever === null ? "no texts yet" : `none lately; ${percent(ever)} since the start`) : `${over}; ${percent(ever)} since the start`, spark(lines.map((one) => (one === null || Number.isNaN(one) ? null : one)))),
+    cell("Hit share", percent(share), share === null ? (ever === null ? "no texts yet" : `none lately; ${percent(ever)} since the start`) : `${over}; ${percent(ever)} since the start`, spark(lines)),
     cell("Texts a second", rate === null ? "–" : figure(rate), `${over}; requests in work: ${number(now.in_flight)}`),
     cell("Request, p99", duration(quantile(buckets, 0.99) ?? NaN), `p50 ${duration(quantile(buckets, 0.5) ?? NaN)}; ${over}`),
     cell("Wrong semantic hits", good + violation > 0 ? percent(violation / (good + violation)) : "–", good + violation > 0 ? `${number(violation)} of ${number(good + violation)} that were recomputed` : "none recomputed yet"),
@@ -122,9 +122,9 @@ function engines(node, models) {
   ]));
 }
 
-function meter(used, most, label) {
-  const node = h("meter", { min: 0, max: most, high: 0.9 * most, value: Math.min(used, most), "aria-label": label });
-  return node;
+/** How much of a bound is used; `high`: from where on that is worth a look. */
+function meter(used, most, label, high = most) {
+  return h("meter", { min: 0, max: most, high, value: Math.min(used, most), "aria-label": label });
 }
 
 function caches(now) {
@@ -134,7 +134,7 @@ function caches(now) {
   const row = (name, value, extra) => rows.push(h("div", {}, h("dt", {}, name), h("dd", {}, value, extra ?? null)));
   if (redis.state === "ok") {
     const limit = redis.maxmemory > 0 ? `${bytes(redis.used_memory)} of ${bytes(redis.maxmemory)}` : `${bytes(redis.used_memory ?? NaN)}, no limit`;
-    row("Redis memory", limit, redis.maxmemory > 0 ? meter(redis.used_memory, redis.maxmemory, "Redis memory in use") : null);
+    row("Redis memory", limit, redis.maxmemory > 0 ? meter(redis.used_memory, redis.maxmemory, "Redis memory in use", 0.9 * redis.maxmemory) : null);
     row("Keys", number(redis.keys));
     row("Evicted", number(redis.evicted_keys));
     row("Expired", number(redis.expired_keys));

@@ -79,7 +79,7 @@ export function makeWhatIf(view, engineMs, policy) {
     const mode = view.policy ? value("semantic_mode") : "off";
     apply.disabled = !view.policy || mode === "off";
     how.textContent = mode === "on"
-      ? "In mode on the threshold starts where you set it and moves between floor and ceiling."
+      ? "In mode on the threshold starts where you set it, or at the fidelity where that is higher, and moves between floor and ceiling."
       : "In mode auto the threshold is proven from the labels, not set: what you choose is the fidelity. Mode on lets you set both.";
     if (!calibration || calibration.labels < 1) {
       show(result);
