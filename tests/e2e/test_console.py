@@ -4,7 +4,6 @@ Screenshots go into the folder that CONSOLE_SCREENSHOTS names, else into the tes
 """
 
 import json
-import os
 import random
 import re
 import secrets
@@ -25,6 +24,7 @@ from engine.build.static_embedding.quick import StaticEmbedding
 from engine.bundle import BUNDLE_FILE, STATIC_EMBEDDING_FILE, sha256_of
 from tests.background import in_background
 from tests.browser import Chromium, Watched, running_chromium
+from tests.e2e.console_page import PATIENCE_MS, TOKEN, looks_right, set_slider, shoot, shown, unlock
 from tests.e2e.stack import Run, running, until
 from tests.gateway_client import running_gateway
 from tests.integration.engine_under_test import DIMENSIONS, VOCABULARY, write_tiny_bundle
@@ -33,14 +33,7 @@ from tests.stand_in_engine import StandInEngine
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-TOKEN = "operator-of-these-tests"
 WIDTHS = (390, 1440)
-PATIENCE_MS = 60_000
-UNNAMED = """() => [...document.querySelectorAll('input, select, textarea, button, summary, a')]
-    .filter(node => node.offsetParent !== null)
-    .filter(node => !(node.labels?.length || node.getAttribute('aria-label') || node.textContent.trim()))
-    .map(node => node.outerHTML)"""
-SILENT_CHARTS = "() => [...document.querySelectorAll('svg:not([aria-hidden]):not([aria-label])')].length"
 WHAT_IF = """async ([calibration, taus, fidelities]) => {
     const { whatIf } = await import('./console/calibration.js');
     return taus.map(tau => fidelities.map(fidelity => whatIf(calibration, tau, fidelity)));
@@ -130,43 +123,6 @@ def admin(run: Run, path: str) -> dict[str, Any]:
     request = urllib.request.Request(f"http://127.0.0.1:{run.port}{path}", headers={"authorization": f"Bearer {TOKEN}"})
     with urllib.request.urlopen(request, timeout=60) as reply:
         return dict(json.load(reply))
-
-
-def shoot(watched: Watched, folder: Path, name: str) -> None:
-    """Keep a picture of the whole page."""
-    folder = Path(os.environ.get("CONSOLE_SCREENSHOTS", folder))
-    folder.mkdir(parents=True, exist_ok=True)
-    watched.page.screenshot(path=folder / f"{name}.png", full_page=True)
-
-
-def unlock(page: "Page", url: str, token: str = TOKEN) -> None:
-    page.goto(url)
-    page.wait_for_selector("#token")
-    page.keyboard.type(token)  # the field has the focus
-    page.keyboard.press("Enter")
-
-
-def shown(page: "Page", selector: str, pattern: str) -> str:
-    """Wait until an element's text has this, and return the text."""
-    found = page.locator(selector).filter(has_text=re.compile(pattern, re.DOTALL)).first
-    found.wait_for(timeout=PATIENCE_MS)
-    return found.inner_text()
-
-
-def looks_right(watched: Watched) -> None:
-    """No errors, nothing of another host, nothing cut or sideways, everything named."""
-    assert watched.problems == []
-    assert watched.other_hosts == []
-    assert watched.clipped() == []
-    page = watched.page
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    assert page.evaluate(UNNAMED) == []
-    assert page.evaluate(SILENT_CHARTS) == 0
-
-
-def set_slider(page: "Page", selector: str, value: float) -> None:
-    page.locator(selector).evaluate("(node, value) => { node.value = value; }", str(value))
-    page.locator(selector).dispatch_event("input")
 
 
 def test_an_operators_walk(stack: Run, chromium: Chromium, tmp_path: Path) -> None:
