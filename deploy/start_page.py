@@ -60,7 +60,7 @@ def _facts(plan: Plan, found: Found) -> list[tuple[str, str]]:
     workers = plan.gateway.gateway_workers
     facts = [
         ("gateway", url if workers == 1 else f"{url}, {workers} workers"),
-        ("look at", f"{url}/docs  /metrics  /ready"),
+        ("look at", f"{url}/console  /docs  /metrics  /ready"),
     ]
     for name, urls in plan.engine_urls.items():
         facts.append(("engine", ", ".join(map(shown_url, urls))))

@@ -33,11 +33,13 @@ from gateway.engines.engine_set import MAX_CONNECTIONS, EngineSet
 from gateway.errors import GatewayError
 from gateway.gauges import run_gauges
 from gateway.http import Front, RequestIds
+from gateway.models import SETTINGS as MODEL_SETTINGS
 from gateway.models import Models, ServedModel
 from gateway.names import ModelNames
+from gateway.policies import SETTINGS as POLICY_SETTINGS
 from gateway.policies import Policies
 from gateway.redis_links import log_what_is_found, redis_links
-from gateway.routes import admin, ollama, openai, status, thresholds
+from gateway.routes import admin, console, ollama, openai, status, thresholds
 from gateway.routes.admin import check_admin
 from gateway.routes.client_routes import client_routes
 from gateway.routes.embedding_call import REPLY_HEADERS, EmbeddingCalls
@@ -76,7 +78,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     app.state.front = front = Front(settings, tenants, pool)
     routes = client_routes(app, front)
     app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in routes.by_path.items())
-    routers = [part.router for part in (openai, status, ollama, admin, thresholds)] + [docs_page]
+    routers = [part.router for part in (openai, status, ollama, admin, thresholds, console)] + [docs_page]
     for router in routers:
         app.include_router(router)
     known = KnownRoutes([*app.routes, *(route for router in routers for route in router.routes)])
@@ -149,9 +151,11 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         app.state.gateway = gateway
         app.state.calls = EmbeddingCalls(settings, models, _decoder(settings), pool)
         file = SettingsFile(
-            settings, config_file(), partial(load, GatewaySettings), partial(_adopt, gateway, app.state.front)
+            settings, config_file(), partial(load, GatewaySettings), partial(_adopt_keys, gateway, app.state.front)
         )
         stack.enter_context(on_hangup(file.wake))
+        file.follow(POLICY_SETTINGS, policies.adopt)
+        file.follow(MODEL_SETTINGS, models.adopt)
         loops: list[Callable[[], Awaitable[None]]] = [
             file.run,
             partial(run_gauges, gateway),
@@ -173,9 +177,8 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         yield
 
 
-def _adopt(gateway: Gateway, front: Front, settings: GatewaySettings) -> None:
-    """Go by the API keys and models of settings that were read again."""
-    gateway.models.adopt(settings)
+def _adopt_keys(gateway: Gateway, front: Front, settings: GatewaySettings) -> None:
+    """Go by the API keys of settings that were read again."""
     gateway.tenants.replace(settings.api_keys)
     front.tenants_changed()
     gateway.policies.set_namespaces(gateway.tenants.namespaces())

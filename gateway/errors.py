@@ -7,6 +7,7 @@
     ├── Forbidden            403 the admin interface is closed
     ├── NotFound             404 no such route or model
     ├── MethodNotAllowed     405
+    ├── Conflict             409 another change came first
     ├── BodyTimeout          408 the body came too slowly
     ├── BodyTooLarge         413
     ├── UnsupportedMedia     415 not JSON, or an unknown content coding
@@ -103,6 +104,12 @@ class MethodNotAllowed(GatewayError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
 
 
+class Conflict(GatewayError):
+    """What was to be changed is no longer as it was seen."""
+
+    status, type, code = 409, "invalid_request_error", "changed_meanwhile"
+
+
 class BodyTimeout(GatewayError):
     """The body did not arrive in time."""
 
@@ -193,6 +200,7 @@ BY_STATUS: Final[dict[int, type[GatewayError]]] = {
     403: Forbidden,
     404: NotFound,
     405: MethodNotAllowed,
+    409: Conflict,
     413: BodyTooLarge,
     415: UnsupportedMedia,
     422: Unprocessable,

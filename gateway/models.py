@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from common.tasks import cancel_and_wait
 from gateway.background import keep_running
@@ -26,7 +27,8 @@ from gateway.settings import DEFAULT_MODEL, GatewaySettings, ModelEngines
 
 log = logging.getLogger("dejavec.gateway")
 
-SHOWN_NAMES = 50  # in an error
+SETTINGS: Final = ("engines", "model_aliases")  # what `adopt` goes by, and what may change while it runs
+SHOWN_NAMES: Final = 50  # in an error
 
 
 @dataclass(slots=True)

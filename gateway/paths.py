@@ -14,7 +14,7 @@ from typing import Final
 
 MAX_PATH_CHARS: Final = 2048
 MAX_COMPARED_CHARS: Final = 64
-EXACT_ONLY: Final = ("/admin", "/metrics", "/docs", "/openapi.json")
+EXACT_ONLY: Final = ("/admin", "/console", "/metrics", "/docs", "/openapi.json")
 SAME: Final = {  # other prefix to ours
     "/openai/v1/": "/v1/",
     "/embeddings": "/v1/embeddings",

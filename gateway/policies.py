@@ -13,13 +13,13 @@ gateway with this key secret stored, is logged; one that is gone, or older than 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from cache.errors import ChangeFailed
 from cache.keys import ALL_NAMESPACES
@@ -27,41 +27,20 @@ from cache.metrics import REFUSED
 from cache.redis_link import RedisAway
 from cache.semantic.policy import Policy, SemanticMode
 from cache.shared_settings import MAX_BYTES, SharedSettings
-from gateway.errors import BadRequest, ChangeUnconfirmed
-from gateway.settings import NAMESPACE_PATTERN, GatewaySettings, NamespaceSettings
+from gateway.errors import BadRequest, ChangeUnconfirmed, Conflict
+from gateway.live_values import MAX_CHANGES, Change, Document, Live, Value, Values, shown, to_undo
+from gateway.settings import GatewaySettings, NamespaceSettings
 
 log = logging.getLogger("dejavec.gateway")
 
 REFRESH_S: Final = 1.0
-MAX_CHANGES: Final = 100
 ATTEMPTS: Final = 5
 ORDERED: Final = ("similarity_threshold", "threshold_floor", "threshold_ceiling")  # must go together
 FIELDS: Final = tuple(NamespaceSettings.model_fields)
 
-Values = dict[str, str | float]
-Live = Mapping[str, Values]  # by namespace, or ALL_NAMESPACES
+SETTINGS: Final = (*FIELDS, "certificate_beta", "namespaces")  # all that policies are made of
 
-
-class Change(BaseModel):
-    """One value changed while running: the values in force before and after, `at` in UTC."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    at: str
-    namespace: str
-    field: str
-    old: str | float
-    new: str | float
-
-
-class _Document(BaseModel):
-    """What is kept in Redis."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    live: dict[Annotated[str, Field(pattern=rf"^\*$|{NAMESPACE_PATTERN}")], NamespaceSettings] = {}
-    changes: list[Change] = Field(default_factory=list, max_length=MAX_CHANGES)  # the latest first
-    changed_at: int = 0  # ms; only moves forward, whatever the clock says
+Plan = Callable[[], tuple[Document, list[Change]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +69,11 @@ class Policies:
         self._stored: bytes | None = None  # as last read, whatever it was; None: never
         self._kept: bytes | None = None  # the last that could be read; None: none was
         self._exchange = asyncio.Lock()  # so that an answer never overtakes a later one
-        self._document = _Document()
+        self._document = Document()
         self._off = Policy(SemanticMode.OFF)
         self._followers: list[Callable[[], None]] = []
-        self.namespaces = sorted({*namespaces, *settings.namespaces})
+        self._reached = list(namespaces)
+        self.namespaces = sorted({*self._reached, *settings.namespaces})
         self._go_by({})
 
     def of(self, namespace: str) -> Policy:
@@ -107,8 +87,21 @@ class Policies:
 
     def set_namespaces(self, namespaces: Iterable[str]) -> None:
         """Other namespaces have API keys from now on; each has its policy at once."""
-        self.namespaces = sorted({*namespaces, *self._settings.namespaces})
-        self._go_by(_values(self._document))
+        self._reached = list(namespaces)
+        self.namespaces = sorted({*self._reached, *self._settings.namespaces})
+        self._go_by(self._document.values())
+
+    def adopt(self, settings: GatewaySettings) -> None:
+        """Go by other settings from now on; live values stay over them. What is then otherwise in force is logged."""
+        before = {name: self.in_force(name) for name in (ALL_NAMESPACES, *self.namespaces)}
+        self._settings = settings
+        self.set_namespaces(self._reached)
+        for name, known in before.items():
+            now = self.in_force(name)
+            for field in FIELDS:
+                if known.values[field] != now.values[field]:
+                    facts = (name, field, known.values[field], now.values[field])
+                    log.info("threshold changed in the settings file: namespace=%s field=%s old=%s new=%s", *facts)
 
     def on_change(self, follow: Callable[[], None]) -> None:
         """Call `follow`, from now on, whenever other values are in force."""
@@ -124,7 +117,7 @@ class Policies:
 
     def changes(self) -> list[dict[str, Any]]:
         """The last changes made while running, the latest first."""
-        return [change.model_dump() for change in self._document.changes]
+        return shown(self._document.changes)
 
     async def refresh(self) -> None:
         """Read the live values. Raises RedisAway."""
@@ -148,21 +141,31 @@ class Policies:
         Returns what changed. Raises BadRequest for an unknown namespace or values that do not go together,
         ChangeUnconfirmed when Redis did not confirm it: then all of it is in force, or nothing.
         """
+        return await self._replaced(lambda: self._changed(namespace, values))
+
+    async def undo(self, namespace: str, revision: int | None = None) -> list[Change]:
+        """Take back the last change of a namespace's live values, or with ALL_NAMESPACES of those for all.
+
+        Each field gets back the live value it had, or none. `revision`: only if that is still the last change; it may
+        be an undoing, which is then taken back. Returns what changed. Raises NotFound, Conflict, and as `change`.
+        """
+        return await self._replaced(lambda: self._undone(namespace, revision))
+
+    async def _replaced(self, plan: Plan) -> list[Change]:
         assert self._record is not None, "live values need Redis"
         try:
             async with self._exchange:
-                return await self._change(self._record, namespace, values)
+                return await self._replace(self._record, plan)
         except RedisAway as error:
             raise ChangeUnconfirmed("Redis is away: nothing was changed", retry_after_s=1) from error
         except ChangeFailed as error:
             raise ChangeUnconfirmed(str(error), retry_after_s=1) from error
 
-    async def _change(
-        self, record: SharedSettings, namespace: str, values: Mapping[str, str | float | None]
-    ) -> list[Change]:
+    async def _replace(self, record: SharedSettings, plan: Plan) -> list[Change]:
+        """Read what is stored, and replace it by what is planned over it, until no other gateway comes between."""
         for _ in range(ATTEMPTS):
             await self._read(record)
-            document, changes = self._changed(namespace, values)
+            document, changes = plan()
             if not changes:
                 return []
             content = document.model_dump_json(exclude_unset=True).encode()
@@ -207,25 +210,25 @@ class Policies:
             return True
         is_first, self._kept = self._kept is None, stored
         known, self._document = self._document, document
-        self._go_by(_values(document))
+        self._go_by(document.values())
         if is_first:
             log.info("live values for: %s", ", ".join(document.live) or "none")
             return True
         for one in (change for change in reversed(document.changes) if change not in known.changes):
-            facts = (one.namespace, one.field, one.old, one.new)
-            log.info("threshold changed: namespace=%s field=%s old=%s new=%s", *facts)
+            facts = (one.namespace, one.field, one.old, one.new, " (undo)" if one.undoes else "")
+            log.info("threshold changed: namespace=%s field=%s old=%s new=%s%s", *facts)
         return True
 
-    def _parsed(self, record: SharedSettings, stored: bytes) -> _Document | None:
+    def _parsed(self, record: SharedSettings, stored: bytes) -> Document | None:
         """The document that is stored, an empty one where nothing is; None, and logged, where it cannot be read."""
         if not stored:
-            return _Document()
+            return Document()
         content = record.open(stored)
         if content is None:
             fault = "no gateway with this key secret stored them"
         else:
             try:
-                return _Document.model_validate_json(content)
+                return Document.model_validate_json(content)
             except ValidationError as error:
                 fault = _first(error)
         stays = "what was in force stays" if self._is_known else "there are no semantic hits until they are set anew"
@@ -246,9 +249,20 @@ class Policies:
         for follow in self._followers:
             follow()
 
-    def _changed(self, namespace: str, values: Mapping[str, str | float | None]) -> tuple[_Document, list[Change]]:
+    def _undone(self, namespace: str, revision: int | None) -> tuple[Document, list[Change]]:
+        """The document after undoing, and what changes. Raises NotFound, Conflict, BadRequest."""
+        taken_back = to_undo(self._document.changes, namespace, revision)
+        own = self._document.values().get(namespace, {})
+        if any(own.get(change.field) != change.own_new for change in taken_back):
+            raise Conflict("the values there are not those that the last change set: set them anew")
+        values = {change.field: change.own_old for change in taken_back}
+        return self._changed(namespace, values, undoes=taken_back[0].revision)
+
+    def _changed(
+        self, namespace: str, values: Mapping[str, Value | None], undoes: int = 0
+    ) -> tuple[Document, list[Change]]:
         """The document after a change, and what changes. Raises BadRequest."""
-        live = _values(self._document)
+        live = self._document.values()
         if namespace not in (ALL_NAMESPACES, *self.namespaces, *live):
             known = ", ".join(self.namespaces[:20])
             raise BadRequest(f"no API key leads to namespace {namespace!r}; there are: {known}", param="namespace")
@@ -260,20 +274,26 @@ class Policies:
             except ValueError as error:
                 where = "for all namespaces" if name == ALL_NAMESPACES else f"in namespace {name}"
                 raise BadRequest(f"{where}, {error}", param=next((n for n in ORDERED if n in values), None)) from None
-        changes = self._changes(namespace, values, live, after)
-        document = _Document(
+        revision = max(self._document.changed_at + 1, time.time_ns() // 1_000_000)
+        changes = [
+            Change(**facts, revision=revision, undoes=undoes) for facts in self._changes(namespace, values, live, after)
+        ]
+        document = Document(
             live={name: NamespaceSettings.model_validate(own) for name, own in after.items() if own},
             changes=[*changes, *self._document.changes][:MAX_CHANGES],
-            changed_at=max(self._document.changed_at + 1, time.time_ns() // 1_000_000),
+            changed_at=revision,
         )
         return document, changes
 
-    def _changes(self, namespace: str, fields: Iterable[str], before: Live, after: Live) -> list[Change]:
-        """What becomes of each field, with the values in force before and after."""
+    def _changes(self, namespace: str, fields: Iterable[str], before: Live, after: Live) -> Iterator[dict[str, Any]]:
+        """What becomes of each field, with the values in force before and after, and the namespace's own."""
         old, new = self.in_force(namespace).values, in_force(self._settings, namespace, after).values
-        stated = [name for name in fields if before.get(namespace, {}).get(name) != after[namespace].get(name)]
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        return [Change(at=at, namespace=namespace, field=name, old=old[name], new=new[name]) for name in stated]
+        for name in fields:
+            own_old, own_new = before.get(namespace, {}).get(name), after[namespace].get(name)
+            if own_old != own_new:
+                facts = {"old": old[name], "new": new[name], "own_old": own_old, "own_new": own_new}
+                yield {"at": at, "namespace": namespace, "field": name, **facts}
 
 
 def in_force(settings: GatewaySettings, namespace: str, live: Live) -> InForce:
@@ -296,10 +316,6 @@ def _policy(settings: GatewaySettings, values: Values) -> Policy:
     )
     mode = str(values["semantic_mode"])
     return Policy.of(mode, fidelity, alpha, settings.certificate_beta, threshold, floor, ceiling)
-
-
-def _values(document: _Document) -> dict[str, Values]:
-    return {namespace: own.stated() for namespace, own in document.live.items()}
 
 
 def _first(error: ValidationError) -> str:

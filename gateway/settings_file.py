@@ -1,6 +1,8 @@
-"""API keys and models changed without a restart: the settings file is read again when it changes, and on SIGHUP.
+"""Settings changed without a restart: the settings file is read again when it changes, and on SIGHUP.
 
     file = SettingsFile(settings, config_file(), partial(load, GatewaySettings), adopt)
+    file.follow(policies.SETTINGS, policies.adopt)      # further settings, and who goes by them
+    file.follow(models.SETTINGS, models.adopt)
     with on_hangup(file.wake):
         await file.run()                    # in a background task, until it is cancelled
 
@@ -11,33 +13,35 @@
 Each worker follows the file by itself: it looks at the file once a second (`POLL_S`), and reads it when its time, size
 or inode are others. A change is adopted when the content has been the same at two looks, so that a file that is being
 written is not; SIGHUP reads at once. The new file is validated whole, as at a start, and adopted whole or not at all:
-an invalid one, one that is gone, or one without any key where there were some, leaves all in force as it is, and is
-logged once. Keys are never logged. Of other settings that changed, only the names are: they need a restart.
+an invalid one, one that is gone, or one without any key where there were some, leaves everything as it was, and is
+logged once. Keys are never logged. Settings that nobody follows are logged by name: they need a restart.
 
-Keys that stand in DEJAVEC_API_KEYS are in force beside the file's, as at a start, and so are engines that
-`dejavec up` has started; they cannot change while it runs.
+What stands in DEJAVEC_* variables is in force over the file's, as at a start; it cannot change while it runs.
 """
 
 import asyncio
 import hashlib
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from engine.configuration import ConfigurationError
+from engine.configuration import PLAIN_NAME, ConfigurationError
 from gateway.settings import GatewaySettings
 
 log = logging.getLogger("dejavec.gateway")
 
 POLL_S: Final = 1.0
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+_NAMES: Final = tuple(GatewaySettings.model_fields)
 
 FOLLOWED: Final = ("api_keys", "engines", "model_aliases")
 
 Stamp = tuple[int, int, int]
+Adopt = Callable[[GatewaySettings], None]
 
 
 class SettingsFile:
@@ -48,17 +52,22 @@ class SettingsFile:
         settings: GatewaySettings,
         path: Path,
         load: Callable[[], GatewaySettings],
-        adopt: Callable[[GatewaySettings], None],
+        adopt: Adopt,
     ) -> None:
         self._settings = settings
         self._path = path
         self._load = load
-        self._adopt = adopt
+        self._followers: list[tuple[tuple[str, ...], Adopt]] = [(("api_keys",), adopt)]
         self._hangup = asyncio.Event()
         self._stamp: Stamp | None = None  # of the file when it was last read and found unchanging
         self._content = b""  # digest of what was read last, and of what was adopted or refused last
         self._decided = b""
         self._was_there = path.is_file()
+        self._foreign: dict[str, object] | None = None  # what it had that is not the gateway's; None: not read yet
+
+    def follow(self, names: Iterable[str], adopt: Adopt) -> None:
+        """Call `adopt` with the new settings whenever one of these is another; after those that follow already."""
+        self._followers.append((tuple(names), adopt))
 
     def wake(self) -> None:
         """Read the file now, whatever its time, and adopt it at once; for SIGHUP, from the event loop's thread."""
@@ -112,25 +121,31 @@ class SettingsFile:
         before, after = self._settings.api_keys, settings.api_keys
         if before and not after:
             log.error(
-                "API keys stay as they are: %s has none, which would open the gateway to all; for that, restart it",
+                "settings stay as they are: %s has no API key, which would open the gateway; restart it for that",
                 self._path,
             )
             return
-        if others := _other_changes(self._settings, settings):
-            log.warning("%s: a change of %s needs a restart of the gateway", self._path, ", ".join(others))
-        followed = {name: getattr(settings, name) for name in FOLLOWED}
-        changed = [name for name, value in followed.items() if getattr(self._settings, name) != value]
-        if not changed:
-            return
-        adopted = self._settings.model_copy(update=followed)  # nothing else of the file, which may differ
-        self._adopt(adopted)
+        changed = {name for name in _NAMES if getattr(self._settings, name) != getattr(settings, name)}
+        followed = {name for names, _ in self._followers for name in names}
+        if others := sorted(changed - followed):
+            log.warning("needs a restart: %s (changed in %s)", ", ".join(others), self._path)
+        await self._look_at_foreign()
+        kept = {name: getattr(settings, name) for name in changed & followed}
+        # Nothing else of what was read: what needs a restart is as it was, also for those who follow other settings.
+        self._settings = self._settings.model_copy(update=kept)
+        for names, adopt in self._followers:
+            if not changed.isdisjoint(names):
+                adopt(self._settings)
         if before != after:
             log.info("API keys read again from %s: %s", self._path, _differences(before, after))
-        if "engines" in changed:
-            log.info("models read again from %s: %s", self._path, _differences(self._settings.models, adopted.models))
-        if "model_aliases" in changed:
-            log.info("model_aliases read again from %s", self._path)
-        self._settings = adopted
+
+    async def _look_at_foreign(self) -> None:
+        """Log what changed of settings that are another process's, or nobody's: a misspelt one changes nothing."""
+        known, self._foreign = self._foreign, await asyncio.to_thread(_foreign_of, self._path)
+        if known is not None:
+            both = known.keys() | self._foreign.keys()
+            if names := sorted(name for name in both if known.get(name) != self._foreign.get(name)):
+                log.warning("needs a restart of other processes, or is misspelt: %s (%s)", ", ".join(names), self._path)
 
 
 @contextmanager
@@ -165,9 +180,13 @@ def _digest_of(path: Path) -> bytes:
         return hashlib.blake2b(file.read(MAX_FILE_BYTES), digest_size=32).digest()
 
 
-def _other_changes(before: GatewaySettings, after: GatewaySettings) -> list[str]:
-    names = (name for name in GatewaySettings.model_fields if name not in FOLLOWED)
-    return [name for name in names if getattr(before, name) != getattr(after, name)]
+def _foreign_of(path: Path) -> dict[str, object]:
+    """What the file has of names that are no settings of the gateway."""
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: value for name, value in entries.items() if name not in _NAMES and PLAIN_NAME.fullmatch(name)}
 
 
 def _differences(before: Mapping[str, object], after: Mapping[str, object]) -> str:

@@ -26,6 +26,7 @@ FIELDS = (
     "threshold_ceiling",
 )
 SHORT_NAMES = {"mode": "semantic_mode", "fidelity": "semantic_fidelity", "alpha": "certificate_alpha"}
+CHANGE_HEADS = ("at", "namespace", "field", "old", "new", "revision", "")
 MARKS = {"default": "", "configuration": "*", "live": "!"}
 
 
@@ -82,15 +83,31 @@ def purge(namespace: str | None, everything: bool, url: str | None) -> None:
     metavar="FIELD=VALUE",
     help="Change a value in all gateways while they run; FIELD=configured takes the change back. Repeatable.",
 )
+@click.option("--undo", is_flag=True, help="Take back the last change made while running; again: the one before.")
+@click.option("--revision", type=click.IntRange(1), help="With --undo: only if this is still the last change.")
 @click.option("--url", help="The gateway (setting client_url).")
-def thresholds(namespace: str | None, everything: bool, changes: tuple[str, ...], url: str | None) -> None:
-    """Show the policy of each namespace and where each value comes from; with --set, change it."""
-    if changes:
+def thresholds(
+    namespace: str | None, everything: bool, changes: tuple[str, ...], undo: bool, revision: int | None, url: str | None
+) -> None:
+    """Show the policy of each namespace and where each value comes from; with --set, change it, with --undo, undo it.
+
+    --undo goes one change further back each time. The revision of an undo takes that undo back itself.
+    """
+    if undo and changes:
+        raise click.UsageError("give --set or --undo, not both")
+    if revision is not None and not undo:
+        raise click.UsageError("--revision goes with --undo")
+    if changes or undo:
         if everything == (namespace is not None):
             raise click.UsageError("name a --namespace to change, or give --all")
         body: dict[str, Any] = {"all": True} if everything else {"namespace": namespace}
-        answer = _admin("PUT", "/admin/thresholds", url, body | dict(map(_assignment, changes)))
-        click.echo(answer["note"])
+        if undo:
+            answer = _admin("POST", "/admin/undo", url, body | ({"revision": revision} if revision else {}))
+            what = ", ".join(f"{one['field']} {one['old']} -> {one['new']}" for one in answer["changed"])
+            click.echo(f"Undone: {what}. {answer['note']}")
+        else:
+            answer = _admin("PUT", "/admin/thresholds", url, body | dict(map(_assignment, changes)))
+            click.echo(answer["note"])
     query = f"?{urlencode({'namespace': namespace})}" if namespace else ""
     reply = _admin("GET", f"/admin/thresholds{query}", url)
     rows = [_threshold_row("(all)", reply["all"], None)]
@@ -100,8 +117,7 @@ def thresholds(namespace: str | None, everything: bool, changes: tuple[str, ...]
     click.echo("* configured   ! changed while running")
     if reply["changes"]:
         click.echo()
-        latest = reply["changes"][:SHOWN_CHANGES]
-        _print_table(tuple(latest[0]), [tuple(str(value) for value in one.values()) for one in latest])
+        _print_table(CHANGE_HEADS, [_change_row(one) for one in reply["changes"][:SHOWN_CHANGES]])
 
 
 @cache.command()
@@ -180,6 +196,12 @@ def _threshold_row(name: str, in_force: dict[str, Any], learned: dict[str, Any] 
     known = learned or {}
     figures = [known.get(key) for key in ("serving_from", "tau", "certificate_tau", "reason")]
     return (name, *values, *("-" if figure is None else str(figure) for figure in figures))
+
+
+def _change_row(change: dict[str, Any]) -> tuple[str, ...]:
+    words = [f"undoes {change['undoes']}"] if change["undoes"] else []
+    words += ["undone"] if change["undone"] else []
+    return (*(str(change[name]) for name in CHANGE_HEADS if name), ", ".join(words))
 
 
 def _curve_row(point: dict[str, Any], mean: float | None) -> tuple[str, ...]:

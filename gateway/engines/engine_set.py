@@ -148,6 +148,11 @@ class EngineSet:
         details = [engine.detail or f"{engine.shown_url}: {self._reason(engine)}" for engine in self._engines]
         return "; ".join(details)[:MAX_REASON_CHARS] or self.away_reason
 
+    @property
+    def urls(self) -> list[str]:
+        """Where each engine answers, in the order of `states`; may hold credentials."""
+        return [engine.address.url for engine in self._engines]
+
     def states(self) -> list[EngineState]:
         """All engines as they are now, those left out included."""
         return [

@@ -26,6 +26,7 @@ ERRORS: Final = {
     "404": "Unknown model, route or namespace",
     "405": "Wrong method",
     "408": "The body came too slowly",
+    "409": "For the operator: another change came first",
     "413": "The body is too large",
     "415": "Not JSON, or an unknown content coding",
     "422": "Wrong shape",

@@ -15,10 +15,13 @@ from gateway.state import Gateway
 router = APIRouter(tags=["State"])
 
 
-@router.get("/", summary="What answers here")
-async def root(request: Request) -> dict[str, str]:
-    """For people, and for clients that look whether anything answers before they send a text."""
-    return {"name": "dejavec", "version": request.app.version, "docs": "/docs"}
+@router.get("/", summary="What answers here", response_model=dict[str, str])
+async def root(request: Request, response: Response) -> dict[str, str] | Response:
+    """For clients that look whether anything answers before they send a text; a browser is led to the console."""
+    if "text/html" in request.headers.get("accept", ""):
+        return Response(status_code=307, headers={"location": "console", "vary": "accept"})
+    response.headers["vary"] = "accept"
+    return {"name": "dejavec", "version": request.app.version, "docs": "/docs", "console": "/console"}
 
 
 @router.get("/health", summary="Alive: the event loop answers")

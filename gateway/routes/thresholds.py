@@ -1,16 +1,17 @@
 """The operator's routes about semantic hits: each namespace's policy, changing it while running, what labels show."""
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from cache.keys import ALL_NAMESPACES, Scope
 from cache.redis_link import RedisAway
 from cache.semantic.tier import SemanticTier
 from gateway.errors import BadRequest, EngineAway, NotFound, StateAway
+from gateway.live_values import Change, shown
 from gateway.policies import FIELDS, InForce
 from gateway.routes.admin import Admin, known_namespace, semantic_tier
 from gateway.settings import DEFAULT_NAMESPACE, NAMESPACE_PATTERN, NamespaceSettings
@@ -27,6 +28,16 @@ class ThresholdsBody(NamespaceSettings):
 
     namespace: str | None = Field(None, pattern=NAMESPACE_PATTERN)
     all: bool = Field(False, description="Change what holds where a namespace has no value of its own")
+
+
+class UndoBody(BaseModel):
+    """Whose last change to take back; with `revision` only if that is still the last one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    namespace: str | None = Field(None, pattern=NAMESPACE_PATTERN)
+    all: bool = Field(False, description="Undo the last change of what holds for all")
+    revision: int | None = Field(None, ge=1, le=2**53)
 
 
 @router.get("/thresholds", summary="Each namespace's policy, and where each value comes from")
@@ -61,23 +72,22 @@ async def change_thresholds(gateway: Admin, body: ThresholdsBody) -> dict[str, o
 
     A namespace's own value, configured or live, wins over a live one for all.
     """
-    if body.all == (body.namespace is not None):
-        raise BadRequest("name a `namespace`, or send `all`: true", param="namespace")
+    namespace = _whose(gateway, body)
     values = {name: getattr(body, name) for name in FIELDS if name in body.model_fields_set}
     if not values:
         raise BadRequest(f"name at least one of {', '.join(FIELDS)}", param=FIELDS[0])
-    if not gateway.has_semantic_tier:
-        raise NotFound("live values are kept in Redis, and none is set: change the configuration")
-    policies = gateway.policies
-    namespace = ALL_NAMESPACES if body.all else str(body.namespace)
-    before = {name: policies.in_force(name) for name in policies.namespaces}
-    changes = await policies.change(namespace, values)
-    after = {name: policies.in_force(name) for name in policies.namespaces}
-    return {
-        "changed": [one.model_dump() for one in changes],
-        "in_force": policies.in_force(namespace).shown(),
-        "note": _note(before, after, values if body.all else []),
-    }
+    return await _changed(gateway, namespace, gateway.policies.change(namespace, values))
+
+
+@router.post("/undo", summary="Take back the last change of policies made while running")
+async def undo(gateway: Admin, body: UndoBody) -> dict[str, object]:
+    """What was changed together is undone together: each field gets back the live value it had, or none.
+
+    Undoing again takes back the change before. An undo is a change, recorded with the `revision` it undoes; it is taken
+    back itself by naming its own revision. 404: nothing to undo; 409: another change came after `revision`.
+    """
+    namespace = _whose(gateway, body)
+    return await _changed(gateway, namespace, gateway.policies.undo(namespace, body.revision))
 
 
 @router.get("/calibration", summary="The labels of a namespace, and what any threshold would mean")
@@ -93,6 +103,29 @@ async def calibration(
         return {"namespace": namespace, **await tier.calibration(scope, policy)}
     except RedisAway as error:
         raise StateAway("Redis is away, and with it what was learned", retry_after_s=1) from error
+
+
+def _whose(gateway: Gateway, body: ThresholdsBody | UndoBody) -> str:
+    """The namespace to change, or ALL_NAMESPACES. Raises BadRequest, and NotFound where nothing can be changed."""
+    if body.all == (body.namespace is not None):
+        raise BadRequest("name a `namespace`, or send `all`: true", param="namespace")
+    if not gateway.has_semantic_tier:
+        raise NotFound("live values are kept in Redis, and none is set: change the configuration")
+    return ALL_NAMESPACES if body.all else str(body.namespace)
+
+
+async def _changed(gateway: Gateway, namespace: str, change: Coroutine[Any, Any, list[Change]]) -> dict[str, object]:
+    """Make a change, and tell what changed, what is now in force, and what that entails."""
+    policies = gateway.policies
+    before = {name: policies.in_force(name) for name in policies.namespaces}
+    changes = await change
+    after = {name: policies.in_force(name) for name in policies.namespaces}
+    fields = [one.field for one in changes]
+    return {
+        "changed": shown(changes),
+        "in_force": policies.in_force(namespace).shown(),
+        "note": _note(before, after, fields if namespace == ALL_NAMESPACES else []),
+    }
 
 
 async def _partition(gateway: Gateway, namespace: str, name: str | None) -> tuple[SemanticTier, Scope]:

@@ -66,7 +66,7 @@ async def test_thresholds_are_shown_and_changed(tmp_path: Path) -> None:
             assert status == 0
             assert "start anew in: default" in out.splitlines()[0]
             assert out.splitlines()[3].split()[:3] == ["default", "on!", "0.95!"]
-            assert any(line.split()[1:] == ["default", "semantic_mode", "auto", "on"] for line in out.splitlines())
+            assert any(line.split()[1:5] == ["default", "semantic_mode", "auto", "on"] for line in out.splitlines())
             status, out, _ = await run(client, tmp_path, "thresholds", "--all", "--set", "fidelity=0.9")
             assert "A value of their own for semantic_fidelity keep: default." in out
             words = ("--namespace", "default", "--set", "fidelity=configured")
@@ -85,6 +85,49 @@ async def test_thresholds_are_shown_and_changed(tmp_path: Path) -> None:
                 assert status != 0
                 assert message in err
                 assert "Traceback" not in err
+
+
+async def test_thresholds_are_undone(tmp_path: Path) -> None:
+    """--undo goes one change back each time, the list tells what was undone, and an undo's revision takes it back."""
+    with running_redis(tmp_path / "redis") as redis:
+        async with (
+            StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine,
+            running_gateway(engine.url, redis_url=redis.url, admin_token="operator-of-these-tests") as client,
+        ):
+            await until_ready(client)
+            whose = ("thresholds", "--namespace", "default")
+
+            async def fidelity(*words: str) -> str:
+                status, out, err = await run(client, tmp_path, *whose, *words)
+                assert status == 0, err
+                return next(line for line in out.splitlines() if line.startswith("default")).split()[2]
+
+            assert await fidelity("--set", "fidelity=0.95") == "0.95!"
+            assert await fidelity("--set", "fidelity=0.9", "--set", "alpha=0.1") == "0.9!"
+            status, out, _ = await run(client, tmp_path, *whose, "--undo")
+            assert (
+                status,
+                out.startswith("Undone: semantic_fidelity 0.9 -> 0.95, certificate_alpha 0.1 -> 0.05. "),
+            ) == (
+                0,
+                True,
+            )
+            assert await fidelity("--undo") == "0.92"
+            status, out, err = await run(client, tmp_path, *whose, "--undo")
+            assert (status, "no live change that could be undone" in err) == (1, True)
+            changes = (await client.get("/admin/thresholds", headers=OPERATOR)).json()["changes"]
+            status, out, err = await run(client, tmp_path, *whose, "--undo", "--revision", str(changes[-1]["revision"]))
+            assert (status, "is not the last change" in err) == (1, True)
+            assert await fidelity("--undo", "--revision", str(changes[0]["revision"])) == "0.95!"
+            for words, message in (
+                (("--undo",), "name a --namespace to change, or give --all"),
+                (("--all", "--undo", "--set", "fidelity=0.9"), "--set or --undo, not both"),
+                (("--all", "--revision", "3"), "--revision goes with --undo"),
+                (("--all", "--undo"), "no live change that could be undone"),
+            ):
+                status, _, err = await run(client, tmp_path, "thresholds", *words)
+                assert status != 0
+                assert message in err
 
 
 async def test_calibration_is_a_reading_and_a_curve(redis: RunningRedis, tmp_path: Path) -> None:

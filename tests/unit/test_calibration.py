@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cache.semantic.calibration import BINS, HALVED_AT, LabelTable, bin_of, lower_edge, reading
+from cache.semantic.calibration import BINS, HALVED_AT, LabelTable, bin_of, lower_edge, reading, wilson
 
 
 def table_of(*labels: tuple[float, float, float], empty: int = 0) -> LabelTable:
@@ -150,3 +150,44 @@ def test_reading_is_plain_english() -> None:
     assert "at no tau" in reading(table, None, 0.98, 0.05)
     assert reading(table, 0.99, 0.92, 0.05) == "at tau 0.990 nothing would be reused (200 labels)"
     assert reading(LabelTable(), 0.9, 0.92, 0.05) == "no labels yet: nothing can be said"
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "low", "high"),
+    [(0, 10, 0, 0.2775), (0.5, 10, 0.2366, 0.7634), (0.1, 100, 0.0552, 0.1744), (1, 5, 0.5655, 1), (0, 0, 0, 1)],
+)
+def test_wilsons_interval(share: float, n: float, low: float, high: float) -> None:
+    """Values of published tables; without labels nothing is known."""
+    assert wilson(share, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_unequal_weights_count_for_fewer_labels() -> None:
+    """Ten labels of weight 1 and one of weight 10 say less than eleven of equal weight: Kish's effective size."""
+    equal = table_of(*[(0.95, 0.95, 1.0)] * 11).what_if(0.95, 0.92)
+    unequal = table_of(*[(0.95, 0.95, 1.0)] * 10, (0.95, 0.95, 10)).what_if(0.95, 0.92)
+    assert equal.labels == pytest.approx(11)
+    assert unequal.labels == pytest.approx(20**2 / 110)
+    assert equal.interval is not None
+    assert unequal.interval is not None
+    assert unequal.interval[1] > equal.interval[1]
+    assert table_of((0.85, 0.99, 1)).what_if(0.9, 0.92).interval is None
+
+
+def test_halving_keeps_the_share_and_doubles_the_doubt() -> None:
+    """What is forgotten no longer counts as a label."""
+    table = table_of(*[(0.95, 0.95, 2.0)] * 100)
+    table.add_empty(int(HALVED_AT))
+    assert table.what_if(0.95, 0.92).labels == pytest.approx(50)
+
+
+def test_a_state_without_squares_is_read() -> None:
+    """An earlier version kept none: its labels count as if they had weighed the same; shares stay what they are."""
+    table = table_of(*[(0.95, 0.95, 2.0)] * 30, *[(0.9, 0.8, 2.0)] * 10)
+    state = table.to_state()
+    del state["squares"]
+    again = LabelTable.from_state(state)
+    assert again.what_if(0.95, 0.92).labels == pytest.approx(30)
+    assert again.what_if(0.9, 0.92).violations == pytest.approx(0.25)
+    for wrong in ([1.0], [float("nan")] * BINS, [-1.0] * BINS, ["x"] * BINS):
+        with pytest.raises((ValueError, TypeError)):
+            LabelTable.from_state(state | {"squares": wrong})

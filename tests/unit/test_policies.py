@@ -11,8 +11,9 @@ from cache.keys import ALL_NAMESPACES
 from cache.redis_link import RedisAway
 from cache.semantic.policy import SemanticMode
 from engine.configuration import ConfigurationError, load
-from gateway.errors import BadRequest, ChangeUnconfirmed
-from gateway.policies import MAX_CHANGES, Policies
+from gateway.errors import BadRequest, ChangeUnconfirmed, Conflict, NotFound
+from gateway.live_values import MAX_CHANGES
+from gateway.policies import Policies
 from gateway.settings import GatewaySettings
 
 KEYS = {"key-of-namespace-a": {"namespace": "a"}, "key-of-namespace-b": {"namespace": "b"}}
@@ -264,3 +265,123 @@ async def test_one_namespace_that_is_on_is_enough(everywhere: str, own: str, exp
     """The tier exists as long as any namespace uses the semantic tier."""
     policies = await policies_of(semantic_mode=everywhere, namespaces={"a": {"semantic_mode": own}})
     assert policies.is_any_on is expected
+
+
+async def test_undo_goes_back_change_by_change() -> None:
+    """What was changed together is undone together, to the live value there was or to none; then the one before."""
+    policies = await policies_of(namespaces={"a": {"semantic_fidelity": 0.93}})
+    await policies.change("a", {"semantic_fidelity": 0.95, "certificate_alpha": 0.1})
+    await policies.change("b", {"semantic_fidelity": 0.9})
+    await policies.change("a", {"semantic_fidelity": 0.97})
+    changed = await policies.undo("a")
+    assert [(one.field, one.old, one.new) for one in changed] == [("semantic_fidelity", 0.97, 0.95)]
+    assert fidelities(policies) == (0.95, 0.9)
+    await policies.undo("a")
+    assert fidelities(policies) == (0.93, 0.9)
+    shown = policies.in_force("a").shown()
+    assert shown["semantic_fidelity"]["source"] == "configuration"
+    assert shown["certificate_alpha"] == {"value": 0.05, "source": "default"}
+    with pytest.raises(NotFound):
+        await policies.undo("a")
+    assert fidelities(policies) == (0.93, 0.9)
+
+
+async def test_an_undo_is_recorded_and_can_be_taken_back() -> None:
+    """By its own revision; afterwards undoing takes back the same change again."""
+    policies = await policies_of()
+    (change,) = await policies.change("a", {"semantic_fidelity": 0.95})
+    (undo,) = await policies.undo("a", change.revision)
+    assert (undo.undoes, undo.old, undo.new) == (change.revision, 0.95, 0.92)
+    (redo,) = await policies.undo("a", undo.revision)
+    assert (redo.undoes, policies.of("a").fidelity) == (undo.revision, 0.95)
+    assert [(one["undoes"], one["undone"]) for one in policies.changes()] == [
+        (undo.revision, False),
+        (change.revision, True),
+        (0, False),
+    ]
+    await policies.undo("a")
+    assert policies.of("a").fidelity == 0.92
+
+
+async def test_undo_of_what_is_no_longer_the_last_is_refused() -> None:
+    """Somebody changed it meanwhile: what they set stays."""
+    policies = await policies_of()
+    (first,) = await policies.change("a", {"semantic_fidelity": 0.95})
+    await policies.change("a", {"semantic_fidelity": 0.97})
+    with pytest.raises(Conflict):
+        await policies.undo("a", first.revision)
+    with pytest.raises(Conflict):
+        await policies.undo("a", first.revision + 12345)
+    assert policies.of("a").fidelity == 0.97
+
+
+async def test_undo_for_all_leaves_namespaces_alone() -> None:
+    """What holds for all has changes of its own."""
+    policies = await policies_of()
+    await policies.change(ALL_NAMESPACES, {"semantic_fidelity": 0.95})
+    await policies.change("a", {"semantic_fidelity": 0.9})
+    await policies.undo(ALL_NAMESPACES)
+    assert fidelities(policies) == (0.9, 0.92)
+    assert policies.in_force("a").shown()["semantic_fidelity"]["source"] == "live"
+
+
+async def test_undo_sees_what_another_gateway_changed() -> None:
+    """It is planned over what is stored at that moment, and planned anew where another gateway came between."""
+    record = Record()
+    policies, other = await policies_of(record), await policies_of(record)
+    await policies.change("a", {"semantic_fidelity": 0.95})
+    await other.change("a", {"semantic_fidelity": 0.97})
+    await policies.undo("a")
+    assert policies.of("a").fidelity == 0.95
+    await other.change("a", {"semantic_fidelity": 0.96})
+    kept = record.content
+    await other.change("b", {"semantic_fidelity": 0.9})
+    record.rivals, record.content = [record.content], kept
+    await policies.undo("a")
+    assert fidelities(policies) == (0.95, 0.9)
+
+
+async def test_changes_of_a_version_without_revisions_are_not_undone() -> None:
+    """They do not have what was live before; the record of today is read all the same."""
+    change = {
+        "at": "2026-11-01T00:00:00+00:00",
+        "namespace": "a",
+        "field": "semantic_fidelity",
+        "old": 0.92,
+        "new": 0.95,
+    }
+    stored = {"live": {"a": {"semantic_fidelity": 0.95}}, "changes": [change], "changed_at": 7}
+    policies = await policies_of(Record(json.dumps(stored).encode()))
+    assert policies.of("a").fidelity == 0.95
+    with pytest.raises(NotFound):
+        await policies.undo("a")
+    await policies.change("a", {"semantic_fidelity": 0.97})
+    await policies.undo("a")
+    assert policies.of("a").fidelity == 0.95
+
+
+async def test_undo_that_would_not_go_together_is_refused() -> None:
+    """The configuration has changed meanwhile: what is in force stays, and is named."""
+    policies = await policies_of()
+    await policies.change("a", {"threshold_floor": 0.85})
+    await policies.change("a", {"threshold_floor": 0.7})
+    policies.adopt(settings(namespaces={"a": {"similarity_threshold": 0.8, "threshold_floor": 0.6}}))
+    with pytest.raises(BadRequest, match="in namespace a"):
+        await policies.undo("a")
+    assert policies.in_force("a").values["threshold_floor"] == 0.7
+
+
+async def test_other_settings_are_adopted_under_live_values(caplog: pytest.LogCaptureFixture) -> None:
+    """A file that changed moves what nobody changed live; followers are called, and what moved is logged."""
+    caplog.set_level(logging.INFO)
+    policies = await policies_of()
+    await policies.change("a", {"semantic_fidelity": 0.95})
+    called: list[bool] = []
+    policies.on_change(lambda: called.append(True))
+    policies.adopt(settings(semantic_fidelity=0.9, namespaces={"b": {"certificate_alpha": 0.1}}))
+    assert fidelities(policies) == (0.95, 0.9)
+    assert policies.of("b").alpha == 0.1
+    assert policies.in_force("b").shown()["semantic_fidelity"]["source"] == "configuration"
+    assert called
+    assert "in the settings file: namespace=b field=semantic_fidelity old=0.92 new=0.9" in caplog.text
+    assert "namespace=a field=semantic_fidelity old" not in caplog.text.split("settings file")[-1]

@@ -13,6 +13,7 @@ import pytest
 from common.tasks import cancel_and_wait
 from engine.configuration import load
 from gateway import settings_file
+from gateway.policies import SETTINGS
 from gateway.settings import GatewaySettings
 from gateway.settings_file import SettingsFile, on_hangup
 
@@ -101,7 +102,7 @@ async def test_a_file_that_is_being_written_is_not_adopted(gateway: Gateway) -> 
         (TWO + "[api_keys.sk-three-of-these-tests]\n", "namespace"),
         (TWO + '[api_keys.sk-three-of-these-tests]\nnamespace = "c"\nlimit = 3\n', "limit"),
         ("gateway_port = 99999\n" + TWO, "gateway_port"),
-        ("# nothing\n", "would open the gateway to all"),
+        ("# nothing\n", "would open the gateway"),
     ],
 )
 async def test_an_invalid_file_keeps_the_keys(
@@ -151,8 +152,51 @@ async def test_other_settings_are_named_and_not_adopted(gateway: Gateway, caplog
     gateway.write('max_body_mb = 3\nadmin_token = "hunter2-hunter2-hunter2"\n' + TWO)
     await gateway.look()
     assert gateway.adopted == [["sk-one-of-these-tests", "sk-two-of-these-tests"]]
-    assert "a change of admin_token, max_body_mb needs a restart" in caplog.text
+    assert "needs a restart: admin_token, max_body_mb" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+async def test_settings_that_are_followed_reach_their_follower(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each follower is called for its own settings alone, once a change, and those need no restart."""
+    caplog.set_level(logging.INFO)
+    followed: list[float] = []
+    gateway.file.follow(SETTINGS, lambda settings: followed.append(settings.semantic_fidelity))
+    await gateway.look()
+    gateway.write("semantic_fidelity = 0.95\nmax_body_mb = 3\n" + ONE)
+    await gateway.look()
+    assert (followed, gateway.adopted) == ([0.95], [])
+    assert "needs a restart: max_body_mb (" in caplog.text
+    gateway.write("semantic_fidelity = 0.95\nmax_body_mb = 3\n" + TWO)
+    await gateway.look()
+    assert (followed, len(gateway.adopted)) == ([0.95], 1)
+    gateway.write("max_body_mb = 3\n[namespaces.a]\nsemantic_mode = 'on'\n" + TWO)
+    await gateway.look()
+    assert followed == [0.95, 0.92]
+
+
+async def test_an_order_that_is_wrong_is_adopted_by_nobody(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """Valid keys beside values that do not go together: the file is adopted whole or not at all."""
+    followed: list[float] = []
+    gateway.file.follow(SETTINGS, lambda settings: followed.append(settings.threshold_floor))
+    await gateway.look()
+    gateway.write("threshold_floor = 0.97\n" + TWO)
+    await gateway.look()
+    assert (followed, gateway.adopted) == ([], [])
+    assert "similarity_threshold must lie between" in caplog.text
+
+
+async def test_what_is_not_the_gateways_is_named(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """Another process's setting, and a misspelt one, change nothing here: it is said, once, without the value."""
+    gateway.write("engine_port = 9000\n" + ONE)
+    await gateway.look()
+    assert caplog.text == ""
+    gateway.write('engine_port = 9001\nsemantic_fidelty = 0.95\n"sk-not a name" = 1\n' + ONE)
+    await gateway.look(4)
+    assert caplog.text.count("needs a restart of other processes, or is misspelt") == 1
+    assert "misspelt: engine_port, semantic_fidelty (" in caplog.text
+    assert "sk-" not in caplog.text
 
 
 async def test_keys_of_the_environment_stay(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
