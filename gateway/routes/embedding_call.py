@@ -111,7 +111,8 @@ class EmbeddingCalls:
             if allowance is not None:
                 allowance.give_back()
             raise
-        vectors = shorten(result.vectors, None if dimensions == most else dimensions)
+        shorter = None if dimensions == most else dimensions
+        vectors = shorten(result.vectors, shorter, layer_norm=result.model.matryoshka_layer_norm)
         about = result_headers(result)
         if headers or options.headers:
             about += [*(headers or ()), *options.headers]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from common import json_text
+from common.matryoshka import shortened
 from gateway.errors import BadRequest, GatewayError, Unprocessable
 
 TEXT_ONLY_MESSAGE: Final = (
@@ -296,16 +297,15 @@ def _has_texts(entries: object) -> bool:
     return isinstance(entries, dict) and "texts" in entries and "inputs" not in entries
 
 
-def shorten(vectors: Sequence[bytes], dimensions: int | None) -> list[bytes]:
-    """The leading `dimensions` of each float32 vector, brought back to unit length; all of it when None."""
+def shorten(vectors: Sequence[bytes], dimensions: int | None, *, layer_norm: bool = False) -> list[bytes]:
+    """The leading `dimensions` of each float32 vector, brought back to unit length; all of it when None.
+
+    layer_norm: the model was trained with one before the cut, see `common.matryoshka`.
+    """
     if dimensions is None:
         return list(vectors)
-    short = []
-    for vector in vectors:
-        kept = np.frombuffer(vector, dtype="<f4")[:dimensions]
-        norm = np.linalg.norm(kept)
-        short.append((kept / norm if norm > 0 else kept).astype("<f4").tobytes())
-    return short
+    whole = (np.frombuffer(vector, dtype="<f4") for vector in vectors)
+    return [shortened(one, dimensions, layer_norm=layer_norm).astype("<f4").tobytes() for one in whole]
 
 
 def embeddings_reply(vectors: Sequence[bytes], model: str, tokens: int) -> bytes:

@@ -28,6 +28,9 @@ class Engine:
     def on_change(self, follow: Callable[[], None]) -> None:
         self.follow = follow
 
+    def unfollow(self, follow: Callable[[], None]) -> None:
+        self.follow = lambda: None
+
     def serve(self, fingerprint: str | None) -> Any:
         """Serve another model, or none that has a static embedding."""
         info = SimpleNamespace(fingerprint=fingerprint or "none", static_embedding_sha256="s" * 64)
@@ -49,6 +52,9 @@ class Policies:
 
     def on_change(self, follow: Callable[[], None]) -> None:
         self.follow = follow
+
+    def unfollow(self, follow: Callable[[], None]) -> None:
+        self.follow = lambda: None
 
 
 async def test_a_request_with_the_old_model_finds_no_tier_and_ends_none(link: RedisLink) -> None:

@@ -224,6 +224,8 @@ def test_shortened_vectors_have_unit_length() -> None:
     vector = np.array([0.6, 0.0, 0.8], dtype="<f4").tobytes()
     (short,) = shorten([vector], 2)
     assert np.frombuffer(short, dtype="<f4").tolist() == [1.0, 0.0]
-    assert shorten([vector], None) == [vector]
+    assert shorten([vector], None) == shorten([vector], None, layer_norm=True) == [vector]
+    (normed,) = shorten([vector], 2, layer_norm=True)  # less the mean: 0.1333, -0.4667, 0.3333
+    assert np.frombuffer(normed, dtype="<f4") == pytest.approx([0.27472, -0.96152], abs=1e-4)
     (zeros,) = shorten([np.zeros(3, dtype="<f4").tobytes()], 2)
     assert np.frombuffer(zeros, dtype="<f4").tolist() == [0.0, 0.0]
