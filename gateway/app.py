@@ -29,7 +29,7 @@ from engine.configuration import config_file, load
 from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
 from gateway.docs_page import router as docs_page
-from gateway.engines.engine_set import MAX_CONNECTIONS, EngineSet
+from gateway.engines.engine_set import EngineSet
 from gateway.errors import GatewayError
 from gateway.gauges import run_gauges
 from gateway.http import Front, RequestIds
@@ -107,7 +107,9 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tracing.aclose)
         secret = _secret(settings)
-        connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=30)
+        # As many as requests need, which are bounded: waiting for a free one, calls to an engine that hangs would hold
+        # up those to others, and the looks at them.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
         http = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
         )
@@ -123,7 +125,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         hedge_s = settings.engine_hedge_ms / 1000 if settings.engine_hedge_ms else None
 
         def open_model(name: str, entry: ModelEngines) -> ServedModel:
-            engine = EngineSet(entry.urls, http, entry.refusal_file, entry.fingerprint, hedge_s, name)
+            engine = EngineSet(entry.urls, http, entry.refusal_file, entry.fingerprint, hedge_s, name, secret)
             tiers = (
                 SemanticTiers(semantic_link, secret, exact, semantic_settings(settings), policies, engine)
                 if semantic_link and exact
@@ -150,9 +152,8 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         gateway = Gateway(settings, models, epochs, local, exact, link, app.state.tenants, policies)
         app.state.gateway = gateway
         app.state.calls = EmbeddingCalls(settings, models, _decoder(settings), pool)
-        file = SettingsFile(
-            settings, config_file(), partial(load, GatewaySettings), partial(_adopt_keys, gateway, app.state.front)
-        )
+        file = SettingsFile(settings, config_file(), partial(load, GatewaySettings))
+        file.follow(("api_keys",), partial(_adopt_keys, gateway, app.state.front))
         stack.enter_context(on_hangup(file.wake))
         file.follow(POLICY_SETTINGS, policies.adopt)
         file.follow(MODEL_SETTINGS, models.adopt)

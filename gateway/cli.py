@@ -15,7 +15,7 @@ from gateway import metrics_storage
 from gateway.routes.token_input import TokenInputError, decoder_for
 from gateway.settings import GatewaySettings
 
-ENGINE_CONNECTIONS = 256  # engines.engine_set.MAX_CONNECTIONS, which this process need not import
+ENGINE_LOOKS = 256  # connections to engines besides one for each request
 REDIS_CONNECTIONS = 256  # two pools, or those of a cluster, and what a change or a purge opens
 
 log = logging.getLogger("dejavec.gateway")
@@ -64,7 +64,7 @@ def _check_worker_needs(settings: GatewaySettings) -> None:
     for name in ("redis_url", "semantic_redis_url"):
         if (url := getattr(settings, name)) is not None:
             _check_redis_url(settings, name, url)
-    _allow_connections(settings.max_connections)
+    _allow_connections(settings.max_connections, settings.max_concurrent_requests)
 
 
 def _check_redis_url(settings: GatewaySettings, name: str, url: str) -> None:
@@ -86,9 +86,9 @@ def _check_redis_url(settings: GatewaySettings, name: str, url: str) -> None:
         raise ConfigurationError(f"{name}: {shown_url(url)}: {shown_urls_in(str(error))}") from None
 
 
-def _allow_connections(max_connections: int) -> None:
+def _allow_connections(max_connections: int, max_concurrent_requests: int) -> None:
     """Let each worker, which inherits the limit, open as many. Raises ConfigurationError."""
-    others = ENGINE_CONNECTIONS + REDIS_CONNECTIONS + open_files.RESERVE
+    others = max_concurrent_requests + ENGINE_LOOKS + REDIS_CONNECTIONS + open_files.RESERVE
     try:
         open_files.allow(max_connections + others)
     except open_files.TooFewOpenFiles as error:

@@ -21,20 +21,37 @@ REDIS_INTERVALS: Final = 10  # Redis is asked every tenth time
 
 async def run_gauges(gateway: Gateway) -> None:
     """Set them until cancelled."""
+    models: set[str] = set()
     shown: set[tuple[str, str]] = set()
     metrics.REDIS_CONFIGURED.set(gateway.link is not None)
     turn = 0
     while True:
         metrics.STAGE_TIMES.hand_over()
         metrics.REDIS_OK.set(gateway.redis_state == "ok")
-        for served in gateway.models:
-            metrics.ENGINE_READY.labels(served.name).set(served.engine.is_ready)
+        _publish_models(gateway, models, shown)
         _publish_caches(gateway)
         _publish_tiers(gateway, shown)
         if turn % REDIS_INTERVALS == 0:
             await _publish_redis(gateway)
         turn += 1
         await asyncio.sleep(INTERVAL_S)
+
+
+def _publish_models(gateway: Gateway, models: set[str], shown: set[tuple[str, str]]) -> None:
+    """Whether each model's engines are ready; models that are gone since are neither ready nor away."""
+    for served in gateway.models:
+        metrics.ENGINE_READY.labels(served.name).set(served.engine.is_ready)
+    now = {served.name for served in gateway.models}
+    for name in models - now:
+        metrics.forget([metrics.ENGINE_READY], (name,), 1)
+        metrics.forget([metrics.INDEX_DOCUMENTS, metrics.INDEX_FAILURES], (name,), 0)
+    for labels in [one for one in shown if one[0] not in now]:
+        metrics.forget([metrics.SEMANTIC_TAU, metrics.SEMANTIC_BALANCE], labels, math.nan)
+        counts = [metrics.SEMANTIC_OPENINGS, metrics.SEMANTIC_CERTIFIED, metrics.SEMANTIC_ALPHA]
+        metrics.forget([*counts, metrics.SEMANTIC_CHECKED, metrics.SEMANTIC_VIOLATIONS], labels, 0)
+        shown.discard(labels)
+    models.clear()
+    models |= now
 
 
 def publish_partition(labels: tuple[str, str], figures: PartitionFigures) -> None:

@@ -6,7 +6,7 @@ docs/metrics.md has the table of all (`deploy.metrics`).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 import psutil
@@ -88,8 +88,9 @@ REDIS_MEMORY_MAX = _shared("dejavec_redis_memory_max_bytes", "Redis' maxmemory; 
 REDIS_EVICTED = _shared("dejavec_redis_evicted_keys", "Keys that Redis has evicted since its start")
 
 STAGE_TIMES = StageTimes(STAGE, STAGES, LATENCY_BUCKETS_S)
-# Engines of all sets. `engine` is a name and a number, at most 64 of a set: whoever reads this needs no key and sees no
-# address; `EngineSet.states` has the addresses.
+# Engines of all sets, the first MAX_SHOWN_ENGINES. `engine` is the model's name and a keyed hash: whoever reads this
+# needs no key and sees no address; `EngineSet.states` has the addresses.
+MAX_SHOWN_ENGINES = 64
 ENGINE_STATE = Gauge(
     "dejavec_engine_state",
     "1 for the state an engine is in: serving, silent, avoided, ejected, away, or left_out for another fingerprint",
@@ -110,6 +111,25 @@ ENGINE_RETRIES = Counter(
 )
 JOINED_CALLS = Counter("dejavec_engine_joined_calls_total", "Calls to an engine that held texts of several requests")
 JOINED_REQUESTS = Counter("dejavec_engine_joined_requests_total", "Requests whose texts travelled in such calls")
+
+
+_shown_engines: set[str] = set()
+
+
+def shown_engine(label: str) -> str:
+    """An engine's label: its own, or `other` where there are many. Addresses come and go, and labels do not."""
+    if label not in _shown_engines and len(_shown_engines) >= MAX_SHOWN_ENGINES:
+        return "other"
+    _shown_engines.add(label)
+    return label
+
+
+def forget(gauges: Iterable[Gauge], labels: tuple[str, ...], value: float) -> None:
+    """Gauges of what is gone. Files that workers share keep every label: there it stays, with a value that says so."""
+    for gauge in gauges:
+        gauge.labels(*labels).set(value)
+        if metrics_storage.VARIABLE not in os.environ:
+            gauge.remove(*labels)
 
 
 class ModelMetrics:

@@ -20,17 +20,18 @@ VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  the folder in it is made by mkdtemp
 PREFIX: Final = "dejavec-metrics-"
 LOCK_FILE: Final = "lock"
-# Bytes of each kind's file. prometheus-client makes them of 64 KiB and lets them grow, which here must not happen: the
-# histograms of each stage, and gauges by namespace (`gateway.gauges` bounds their number), need more than that.
+# Bytes of each kind's file. prometheus-client makes them of 64 KiB and lets them grow, which here must not happen:
+# histograms of each stage and model, and gauges by namespace and engine, all bounded in number, need more than that.
 FILE_BYTES: Final = {
-    "counter": 65_536,
-    "histogram": 131_072,
+    "counter": 98_304,
+    "histogram": 262_144,
     "gauge_livesum": 65_536,
     "gauge_livemin": 65_536,
+    "gauge_livemax": 131_072,
     "gauge_livemostrecent": 131_072,
 }
 WORKER_BYTES: Final = sum(FILE_BYTES.values())
-MAX_FILES: Final = 1024  # an ended worker's counts stay, in two files of 192 KiB
+MAX_FILES: Final = 512  # an ended worker's counts stay, in two files of 352 KiB
 
 log = logging.getLogger("dejavec.gateway")
 

@@ -137,24 +137,23 @@ class Models:
         return self.find(name)[0]
 
     def adopt(self, settings: GatewaySettings) -> None:
-        """Go by these settings from now on; models whose engines are the same go on as they are."""
-        before, self._served = self._served, {}
-        for name, entry in settings.models.items():
-            served = before.get(name)
-            if served is None or _engines(served.entry) != _engines(entry):
-                served = self._open(name, entry)
-                served.start()
-            else:
-                before.pop(name)
+        """Go by these settings from now on. A model that stays keeps what it has; its engines may be others."""
+        entries = settings.models
+        opened = {name: self._open(name, entry) for name, entry in entries.items() if name not in self._served}
+        before, self._served = self._served, {name: self._served.get(name) or opened[name] for name in entries}
+        # Where there are several, one whose engine is slow may not take all places there are.
+        most = max(1, settings.max_concurrent_requests // 2) if len(entries) > 1 else None
+        for name, served in self._served.items():
+            entry = entries[name]
+            if served.entry != entry:
+                served.engine.change(entry.urls, entry.fingerprint)
                 served.entry = entry
             served.names = ModelNames(settings.model_aliases, "" if name == DEFAULT_MODEL else name, entry.aliases)
-            self._served[name] = served
-        # Where there are several, one whose engine is slow may not take all places there are.
-        most = settings.max_concurrent_requests // 2 if len(self._served) > 1 else None
-        for served in self:
             served.service.max_computing = most
-        for served in before.values():
-            self._end(served)
+        for served in opened.values():
+            served.start()
+        for name in before.keys() - entries.keys():
+            self._end(before[name])
 
     async def aclose(self) -> None:
         """End all models, and wait for those that are ending; bounded."""
@@ -172,7 +171,3 @@ def _ended(ending: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
     ending.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a model did not end as it should: %s", error)
-
-
-def _engines(entry: ModelEngines) -> tuple[object, ...]:
-    return entry.urls, entry.fingerprint, entry.refusal_file

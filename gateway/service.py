@@ -265,7 +265,8 @@ class EmbeddingService:
 
         async def compute(keys: list[tuple[bytes, CacheControl]]) -> dict[tuple[bytes, CacheControl], bytes]:
             texts = [encoded for key in keys if (encoded := by_key[key].encoded) is not None]
-            with self._metrics.engine_call.time():
+            in_span = _NO_SPAN if tracing.tracer is None else spans.engine_call(texts)
+            with self._metrics.engine_call.time(), in_span:
                 vectors = await self._engine.vectors(model, texts, lane, request.deadline)
             computed = {
                 key: as_stored(vector.tobytes(), self._cache_dtype) for key, vector in zip(keys, vectors, strict=True)

@@ -119,7 +119,7 @@ class ModelEngines(BaseModel):
     refusal_file: Path | None = None  # where `dejavec up` writes why it does not restart the engine
 
 
-MAX_MODELS: Final = 64
+MAX_MODELS: Final = 32
 DEFAULT_MODEL: Final = "default"  # what `engine_url` serves, where there are no `engines`
 
 

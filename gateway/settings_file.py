@@ -1,14 +1,14 @@
 """Settings changed without a restart: the settings file is read again when it changes, and on SIGHUP.
 
-    file = SettingsFile(settings, config_file(), partial(load, GatewaySettings), adopt)
-    file.follow(policies.SETTINGS, policies.adopt)      # further settings, and who goes by them
+    file = SettingsFile(settings, config_file(), partial(load, GatewaySettings))
+    file.follow(("api_keys",), adopt)                   # settings, and who goes by them
+    file.follow(policies.SETTINGS, policies.adopt)
     file.follow(models.SETTINGS, models.adopt)
     with on_hangup(file.wake):
         await file.run()                    # in a background task, until it is cancelled
 
     def adopt(settings: GatewaySettings) -> None:
         tenants.replace(settings.api_keys)  # in one step; buckets of unchanged keys keep their level
-        models.adopt(settings)              # likewise; models whose engines are the same go on as they are
 
 Each worker follows the file by itself: it looks at the file once a second (`POLL_S`), and reads it when its time, size
 or inode are others. A change is adopted when the content has been the same at two looks, so that a file that is being
@@ -38,26 +38,23 @@ POLL_S: Final = 1.0
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 _NAMES: Final = tuple(GatewaySettings.model_fields)
 
-FOLLOWED: Final = ("api_keys", "engines", "model_aliases")
-
 Stamp = tuple[int, int, int]
 Adopt = Callable[[GatewaySettings], None]
 
 
 class SettingsFile:
-    """Follows one settings file. `load` makes settings of all sources; `adopt` is called with those to use."""
+    """Follows one settings file. `load` makes settings of all sources."""
 
     def __init__(
         self,
         settings: GatewaySettings,
         path: Path,
         load: Callable[[], GatewaySettings],
-        adopt: Adopt,
     ) -> None:
         self._settings = settings
         self._path = path
         self._load = load
-        self._followers: list[tuple[tuple[str, ...], Adopt]] = [(("api_keys",), adopt)]
+        self._followers: list[tuple[tuple[str, ...], Adopt]] = []
         self._hangup = asyncio.Event()
         self._stamp: Stamp | None = None  # of the file when it was last read and found unchanging
         self._content = b""  # digest of what was read last, and of what was adopted or refused last
@@ -135,7 +132,10 @@ class SettingsFile:
         self._settings = self._settings.model_copy(update=kept)
         for names, adopt in self._followers:
             if not changed.isdisjoint(names):
-                adopt(self._settings)
+                try:
+                    adopt(self._settings)
+                except Exception:  # the others follow all the same
+                    log.exception("%s of %s could not be adopted; restart the gateway", ", ".join(names), self._path)
         if before != after:
             log.info("API keys read again from %s: %s", self._path, _differences(before, after))
 
@@ -152,7 +152,7 @@ class SettingsFile:
 def on_hangup(wake: Callable[[], None]) -> Iterator[None]:
     """Call `wake` on SIGHUP, where this is the main thread of a system that has it; else nothing.
 
-    uvicorn's parent of several workers answers SIGHUP by starting them anew, which reads the keys as well.
+    uvicorn's parent of several workers answers SIGHUP by starting them anew, which reads all settings.
     """
     loop = asyncio.get_running_loop()
     try:

@@ -8,12 +8,12 @@ With one URL there is nothing to choose: calls go to that engine and fail as it 
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -34,12 +34,11 @@ from gateway.engines.connection import MAX_REASON_CHARS, Call, EngineConnection
 from gateway.engines.fingerprints import FingerprintChoice
 from gateway.engines.joining import Joiner
 from gateway.errors import EngineAway, ModelChanged
-from gateway.metrics import ENGINE_STATE, ENGINE_TOKENS
+from gateway.metrics import ENGINE_STATE, ENGINE_TOKENS, shown_engine
 
 log = logging.getLogger("dejavec.gateway")
 
 WATCH_INTERVAL_S: Final = 1.0
-MAX_CONNECTIONS: Final = 256
 STATES: Final = ("serving", "silent", "avoided", "ejected", "away", "left_out")
 _READ_ERRORS: Final = (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError)
 
@@ -71,7 +70,7 @@ class EngineSet:
 
     fingerprint: the only one that may serve; None: what most engines have. hedge_after_s: seconds after which a call
     is sent to a second engine as well; None: never. refusal_file: see EngineConnection, for one URL. name: what its
-    engines are called in metrics, with a number each.
+    engines are called in metrics, with a hash of their address under `label_key`.
     """
 
     def __init__(
@@ -82,20 +81,18 @@ class EngineSet:
         fingerprint: str | None = None,
         hedge_after_s: float | None = None,
         name: str = "engine",
+        label_key: bytes = b"",
         lookup: Lookup = look_up,
     ) -> None:
-        given = [urls] if isinstance(urls, str) else list(urls)
         self._http = http
-        self._names = {url: list[Address]() for url in given if is_dns(url)}
-        self._fixed = [Address(url) for url in given if not is_dns(url)][:MAX_ENGINES]
-        self._is_one = len(given) == 1 and not self._names
         self._lookup = lookup
         self._clock = time.monotonic
-        self._name = name
-        self._refusal_file = refusal_file if self._is_one else None
+        self._name, self._label_key = name, label_key
+        self._refusal_file = refusal_file
         self._engines: list[EngineConnection] = []
-        self._engines = self._connected(self._fixed)
+        self._names: dict[str, list[Address]] = {}
         self._choice = FingerprintChoice(fingerprint, self._clock)
+        self.change([urls] if isinstance(urls, str) else list(urls), fingerprint)
         self._attempts = Attempts(self._candidates, self._clock, hedge_after_s)
         self._joiner = Joiner(self._send, self._room)
         self._model: Model | None = None
@@ -104,10 +101,22 @@ class EngineSet:
         self._followers: list[Callable[[], None]] = []
         self._watches: dict[EngineConnection, asyncio.Task[None]] = {}
 
+    def change(self, urls: Sequence[str], fingerprint: str | None) -> None:
+        """Go by other engines from now on: those that stay keep what is known of them, those that are gone finish the
+        calls they have, and the model stays until another one is chosen."""
+        self._names = {url: self._names.get(url, []) for url in urls if is_dns(url)}
+        self._fixed = [Address(url) for url in urls if not is_dns(url)][:MAX_ENGINES]
+        self._is_one = len(urls) == 1 and not self._names and fingerprint is None
+        self._choice = FingerprintChoice(fingerprint, self._clock, self._choice.current)
+        self._take_addresses()
+
     @property
     def model(self) -> Model:
-        """The model in service. Raises EngineAway while no engine has ever been reached."""
+        """The model in service. Raises EngineAway while no engine that may serve has ever been reached."""
         if self._model is None:
+            found = {engine.info.fingerprint for engine in self._engines if engine.info is not None}
+            if found and self._choice.current is not None and self._choice.current not in found:
+                raise EngineAway("no engine has the fingerprint that is configured", retry_after_s=1)
             raise EngineAway("the engine cannot be reached yet: is it running?", retry_after_s=1)
         return self._model
 
@@ -235,6 +244,8 @@ class EngineSet:
             watches = [*self._watches.values()]
             self._watches.clear()
             await cancel_and_wait(watches)
+            for engine in self._engines:
+                self._hide(engine)
 
     async def _watch(self, engine: EngineConnection) -> None:
         while True:
@@ -256,22 +267,27 @@ class EngineSet:
                 log.warning("engines: %s cannot be looked up: %s", shown_url(url), type(error).__name__)
                 continue
             self._names[url] = found or self._names[url]
-        wanted = dict.fromkeys([*self._fixed, *(one for found in self._names.values() for one in found)])
-        for engine in self._engines:
-            if engine.address not in wanted:
-                self._hide(engine)
-        self._engines = self._connected([*wanted][:MAX_ENGINES])
+        self._take_addresses()
 
-    def _connected(self, addresses: Sequence[Address]) -> list[EngineConnection]:
-        """The engines at these addresses: known ones as they are, new ones with a number that is free."""
+    def _take_addresses(self) -> None:
+        """Make the engines those of the addresses as they are now: known ones stay as they are."""
+        wanted = dict.fromkeys([*self._fixed, *(one for found in self._names.values() for one in found)])
         known = {engine.address: engine for engine in self._engines}
-        taken = {known[address].label for address in addresses if address in known}
-        free = (label for number in count(1) if (label := f"{self._name}-{number}") not in taken)
-        return [
-            known.get(address)
-            or EngineConnection(address, self._http, self._clock, self._refusal_file, label=next(free))
-            for address in addresses
+        for address in known.keys() - wanted.keys():
+            log.info("engines: %s is no longer among the addresses", known[address].shown_url)
+            self._hide(known[address])
+        refusal_file = self._refusal_file if len(wanted) == 1 else None
+        self._engines = [
+            known.get(address) or EngineConnection(address, self._http, self._clock, refusal_file, self._label(address))
+            for address in [*wanted][:MAX_ENGINES]
         ]
+
+    def _label(self, address: Address) -> str:
+        """What an engine is called in metrics, which whoever reads them may see: the same in all gateways."""
+        digest = hashlib.blake2b(
+            address.url.encode(), digest_size=4, key=self._label_key, person=b"dejavec-engine"
+        ).hexdigest()
+        return shown_engine(f"{self._name}-{digest}")
 
     async def _settle(self) -> None:
         """Choose the fingerprint in service, and read its model where that is another. Raises EngineAway."""
@@ -360,8 +376,7 @@ class EngineSet:
                 ENGINE_STATE.labels(label, state).set(state == now_is)
 
     def _hide(self, engine: EngineConnection) -> None:
-        """Its address is gone: it is in no state any more."""
-        log.info("engines: %s is no longer among the addresses", engine.shown_url)
+        """It is in no state any more."""
         label = engine.label
         ENGINE_TOKENS.labels(label).set(0)
         for state in STATES:

@@ -26,8 +26,8 @@ ABSENT_S: Final = 5.0
 class FingerprintChoice:
     """The fingerprint in service, and for how long another one has had the better claim."""
 
-    def __init__(self, configured: str | None, clock: Callable[[], float]) -> None:
-        self.current = configured
+    def __init__(self, configured: str | None, clock: Callable[[], float], current: str | None = None) -> None:
+        self.current = configured or current
         self._configured = configured
         self._clock = clock
         self._first_seen_at: float | None = None

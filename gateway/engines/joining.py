@@ -7,7 +7,8 @@ batches texts whoever sent them, so all that is saved is HTTP, which for a text 
 time. Lanes collect apart.
 
 A caller that leaves takes its texts out; where all have left, their call is cancelled. A joint call that the engine
-refuses, or fails on, is sent again caller by caller, so that nobody fails because of another's text.
+refuses, or fails on, is sent again caller by caller, so that none fails because of another's text;
+one that ends its engine is the exception: there all of that call get the error.
 """
 
 import asyncio
@@ -212,7 +213,7 @@ class Joiner:
 
 
 def _joint(waiters: Sequence[_Waiter]) -> Call:
-    """All their texts in one call, which may take as long as the most patient waits."""
+    """All their texts in one call, with the latest of their deadlines."""
     first = waiters[0].call
     if len(waiters) == 1:
         return first

@@ -183,6 +183,40 @@ async def test_limits_of_tokens_hold_for_each_model(docs: StandInEngine, code: S
         assert (await ask(client, "code", "a b c d", **key)).status_code == 200
 
 
+async def test_an_engine_of_another_fingerprint_than_the_configured_one_serves_nothing(docs: StandInEngine) -> None:
+    """`/ready` and refused requests say why; the operator sees it left out."""
+    engines = {"docs": {"urls": [docs.url], "fingerprint": "0" * 32}}
+    async with running_gateway(None, engines=engines, admin_token=TOKEN) as client:
+        async with asyncio.timeout(60):
+            while "another fingerprint" not in (await client.get("/ready")).json()["engine"]:
+                await asyncio.sleep(0.02)
+        assert (await client.get("/ready")).status_code == 503
+        refused = await ask(client, "docs")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
+        assert "no engine has the fingerprint that is configured" in refused.json()["error"]["message"]
+        stats = (await client.get("/admin/stats", headers=BEARER)).json()
+        assert [one["state"] for one in stats["engines"]["docs"]] == ["left_out"]
+
+
+async def test_a_model_gets_other_engines_without_losing_what_is_cached(
+    docs: StandInEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second engine of the same fingerprint takes over; no request is refused meanwhile."""
+    file = tmp_path / "dejavec.toml"
+    monkeypatch.setenv("DEJAVEC_CONFIG", str(file))
+    second = StandInEngine(fingerprint=docs.fingerprint, model="e5", has_static_embedding=True)
+    async with second.running(), running_gateway(None, engines={"docs": {"urls": [docs.url]}}) as client:
+        await until_ready(client)
+        assert (await ask(client, "docs", "a b")).headers["x-cache"] == "miss"
+        file.write_text(f'[engines.docs]\nurls = ["{second.url}"]\n')
+        texts = (f"a w{number}" for number in range(400))
+        async with asyncio.timeout(60):
+            while not second.computed:
+                assert (await ask(client, "docs", next(texts))).status_code in (200, 503)
+                await asyncio.sleep(0.02)
+        assert (await ask(client, "docs", "a b")).headers["x-cache"] == "local"
+
+
 async def test_models_come_and_go_without_a_restart(
     docs: StandInEngine, code: StandInEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

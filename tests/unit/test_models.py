@@ -27,6 +27,9 @@ class Engine:
         self.current_model: Any = SimpleNamespace(info=info(model)) if model else None
         self.is_closed = False
 
+    def change(self, urls: list[str], fingerprint: str | None) -> None:
+        self.url = urls[0]
+
     @property
     def model(self) -> Any:
         if self.current_model is None:
@@ -123,7 +126,8 @@ async def test_models_change_while_requests_are_answered() -> None:
             await asyncio.sleep(0)
     assert not docs.engine.is_closed  # type: ignore[attr-defined]
     models.adopt(settings(engines={"docs": {"urls": [B]}}))
-    assert models.first is not docs
+    assert models.first is docs  # with other engines, and what it has cached
+    assert docs.engine.url == B  # type: ignore[attr-defined]
     await models.aclose()
     assert all(served.engine.is_closed for served in opened.all)  # type: ignore[attr-defined]
 
@@ -133,6 +137,8 @@ async def test_one_of_several_models_may_not_take_all_places() -> None:
     models = Models(Opened(a="e5", b="minilm"))
     models.adopt(settings(max_concurrent_requests=10))
     assert [served.service.max_computing for served in models] == [5, 5]
+    models.adopt(settings(max_concurrent_requests=1))
+    assert [served.service.max_computing for served in models] == [1, 1]
     models.adopt(settings(engines={"docs": {"urls": [A]}}, max_concurrent_requests=10))
     assert [served.service.max_computing for served in models] == [None]
     await models.aclose()

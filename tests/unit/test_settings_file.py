@@ -28,7 +28,8 @@ class Gateway:
         self.path = path
         self.settings = load(GatewaySettings)
         self.adopted: list[list[str]] = []
-        self.file = SettingsFile(self.settings, path, partial(load, GatewaySettings), self._adopt)
+        self.file = SettingsFile(self.settings, path, partial(load, GatewaySettings))
+        self.file.follow(("api_keys",), self._adopt)
 
     def _adopt(self, settings: GatewaySettings) -> None:
         self.adopted.append(sorted(settings.api_keys))
