@@ -4,6 +4,7 @@ Resources open in the lifespan, in order, and close in reverse; background loops
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -22,7 +23,9 @@ from cache.exact import ExactTier
 from cache.keys import load_or_make_secret, parse_secret
 from cache.local import LocalCache
 from cache.redis_link import RedisAway, RedisLink
+from cache.shared_limits import SharedLimits
 from cache.shared_settings import SharedSettings
+from cache.usage import LocalUsage, UsageStore
 from common.tasks import cancel_and_wait
 from engine.configuration import config_file, load
 from gateway.background import keep_running
@@ -30,11 +33,12 @@ from gateway.browsers import BrowserGuard
 from gateway.engine_client import MAX_CONNECTIONS, EngineClient
 from gateway.errors import GatewayError
 from gateway.http import Front, RequestIds
+from gateway.limits import Limits
 from gateway.metrics import ENGINE_READY, REDIS_OK
 from gateway.models import Models, ServedModel
 from gateway.names import ModelNames
 from gateway.policies import Policies
-from gateway.routes import admin, ollama, openai, status, thresholds
+from gateway.routes import admin, ollama, openai, status, thresholds, usage
 from gateway.routes.admin import check_admin
 from gateway.routes.client_routes import client_routes
 from gateway.routes.embedding_call import REPLY_HEADERS, EmbeddingCalls
@@ -48,6 +52,7 @@ from gateway.settings import GatewaySettings, ModelEngines
 from gateway.settings_file import SettingsFile, on_hangup
 from gateway.state import Gateway
 from gateway.tenants import Tenants
+from gateway.usage import WRITE_S, Usage
 from gateway.verifier import Verifier
 from gateway.work_pool import WorkPool
 
@@ -62,12 +67,13 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     """
     app = FastAPI(title="dejavec", version=version("dejavec"), lifespan=partial(_lifespan, settings), redoc_url=None)
     app.router.redirect_slashes = False  # a redirect would go to whatever the Host header names
-    app.state.tenants = tenants = Tenants(settings.api_keys, settings.gateway_workers)
+    app.state.limits = limits = Limits(settings.gateway_workers)
+    app.state.tenants = tenants = Tenants(settings.api_keys, limits)
     app.state.pool = pool = WorkPool()
     app.state.front = front = Front(settings, tenants, pool)
     routes = client_routes(app, front)
     app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in routes.by_path.items())
-    routers = [part.router for part in (openai, status, ollama, admin, thresholds)]
+    routers = [part.router for part in (openai, status, ollama, admin, thresholds, usage)]
     for router in routers:
         app.include_router(router)
     known = KnownRoutes([*app.routes, *(route for router in routers for route in router.routes)])
@@ -104,6 +110,10 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         epochs = Epochs(link, secret)
         local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
         namespaces = app.state.tenants.namespaces()
+        limits: Limits = app.state.limits
+        process = secrets.token_hex(8)
+        limits.connect(SharedLimits(link, process) if link else None, secret)
+        usage = Usage(UsageStore(link, process) if link else LocalUsage(), limits)
         policies = Policies(settings, namespaces, SharedSettings(link, secret) if link else None)
         pool: WorkPool = app.state.pool
         stack.callback(pool.close)
@@ -133,7 +143,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             return ServedModel(name, entry, ModelNames({}), engine, service, tiers, [engine.run_watch, verifier.run])
 
         models = Models(open_model)
-        gateway = Gateway(settings, models, epochs, local, exact, link, app.state.tenants, policies)
+        gateway = Gateway(settings, models, epochs, local, exact, link, app.state.tenants, policies, usage)
         app.state.gateway = gateway
         app.state.calls = EmbeddingCalls(settings, models, _decoder(settings), pool)
         file = SettingsFile(
@@ -141,6 +151,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         )
         stack.enter_context(on_hangup(file.wake))
         loops: list[Callable[[], Awaitable[None]]] = [file.run, partial(_run_gauges, gateway)]
+        loops += [limits.run, partial(_run_usage, gateway)]
         if link and exact:
             stack.push_async_callback(link.aclose)
             for namespace in namespaces:
@@ -148,6 +159,8 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             with suppress(RedisAway):
                 await policies.refresh()
             loops += [epochs.run_refresh, policies.run_follow, exact.run_writer]
+        stack.push_async_callback(_write_usage, gateway)
+        stack.push_async_callback(limits.aclose)
         stack.push_async_callback(models.aclose)
         models.adopt(settings)
         stack.push_async_callback(cancel_and_wait, [asyncio.create_task(keep_running(loop)) for loop in loops])
@@ -191,3 +204,16 @@ async def _run_gauges(gateway: Gateway) -> None:
             ENGINE_READY.labels(served.name).set(served.engine.is_ready)
         REDIS_OK.set(gateway.redis_state == "ok")
         await asyncio.sleep(1)
+
+
+async def _run_usage(gateway: Gateway) -> None:
+    while True:
+        await gateway.usage.tick(gateway.tenants.changed_usage())
+        await asyncio.sleep(WRITE_S)
+
+
+async def _write_usage(gateway: Gateway) -> None:
+    """What was counted last; bounded."""
+    with suppress(RedisAway, TimeoutError):
+        async with asyncio.timeout(FLUSH_TIMEOUT_S):
+            await gateway.usage.write(gateway.tenants.changed_usage())

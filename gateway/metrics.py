@@ -48,6 +48,15 @@ ENGINE_READY = Gauge(
 )
 REDIS_OK = Gauge("dejavec_redis_ok", "1 while Redis answers, 0 while it is bypassed", multiprocess_mode="livemin")
 
+LIMIT_REFUSALS = Counter("dejavec_limit_refusals_total", "Requests over a limit of their key, by limit", ["limit"])
+LIMIT_ASKS = Counter("dejavec_limit_asks_total", "Asks of Redis for allowance of a key's limit")
+LIMITS_LOCAL = Gauge(
+    "dejavec_limits_local", "Limits that go by this worker's share, Redis being away", multiprocess_mode="livesum"
+)
+USAGE_UNWRITTEN = Gauge(
+    "dejavec_usage_unwritten_keys", "API keys with usage that is not yet in Redis", multiprocess_mode="livesum"
+)
+
 
 class ModelMetrics:
     """What is counted for each model by itself; `model` is its name in the settings, so there are few."""

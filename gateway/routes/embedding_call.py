@@ -105,6 +105,7 @@ class EmbeddingCalls:
             if allowance is not None:
                 allowance.give_back()
             raise
+        exchange.tenant.usage.count(result.tokens, result.tiers)
         vectors = shorten(result.vectors, None if dimensions == most else dimensions)
         about = result_headers(result)
         if headers or options.headers:
