@@ -2,7 +2,7 @@
 
     tenant.usage.count(tokens=12, tiers=["local", "miss"])      # in the request
     usage = Usage(store, limits)
-    await usage.run()                                           # in the background
+    await usage.tick(tenants.changed_usage())                   # in the background, once a second
     await usage.of(tenant.usage)                                # {"2026-11-26": Counts(...), "2026-11": ...}
 
 A kill loses what was counted since the last write, a second of it or, with more than `MAX_WRITTEN` busy keys in one
@@ -11,7 +11,6 @@ process, a few. While Redis is away the counts stay here, by day, and are writte
 
 import asyncio
 import itertools
-import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from operator import attrgetter
@@ -20,8 +19,6 @@ from cache.redis_link import RedisAway
 from cache.usage import Counts, LocalUsage, UsageStore, period_of_day, period_of_month
 from gateway.limits import Limits
 from gateway.metrics import USAGE_UNWRITTEN
-
-log = logging.getLogger("dejavec.gateway")
 
 WRITE_S = 1.0
 MAX_WRITTEN = 512  # keys in one round
