@@ -52,6 +52,9 @@ COMMANDS: dict[str, Command] = {
         "Look",
         "Stats, explain, purge and warm a running gateway's cache; simulate it on a log.",
     ),
+    "usage": Command(
+        "gateway.client.usage_cli", "usage", "Look", "What your API key, or every key, has used, and what is left."
+    ),
     "config": Command(
         "deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."
     ),
@@ -65,7 +68,7 @@ SUBCOMMANDS: dict[str, dict[str, Command]] = {
         ),
     },
 }
-READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "cache", "config"}
+READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "cache", "usage", "config"}
 
 EPILOG = """\b
 Quick start:

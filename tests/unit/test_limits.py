@@ -1,4 +1,4 @@
-"""Limits that processes share: what is taken ahead, given back, and done while Redis is away. Redis is a stand-in here."""
+"""Limits that processes share: what is taken ahead, given back, and done while Redis, here a stand-in, is away."""
 
 import asyncio
 
