@@ -58,7 +58,7 @@ class Limit:
         self._asked_at = 0.0
         self._unsure: Ask | None = None  # sent, without an answer
         self._asking: asyncio.Task[None] | None = None
-        self._waiting = 0
+        self._waiting = 0  # what others want that wait for an ask on its way
         self._used, self._is_idle = 0, True  # since the last ask; since the last look of the background loop
 
     async def take(self, amount: int) -> None:
@@ -142,11 +142,14 @@ class Limit:
     async def _ask_for(self, amount: int) -> None:
         """Have Redis asked: for this amount, or, where an ask is on its way, wait for that."""
         if self._asking is None:
-            self._asking = asyncio.create_task(self._ask(amount, max(0, self._waiting - amount)))
-            self._waiting = 0
-        else:
-            self._waiting += amount  # the next ask takes it along
-        await asyncio.shield(self._asking)
+            self._asking = asyncio.create_task(self._ask(amount, self._waiting))
+            await asyncio.shield(self._asking)
+            return
+        self._waiting += amount  # until it is this one's turn; the next ask takes it along
+        try:
+            await asyncio.shield(self._asking)
+        finally:
+            self._waiting -= amount
 
     async def _ask(self, amount: int, waiting: int) -> None:
         """One ask. Never raises but for its own cancellation, so that nobody waits for ever."""

@@ -93,6 +93,21 @@ async def test_requests_that_come_together_ask_together() -> None:
     assert shared.level + limit.held == 0
 
 
+async def test_what_others_wanted_is_not_taken_again_for_them() -> None:
+    """After a hundred at once, the next one takes what it needs and a second's share at most."""
+    shared = StandInShared(6000)
+    limit = shared_limit(shared, per_minute=600)
+    shared.level = 600
+    await asyncio.gather(*(limit.take(1) for _ in range(100)))
+    await limit._limits.settle()
+    await limit._limits.settle()
+    assert limit.held == 0
+    NOW[0] += 1
+    await limit.take(1)
+    assert limit.held <= 10
+    assert shared.level + limit.held == 499
+
+
 async def test_what_was_refused_is_refused_without_asking() -> None:
     """For a quarter of a second, with the right wait; then Redis is asked again."""
     shared = StandInShared(5)
