@@ -5,7 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from gateway.auth_failures import MAX_A_MINUTE
 from tests import command_line
 from tests.gateway_client import running_gateway, until_ready
+from tests.integration.test_gateway_process import replace_a_worker, running
 from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
@@ -257,3 +258,50 @@ async def test_the_command_shows_both(pairs: Pairs, tmp_path: Path) -> None:
     assert json.loads(out)["namespace"] == "a"
     assert pair.key not in out
     assert wrong[0] == 2
+
+
+async def test_worker_processes_share_limits_and_sum_usage(
+    engine: StandInEngine, redis: RunningRedis, tmp_path: Path
+) -> None:
+    """Two real workers, each connection to either: one limit; a worker that is killed takes no more than a second's
+    counts with it."""
+    key = f"key-{secrets.token_hex(12)}"
+    variables = {
+        "DEJAVEC_ENGINE_URL": engine.url,
+        "DEJAVEC_REDIS_URL": redis.url,
+        "DEJAVEC_REDIS_TIMEOUT_MS": "2000",
+        "DEJAVEC_API_KEYS": json.dumps({key: {"namespace": "a", "requests_per_minute": 20}}),
+    }
+    headers = {"authorization": f"Bearer {key}", "connection": "close"}
+    gateway = running(tmp_path, tmp_path / "log", **variables)
+    started = await asyncio.to_thread(gateway.__enter__)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{started.port}", timeout=30) as client:
+            await until_ready(client)
+
+            async def embed(number: int) -> int:
+                body = {"model": "tiny", "input": f"w{number}"}
+                return (await client.post("/v1/embeddings", json=body, headers=headers)).status_code
+
+            began = time.monotonic()
+            statuses = await asyncio.gather(*(embed(number) for number in range(60)))
+            passed = statuses.count(200)
+            assert 20 <= passed <= 20 + (time.monotonic() - began) * 20 / 60
+            assert set(statuses) <= {200, 429}
+
+            async def usage() -> Any:
+                with suppress(httpx.HTTPError):  # of a worker that has just been killed
+                    return (await client.get("/v1/usage", headers=headers)).json()
+                return None
+
+            async with asyncio.timeout(60):
+                while (found := (await usage())["today"])["requests"] + found["refused"] != 60:
+                    await asyncio.sleep(0.05)
+            assert found["requests"] == passed
+            await asyncio.to_thread(replace_a_worker, started)
+            async with asyncio.timeout(60):
+                while (after := await usage()) is None:
+                    await asyncio.sleep(0.05)
+            assert after["today"]["requests"] == passed
+    finally:
+        await asyncio.to_thread(gateway.__exit__, None, None, None)
