@@ -7,6 +7,8 @@
                             gateways exchange now; each with a scope's tag: see cache.semantic.exchange
     dv1:live                values changed while running, for all gateways, no TTL
     dv1:secret-check        tells whether all gateways hash with the same secret, no TTL
+    dv1:{k:<id>}:<what>     limits and usage of one API key: see cache.shared_limits and cache.usage
+    dv1:processes           which gateway processes count limits now, by time: see cache.usage
 
 What is read under them counts only with the MAC of a gateway that has the key secret: see `cache.authentication`.
 
@@ -34,6 +36,7 @@ ALIGNMENT_PREFIX: Final = PREFIX + b"a:"
 PRESENT_PREFIX: Final = PREFIX + b"g:"
 LIVE_KEY: Final = PREFIX + b"live"
 SECRET_CHECK_KEY: Final = PREFIX + b"secret-check"
+PROCESSES_KEY: Final = PREFIX + b"processes"
 ALL_NAMESPACES: Final = "*"
 
 DIGEST_BYTES: Final = 16
@@ -52,6 +55,16 @@ def exact_key(digest: bytes) -> bytes:
 def epoch_key(namespace: str) -> bytes:
     """The Redis key of a namespace's epoch."""
     return EPOCH_PREFIX + namespace.encode()
+
+
+def key_id(secret: bytes, digest: bytes) -> str:
+    """16 hex digits that stand for an API key, of which `digest` is a hash, in Redis and before operators."""
+    return hashlib.blake2b(digest, digest_size=8, key=secret, person=b"dejavec-key").hexdigest()
+
+
+def api_key_key(identity: str, what: str) -> bytes:
+    """The Redis key of something that is kept of one API key; all of one API key's share a hash tag."""
+    return PREFIX + b"{k:" + identity.encode() + b"}:" + what.encode()
 
 
 class Scope:

@@ -59,6 +59,9 @@ COMMANDS: dict[str, Command] = {
         "Look",
         "What is wrong with this set-up, before or while it runs; how to mend it.",
     ),
+    "usage": Command(
+        "gateway.client.usage_cli", "usage", "Look", "What your API key, or every key, has used, and what is left."
+    ),
     "config": Command(
         "deploy.config", "config", "Look", "Print every setting: its value, where it comes from, what it does."
     ),
@@ -78,7 +81,7 @@ SUBCOMMANDS: dict[str, dict[str, Command]] = {
         ),
     },
 }
-READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "cache", "config"}
+READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "cache", "usage", "config"}
 
 EPILOG = """\b
 Quick start:

@@ -4,6 +4,7 @@ Resources open in the lifespan, in order, and close in reverse; background loops
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -22,7 +23,9 @@ from cache.exact import ExactTier
 from cache.keys import load_or_make_secret, parse_secret
 from cache.local import LocalCache
 from cache.redis_link import RedisAway, RedisLink
+from cache.shared_limits import SharedLimits
 from cache.shared_settings import SharedSettings
+from cache.usage import LocalUsage, UsageStore
 from common import tracing
 from common.tasks import cancel_and_wait
 from engine.configuration import config_file, load
@@ -33,13 +36,14 @@ from gateway.engines.engine_set import EngineSet
 from gateway.errors import GatewayError
 from gateway.gauges import run_gauges
 from gateway.http import Front, RequestIds
+from gateway.limits import Limits
 from gateway.models import SETTINGS as MODEL_SETTINGS
 from gateway.models import Models, ServedModel
 from gateway.names import ModelNames
 from gateway.policies import SETTINGS as POLICY_SETTINGS
 from gateway.policies import Policies
 from gateway.redis_links import log_what_is_found, redis_links
-from gateway.routes import admin, console, ollama, openai, status, thresholds
+from gateway.routes import admin, console, ollama, openai, status, thresholds, usage
 from gateway.routes.admin import check_admin
 from gateway.routes.client_routes import client_routes
 from gateway.routes.embedding_call import REPLY_HEADERS, EmbeddingCalls
@@ -53,6 +57,7 @@ from gateway.settings import GatewaySettings, ModelEngines
 from gateway.settings_file import SettingsFile, on_hangup
 from gateway.state import Gateway
 from gateway.tenants import Tenants
+from gateway.usage import WRITE_S, Usage
 from gateway.verifier import Verifier
 from gateway.work_pool import WorkPool
 
@@ -73,12 +78,13 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
         redoc_url=None,
     )
     app.router.redirect_slashes = False  # a redirect would go to whatever the Host header names
-    app.state.tenants = tenants = Tenants(settings.api_keys, settings.gateway_workers)
+    app.state.limits = limits = Limits(settings.gateway_workers)
+    app.state.tenants = tenants = Tenants(settings.api_keys, limits)
     app.state.pool = pool = WorkPool()
     app.state.front = front = Front(settings, tenants, pool)
     routes = client_routes(app, front)
     app.router.routes.extend(Route(path, route, methods=["POST"]) for path, route in routes.by_path.items())
-    routers = [part.router for part in (openai, status, ollama, admin, thresholds, console)] + [docs_page]
+    routers = [part.router for part in (openai, status, ollama, admin, thresholds, console, usage)] + [docs_page]
     for router in routers:
         app.include_router(router)
     known = KnownRoutes([*app.routes, *(route for router in routers for route in router.routes)])
@@ -118,6 +124,10 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         epochs = Epochs(link, secret)
         local = LocalCache(settings.local_cache_mb * 1024 * 1024, settings.local_cache_ttl_seconds)
         namespaces = app.state.tenants.namespaces()
+        limits: Limits = app.state.limits
+        process = secrets.token_hex(8)
+        limits.connect(SharedLimits(link, process) if link else None, secret)
+        usage = Usage(UsageStore(link, process) if link else LocalUsage(), limits)
         policies = Policies(settings, namespaces, SharedSettings(link, secret) if link else None)
         pool: WorkPool = app.state.pool
         stack.callback(pool.close)
@@ -149,7 +159,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             return ServedModel(name, entry, ModelNames({}), engine, service, tiers, [engine.run_watch, verifier.run])
 
         models = Models(open_model)
-        gateway = Gateway(settings, models, epochs, local, exact, link, app.state.tenants, policies)
+        gateway = Gateway(settings, models, epochs, local, exact, link, app.state.tenants, policies, usage)
         app.state.gateway = gateway
         app.state.calls = EmbeddingCalls(settings, models, _decoder(settings), pool)
         file = SettingsFile(settings, config_file(), partial(load, GatewaySettings))
@@ -160,6 +170,8 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         loops: list[Callable[[], Awaitable[None]]] = [
             file.run,
             partial(run_gauges, gateway),
+            limits.run,
+            partial(_run_usage, gateway),
         ]
         if link and exact and semantic_link:
             for one in {link, semantic_link}:
@@ -170,6 +182,8 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             with suppress(RedisAway):
                 await policies.refresh()
             loops += [epochs.run_refresh, policies.run_follow, exact.run_writer]
+        stack.push_async_callback(_write_usage, gateway)
+        stack.push_async_callback(limits.aclose)
         stack.push_async_callback(models.aclose)
         models.adopt(settings)
         stack.push_async_callback(cancel_and_wait, [asyncio.create_task(keep_running(loop)) for loop in loops])
@@ -204,3 +218,16 @@ def _exact_tier(settings: GatewaySettings, link: RedisLink, secret: bytes) -> Ex
         dtype=settings.cache_dtype,
         max_queued_writes=settings.write_back_max_items,
     )
+
+
+async def _run_usage(gateway: Gateway) -> None:
+    while True:
+        await gateway.usage.tick(gateway.tenants.changed_usage())
+        await asyncio.sleep(WRITE_S)
+
+
+async def _write_usage(gateway: Gateway) -> None:
+    """What was counted last; bounded."""
+    with suppress(RedisAway, TimeoutError):
+        async with asyncio.timeout(FLUSH_TIMEOUT_S):
+            await gateway.usage.write(gateway.tenants.changed_usage())

@@ -1,7 +1,7 @@
 """What a request for vectors asks of the service, and what it gets."""
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from cache.semantic.tier import Lookup
@@ -43,7 +43,7 @@ class EmbedRequest:
     control: CacheControl = CacheControl.NORMAL
     truncate: bool = True
     min_fidelity: float = 0.0
-    take_tokens: Callable[[int], None] | None = None
+    take_tokens: Callable[[int], Awaitable[None]] | None = None
 
 
 @dataclass(slots=True)

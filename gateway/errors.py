@@ -12,6 +12,7 @@
     ├── BodyTooLarge         413
     ├── UnsupportedMedia     415 not JSON, or an unknown content coding
     ├── RateLimited          429 this key's own limit
+    │   └── QuotaExceeded    429 this key's budget of the day or month; not worth a retry before it renews
     ├── Overloaded           429 gateway or engine full; nothing of the request was started
     ├── EngineAway           503 the engine cannot be reached; cached items are still served
     ├── EngineFailed         503 the engine's answer cannot be used
@@ -140,6 +141,16 @@ class RateLimited(GatewayError):
     """The key's own limit of requests or tokens a minute."""
 
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class QuotaExceeded(RateLimited):
+    """The key's budget of tokens a day or a month. OpenAI's type and code for it, which its clients tell apart."""
+
+    type, code = "insufficient_quota", "insufficient_quota"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When it renews, and for clients that would retry any 429 (OpenAI's and those made of it), not to."""
+        return [*super().headers(), (b"x-should-retry", b"false")]
 
 
 class Overloaded(GatewayError):

@@ -101,7 +101,8 @@ class Front:
             headers: dict[bytes, bytes] = dict(scope["headers"])
             tenant = self._tenants.open or self._tenants.of(one_key(scope["headers"], headers))
             place.enter(tenant.namespace)
-            tenant.admit()
+            if tenant.requests is not None:
+                await tenant.admit()
             body = await body_of(headers, receive, self._limits, place, WHOLE_BODY in scope)
             if b"content-encoding" in headers:
                 body = await self._expanded(body, headers, place, tenant)

@@ -91,6 +91,7 @@ STAGE_TIMES = StageTimes(STAGE, STAGES, LATENCY_BUCKETS_S)
 # Engines of all sets, the first MAX_SHOWN_ENGINES. `engine` is the model's name and a keyed hash: whoever reads this
 # needs no key and sees no address; `EngineSet.states` has the addresses.
 MAX_SHOWN_ENGINES = 64
+ENGINE_STATES = ("serving", "silent", "avoided", "ejected", "away", "left_out")
 ENGINE_STATE = Gauge(
     "dejavec_engine_state",
     "1 for the state an engine is in: serving, silent, avoided, ejected, away, or left_out for another fingerprint",
@@ -124,12 +125,31 @@ def shown_engine(label: str) -> str:
     return label
 
 
+def forget_engine(label: str) -> None:
+    """An engine is gone: it is in no state any more. Its label is free again, unless workers share files."""
+    forget([ENGINE_TOKENS], (label,), 0)
+    for state in ENGINE_STATES:
+        forget([ENGINE_STATE], (label, state), 0)
+    if metrics_storage.VARIABLE not in os.environ:
+        _shown_engines.discard(label)
+
+
 def forget(gauges: Iterable[Gauge], labels: tuple[str, ...], value: float) -> None:
     """Gauges of what is gone. Files that workers share keep every label: there it stays, with a value that says so."""
     for gauge in gauges:
         gauge.labels(*labels).set(value)
         if metrics_storage.VARIABLE not in os.environ:
             gauge.remove(*labels)
+
+
+LIMIT_REFUSALS = Counter("dejavec_limit_refusals_total", "Requests over a limit of their key, by limit", ["limit"])
+LIMIT_ASKS = Counter("dejavec_limit_asks_total", "Asks of Redis for allowance of a key's limit")
+LIMITS_LOCAL = Gauge(
+    "dejavec_limits_local", "Limits that go by this worker's share, Redis being away", multiprocess_mode="livesum"
+)
+USAGE_UNWRITTEN = Gauge(
+    "dejavec_usage_unwritten_keys", "API keys with usage that is not yet in Redis", multiprocess_mode="livesum"
+)
 
 
 class ModelMetrics:

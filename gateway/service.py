@@ -137,7 +137,7 @@ class EmbeddingService:
             await self._encode(model, scope, request, items)
             stages.mark("tokenize")
         if request.take_tokens is not None:
-            request.take_tokens(result.tokens + sum(item.tokens for item in items))
+            await request.take_tokens(result.tokens + sum(item.tokens for item in items))
         if items:
             use_exact = self._exact if is_shared else None
             if use_exact is not None and request.control.reads:

@@ -88,7 +88,9 @@ class ApiKey(BaseModel):
 
     namespace: Namespace
     requests_per_minute: int = Field(0, ge=0)
-    tokens_per_minute: int = Field(0, ge=0)
+    tokens_per_minute: int = Field(0, ge=0)  # of each model
+    tokens_per_day: int = Field(0, ge=0, le=10**15)  # of all models, in a UTC calendar day
+    tokens_per_month: int = Field(0, ge=0, le=10**15)
 
 
 class NamespaceSettings(BaseModel):
@@ -234,7 +236,7 @@ class GatewaySettings(Configuration):
         default_factory=dict,
         repr=False,
         description="API keys of at least 16 visible ASCII characters, each with `namespace`, `requests_per_minute`, "
-        "`tokens_per_minute`. None: open to all",
+        "`tokens_per_minute`, `tokens_per_day`, `tokens_per_month`. None: open to all",
     )
     admin_token: SecretStr | None = Field(
         None, description="Bearer token of `/admin`, at least 16 visible ASCII characters. Unset: `/admin` is closed"

@@ -10,6 +10,7 @@ from gateway.models import Models
 from gateway.policies import Policies
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenants
+from gateway.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Gateway:
     link: RedisLink | None
     tenants: Tenants
     policies: Policies
+    usage: Usage
 
     @property
     def has_semantic_tier(self) -> bool:

@@ -1,125 +1,148 @@
-"""API keys, their namespaces and their rate limits.
+"""API keys: their namespaces, their limits, and what they have used.
 
 Keys are compared by hash in constant time, all of them on every request, so neither a key's prefix nor which key
-matched can be read from the time taken. Limits are token buckets of each worker, holding one minute's allowance;
-with several workers each gets its share.
+matched can be read from the time taken. Limits are token buckets holding one minute's allowance, and budgets of a day
+and a month, shared by all workers and gateways on one Redis (`gateway.limits`).
 
-Each model has its own allowance of a key's tokens a minute, so that one model's traffic leaves the others theirs.
+Each model has its own allowance of a key's tokens a minute, so that one model's traffic leaves the others theirs;
+budgets are of all models together.
 
 A request's tokens are taken when they have been counted, before anything is computed, and given back when it fails. It
 passes when the bucket has them all, so requests at the same time cannot take more than there is, and the wait is at
 most a minute. A request of more tokens than the bucket can hold passes when the bucket is full, and leaves it in debt:
-the next one waits until that is paid at the allowance's rate.
+the next one waits until that is paid at the allowance's rate. A budget has no debts.
 """
 
 import hashlib
 import hmac
-import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
+from gateway.buckets import Budgets
 from gateway.errors import RateLimited, Unauthorized
+from gateway.limits import Limit, Limits
 from gateway.settings import DEFAULT_NAMESPACE, ApiKey
+from gateway.usage import KeyUsage
+
+OPEN = ApiKey.model_validate({"namespace": DEFAULT_NAMESPACE})  # of everybody, where there are no keys
 
 
-class Bucket:
-    """A token bucket holding one minute's allowance."""
-
-    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._capacity = max(per_minute, 1.0)
-        self._rate_per_s = per_minute / 60
-        self._level = self._capacity
-        self._clock = clock
-        self._at = clock()
-
-    def wait_s(self, amount: float = 1) -> float:
-        """Seconds until so much may be taken; 0 when it may now. More than a minute's needs a full bucket."""
-        now = self._clock()
-        self._level = min(self._capacity, self._level + (now - self._at) * self._rate_per_s)
-        self._at = now
-        return max(0.0, (min(amount, self._capacity) - self._level) / self._rate_per_s)
-
-    def take(self, amount: float) -> None:
-        """Take an amount."""
-        self._level -= amount
-
-    def give_back(self, amount: float) -> None:
-        """Put back what was taken and not used."""
-        self._level = min(self._capacity, self._level + amount)
-
-
-@dataclass(frozen=True, slots=True)
 class Tenant:
-    """The caller: a namespace and the limits of its key."""
+    """The caller: a namespace, the limits of its key and what it has used. Without limits `requests` is None."""
 
-    namespace: str
-    requests: Bucket | None = field(default=None, compare=False)
-    tokens_per_minute: float = field(default=0, compare=False)  # of each model; 0: no limit
-    _tokens: dict[str, Bucket] = field(default_factory=dict, compare=False)
+    __slots__ = ("_digest", "_limits", "_tokens", "budgets", "namespace", "requests", "rule", "usage")
 
-    def admit(self) -> None:
+    def __init__(self, rule: ApiKey, limits: Limits, digest: bytes = b"", usage: KeyUsage | None = None) -> None:
+        self.namespace = rule.namespace
+        self.rule = rule
+        self.usage = usage or KeyUsage(digest)
+        self.budgets = Budgets(rule.tokens_per_day, rule.tokens_per_month, limits.now)
+        self._limits, self._digest = limits, digest
+        per_minute = rule.requests_per_minute
+        self.requests = (
+            self._limit("requests", "requests", per_minute, Budgets(0, 0, limits.now)) if per_minute else None
+        )
+        self._tokens: dict[str, Limit] = {}
+
+    @property
+    def key_id(self) -> str:
+        """What its key is called where it is shown."""
+        return self._limits.key_id(self._digest)
+
+    async def admit(self) -> None:
         """Count one request. Raises RateLimited when that limit is used up."""
         if self.requests is not None:
-            _check(self.requests, 1, "requests")
-            self.requests.take(1)
+            try:
+                await self.requests.take(1)
+            except RateLimited:
+                self.usage.count_refusal()
+                raise
 
     def allowance(self, model: str) -> "Allowance | None":
         """What a request may take of this model's tokens; None without a limit. Raises RateLimited when they are used
         up. `model` is a name of the settings, so there are few."""
-        if not self.tokens_per_minute:
+        limit = self.tokens_of(model)
+        if limit is None:
             return None
-        bucket = self._tokens.get(model)
-        if bucket is None:
-            bucket = self._tokens[model] = Bucket(self.tokens_per_minute)
-        _check(bucket, 1, "tokens")
-        return Allowance(bucket)
+        allowance = Allowance(limit, self.usage)
+        allowance.check()
+        return allowance
+
+    def tokens_of(self, model: str) -> Limit | None:
+        """The limit of this model's tokens; None without one."""
+        if not (self.rule.tokens_per_minute or self.budgets.is_any):
+            return None
+        limit = self._tokens.get(model)
+        if limit is None:
+            what = "t:" + hashlib.blake2b(model.encode(), digest_size=8).hexdigest()
+            limit = self._tokens[model] = self._limit(what, "tokens", self.rule.tokens_per_minute, self.budgets)
+        return limit
+
+    def _limit(self, what: str, unit: str, per_minute: int, budgets: Budgets) -> Limit:
+        return self._limits.limit(self._digest, what, unit, per_minute, budgets)
 
 
 class Allowance:
-    """The tokens that one request has taken from its tenant's bucket."""
+    """The tokens that one request has taken of its tenant's."""
 
-    __slots__ = ("_bucket", "_taken")
+    __slots__ = ("_limit", "_taken", "_usage")
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+    def __init__(self, limit: Limit, usage: KeyUsage) -> None:
+        self._limit = limit
+        self._usage = usage
         self._taken = 0
 
-    def take(self, tokens: int) -> None:
+    def check(self) -> None:
+        """Raises RateLimited where it is known that there are none."""
+        try:
+            self._limit.check(1)
+        except RateLimited:
+            self._usage.count_refusal()
+            raise
+
+    async def take(self, tokens: int) -> None:
         """Take a request's tokens, in place of what it had taken. Raises RateLimited when there are not so many."""
         self.give_back()
-        _check(self._bucket, tokens, "tokens")
-        self._bucket.take(tokens)
+        try:
+            await self._limit.take(tokens)
+        except RateLimited:
+            self._usage.count_refusal()
+            raise
         self._taken = tokens
 
     def give_back(self) -> None:
         """Put back what was taken: the request was not answered."""
-        self._bucket.give_back(self._taken)
+        self._limit.give_back(self._taken)
         self._taken = 0
 
 
 class Tenants:
     """Finds the tenant of a request from its API key."""
 
-    def __init__(self, api_keys: Mapping[str, ApiKey], workers: int = 1) -> None:
-        self._workers = workers
+    def __init__(self, api_keys: Mapping[str, ApiKey], limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
         self._rules: dict[bytes, ApiKey] = {}
         self._tenants: dict[bytes, Tenant] = {}
+        self._gone: list[KeyUsage] = []  # of keys that are no more, until it is written
         self.open: Tenant | None = None  # of everybody, where there are no keys
         self.replace(api_keys)
 
     def replace(self, api_keys: Mapping[str, ApiKey]) -> None:
-        """Go by other keys from now on. A key whose rule is the same keeps its tenant, and what its limits have left.
+        """Go by other keys from now on. A key whose rule is the same keeps its tenant, and what its limits have left;
+        one with another rule keeps what it has used.
 
         Requests in work go on as who they came as.
         """
         rules = {_hash(key): rule for key, rule in api_keys.items()}
+        self._gone = [tenant.usage for digest, tenant in self._tenants.items() if digest not in rules]
         self._tenants = {
-            digest: self._tenants[digest] if self._rules.get(digest) == rule else _tenant(rule, self._workers)
+            digest: self._tenants[digest] if self._rules.get(digest) == rule else self._tenant(rule, digest)
             for digest, rule in rules.items()
         }
         self._rules = rules
-        self.open = None if rules else Tenant(DEFAULT_NAMESPACE)
+        if not rules:
+            self.open = self.open or Tenant(OPEN, self._limits)
+        else:
+            self.open = None
 
     def of(self, presented: str | None) -> Tenant:
         """The tenant of this API key; where there are none, whatever is presented. Raises Unauthorized."""
@@ -147,12 +170,18 @@ class Tenants:
             return [self.open.namespace]
         return sorted({tenant.namespace for tenant in self._tenants.values()})
 
+    def __iter__(self) -> Iterator[Tenant]:
+        """Every tenant, in no particular order."""
+        return iter([self.open] if self.open is not None else list(self._tenants.values()))
 
-def _check(bucket: Bucket, amount: float, unit: str) -> None:
-    if (wait_s := bucket.wait_s(amount)) > 0:
-        raise RateLimited(
-            f"this key's limit of {unit} a minute is used up; try again in {math.ceil(wait_s)} s", retry_after_s=wait_s
-        )
+    def changed_usage(self) -> list[KeyUsage]:
+        """What the tenants that were served since the last write have used."""
+        self._gone = [usage for usage in self._gone if usage.is_changed]
+        return [*self._gone, *(tenant.usage for tenant in self if tenant.usage.is_changed)]
+
+    def _tenant(self, rule: ApiKey, digest: bytes) -> Tenant:
+        before = self._tenants.get(digest)
+        return Tenant(rule, self._limits, digest, before.usage if before is not None else None)
 
 
 def bearer(authorization: bytes | None) -> str | None:
@@ -169,8 +198,3 @@ def same_secret(presented: str | None, expected: str) -> bool:
 
 def _hash(value: str) -> bytes:
     return hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=32).digest()
-
-
-def _tenant(rule: ApiKey, workers: int) -> Tenant:
-    requests = Bucket(rule.requests_per_minute / workers) if rule.requests_per_minute else None
-    return Tenant(rule.namespace, requests, rule.tokens_per_minute / workers)

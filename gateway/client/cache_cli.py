@@ -1,21 +1,16 @@
 """`dejavec cache`: the operator's commands for a running gateway, over `/admin` and the embedding route."""
 
-import asyncio
 from typing import Any
 from urllib.parse import urlencode
 
-import aiohttp
 import click
 import orjson
 
-from common.credentials import shown_url, shown_urls_in
-from common.gateway_url import base_url
 from engine.configuration import load
+from gateway.client.asking import ask, print_table
 from gateway.client.settings import ClientSettings
 from gateway.client.warm import warm
 
-TIMEOUT_S = 60.0
-MAX_ANSWER_BYTES = 8 * 1024 * 1024
 SHOWN_CHANGES = 10
 FIELDS = (
     "semantic_mode",
@@ -113,11 +108,11 @@ def thresholds(
     rows = [_threshold_row("(all)", reply["all"], None)]
     rows += [_threshold_row(name, one["in_force"], one["learned"]) for name, one in reply["namespaces"].items()]
     heads = ("namespace", *FIELDS, "serves from", "tau of on", "certified", "why tau")
-    _print_table(heads, rows)
+    print_table(heads, rows)
     click.echo("* configured   ! changed while running")
     if reply["changes"]:
         click.echo()
-        _print_table(CHANGE_HEADS, [_change_row(one) for one in reply["changes"][:SHOWN_CHANGES]])
+        print_table(CHANGE_HEADS, [_change_row(one) for one in reply["changes"][:SHOWN_CHANGES]])
 
 
 @cache.command()
@@ -139,40 +134,13 @@ def calibration(namespace: str, model: str | None, url: str | None) -> None:
             *(f"below {fidelity}" for fidelity in points[0]["violations"]),
             "true similarity here",
         )
-        _print_table(heads, [_curve_row(point, means.get(point["tau"])) for point in points])
+        print_table(heads, [_curve_row(point, means.get(point["tau"])) for point in points])
 
 
 def _admin(method: str, path: str, url: str | None, body: dict[str, Any] | None = None) -> Any:
     """One admin call. Raises click.ClickException with the gateway's own message."""
     settings = load(ClientSettings, client_url=url)
-    token = settings.client_admin_token
-    headers = {"authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-    try:
-        return asyncio.run(_call(method, base_url(settings.client_url) + path, headers, body))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        reason = "" if isinstance(error, aiohttp.InvalidURL) else shown_urls_in(str(error))
-        address = shown_url(settings.client_url)
-        raise click.ClickException(f"{address} does not answer: {reason or type(error).__name__}") from None
-
-
-async def _call(method: str, url: str, headers: dict[str, str], body: dict[str, Any] | None) -> Any:
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with (
-        aiohttp.ClientSession(timeout=timeout) as session,
-        session.request(method, url, headers=headers, json=body) as answer,
-    ):
-        content = await answer.content.read(MAX_ANSWER_BYTES)
-    try:
-        parsed = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        raise click.ClickException(
-            f"{shown_url(url)} answers {answer.status} and no JSON: is it a dejavec gateway?"
-        ) from None
-    if answer.status != 200:
-        raise click.ClickException(parsed.get("error", {}).get("message", f"{shown_url(url)} answers {answer.status}"))
-    return parsed
+    return ask(settings.client_url, method, path, settings.client_admin_token, body)
 
 
 def _assignment(text: str) -> tuple[str, str | float | None]:
@@ -208,13 +176,6 @@ def _curve_row(point: dict[str, Any], mean: float | None) -> tuple[str, ...]:
     shares = ("-" if share is None else f"{100 * share:.1f} %" for share in point["violations"].values())
     reused = f"{100 * point['reused']:.1f} %"
     return (f"{point['tau']:.3f}", reused, *shares, "-" if mean is None else f"{mean:.4f}")
-
-
-def _print_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Columns as wide as what they hold, two spaces apart, whatever the terminal."""
-    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
-    for row in (heads, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print(answer: Any) -> None:

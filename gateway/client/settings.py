@@ -25,4 +25,6 @@ class ClientSettings(Configuration):
         None, description="Second gateway, used when the first fails, and only if it serves the same fingerprint"
     )
     client_api_key: Credential = Field(None, description="API key that client commands send")
-    client_admin_token: Credential = Field(None, description="The gateway's `admin_token`, for `dejavec cache`")
+    client_admin_token: Credential = Field(
+        None, description="The gateway's `admin_token`, for `dejavec cache` and `dejavec usage --all`"
+    )

@@ -34,12 +34,11 @@ from gateway.engines.connection import MAX_REASON_CHARS, Call, EngineConnection
 from gateway.engines.fingerprints import FingerprintChoice
 from gateway.engines.joining import Joiner
 from gateway.errors import EngineAway, ModelChanged
-from gateway.metrics import ENGINE_STATE, ENGINE_TOKENS, shown_engine
+from gateway.metrics import ENGINE_STATE, ENGINE_STATES, ENGINE_TOKENS, forget_engine, shown_engine
 
 log = logging.getLogger("dejavec.gateway")
 
 WATCH_INTERVAL_S: Final = 1.0
-STATES: Final = ("serving", "silent", "avoided", "ejected", "away", "left_out")
 _READ_ERRORS: Final = (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError, BundleError)
 
 
@@ -54,7 +53,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """One engine for an operator: `state` is one of STATES; `tokens` are those sent from here and not answered."""
+    """One engine for an operator. `state`: one of ENGINE_STATES; `tokens`: sent from here and not answered."""
 
     name: str  # in metrics
     url: str  # without credentials
@@ -245,7 +244,7 @@ class EngineSet:
             self._watches.clear()
             await cancel_and_wait(watches)
             for engine in self._engines:
-                self._hide(engine)
+                forget_engine(engine.label)
 
     async def _watch(self, engine: EngineConnection) -> None:
         while True:
@@ -275,7 +274,7 @@ class EngineSet:
         known = {engine.address: engine for engine in self._engines}
         for address in known.keys() - wanted.keys():
             log.info("engines: %s is no longer among the addresses", known[address].shown_url)
-            self._hide(known[address])
+            forget_engine(known[address].label)
         refusal_file = self._refusal_file if len(wanted) == 1 else None
         self._engines = [
             known.get(address) or EngineConnection(address, self._http, self._clock, refusal_file, self._label(address))
@@ -372,12 +371,5 @@ class EngineSet:
         for engine in self._engines:
             label, now_is = engine.label, self._state_of(engine)
             ENGINE_TOKENS.labels(label).set(engine.load.tokens)
-            for state in STATES:
+            for state in ENGINE_STATES:
                 ENGINE_STATE.labels(label, state).set(state == now_is)
-
-    def _hide(self, engine: EngineConnection) -> None:
-        """It is in no state any more."""
-        label = engine.label
-        ENGINE_TOKENS.labels(label).set(0)
-        for state in STATES:
-            ENGINE_STATE.labels(label, state).set(0)

@@ -113,6 +113,7 @@ class EmbeddingCalls:
             raise
         shorter = None if dimensions == most else dimensions
         vectors = shorten(result.vectors, shorter, layer_norm=result.model.matryoshka_layer_norm)
+        exchange.tenant.usage.count(result.tokens, result.tiers)
         about = result_headers(result)
         if headers or options.headers:
             about += [*(headers or ()), *options.headers]

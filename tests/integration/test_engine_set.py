@@ -283,6 +283,8 @@ async def test_name_with_several_addresses_is_several_engines() -> None:
         addresses[:] = [f"127.0.1.{number}" for number in range(200)]
         await engines._find_addresses(again=True)
         assert len(engines._engines) == 64
+        engines.change([one.url], None)
+        assert [state.url for state in engines.states()] == [one.url]
 
 
 async def test_states_show_no_credentials() -> None:
@@ -331,7 +333,8 @@ async def test_gateway_with_several_engines_answers_while_one_is_killed() -> Non
                     if sorted(seen) == ["away", "left_out", "serving"]:
                         break
                     await asyncio.sleep(0.1)
-            assert "127.0.0.1" not in exposition
+            assert "127.0.0.1" not in exposition, "whoever reads metrics needs no key"
+            assert not foreign.computed
 
 
 async def test_cancelled_request_leaves_no_engine_with_it() -> None:

@@ -17,7 +17,9 @@ from cache.exact import ExactTier
 from cache.keys import LIVE_KEY, Scope, epoch_key, exact_key
 from cache.redis_link import RedisAway, RedisLink
 from cache.redis_url import Topology
+from cache.shared_limits import Ask, Count, SharedLimits
 from cache.shared_settings import SharedSettings
+from cache.usage import Counts, UsageStore
 from common.tasks import cancel_and_wait
 from deploy.embedded_redis import NotAvailable, locate
 from tests.gateway_client import running_gateway, until_ready
@@ -54,6 +56,21 @@ async def running(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         assert not any(task.done() for task in tasks), "a loop has ended"
     finally:
         await cancel_and_wait(tasks)
+
+
+async def test_limits_and_usage_of_keys_on_every_master(link: RedisLink) -> None:
+    """A key's limit and its counts lie on one server, those of many keys on all; each ask is answered."""
+    limits, store = SharedLimits(link, "a" * 16), UsageStore(link, "a" * 16)
+    for number in range(12):
+        key_id = secrets.token_hex(8)
+        none = Count("", 0, 0)
+        ask = Ask(
+            1, key_id, "requests", capacity=10, need=4, waiting=0, ahead=0, back=0, returned=0, day=none, month=none
+        )
+        assert (await limits.ask(ask)).granted == 4
+        await store.record(key_id, 1, {"2026-11-26": Counts(requests=number)})
+        assert (await store.read(key_id))["2026-11-26"].requests == number
+    assert await store.present() == 1
 
 
 def exact_tier(link: RedisLink) -> ExactTier:
