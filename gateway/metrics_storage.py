@@ -23,7 +23,7 @@ LOCK_FILE: Final = "lock"
 # Bytes of each kind's file. prometheus-client makes them of 64 KiB and lets them grow, which here must not happen:
 # histograms of each stage and model, and gauges by namespace and engine, all bounded in number, need more than that.
 FILE_BYTES: Final = {
-    "counter": 98_304,
+    "counter": 131_072,
     "histogram": 262_144,
     "gauge_livesum": 65_536,
     "gauge_livemin": 65_536,
@@ -31,7 +31,7 @@ FILE_BYTES: Final = {
     "gauge_livemostrecent": 131_072,
 }
 WORKER_BYTES: Final = sum(FILE_BYTES.values())
-MAX_FILES: Final = 512  # an ended worker's counts stay, in two files of 352 KiB
+MAX_FILES: Final = 512  # an ended worker's counts stay, in two files of 384 KiB
 
 log = logging.getLogger("dejavec.gateway")
 

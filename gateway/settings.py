@@ -121,6 +121,7 @@ class ModelEngines(BaseModel):
     refusal_file: Path | None = None  # where `dejavec up` writes why it does not restart the engine
 
 
+ModelName = Annotated[str, AfterValidator(_alias), Field(max_length=64)]  # a label in metrics, too
 MAX_MODELS: Final = 32
 DEFAULT_MODEL: Final = "default"  # what `engine_url` serves, where there are no `engines`
 
@@ -136,13 +137,13 @@ class GatewaySettings(Configuration):
     engine_url: Annotated[str, AfterValidator(_http_url)] = Field(
         "http://127.0.0.1:8081", repr=False, description="Where the engine answers"
     )
-    engines: dict[Annotated[str, AfterValidator(_alias)], ModelEngines] = Field(
+    engines: dict[ModelName, ModelEngines] = Field(
         default_factory=dict,
         description="Several models behind this gateway, each with `urls` of its engines, `aliases` and, where only "
         "one may serve, its `fingerprint`: `[engines.docs]`. The first answers requests that name no model. Takes "
         "the place of `engine_url`",
     )
-    started_engines: dict[Annotated[str, AfterValidator(_alias)], ModelEngines] = Field(
+    started_engines: dict[ModelName, ModelEngines] = Field(
         default_factory=dict,
         description="Set by `dejavec up`: the engines it has started. Those of `engines` serve beside them",
     )

@@ -17,13 +17,22 @@ WORKER = """
 import os, sys
 from gateway import metrics_storage
 metrics_storage.reserve()
-from gateway import app, gauges, metrics
+from gateway import app, gauges, metrics, settings
 from cache.semantic.tier import PartitionFigures
 for status in range(200, 600): metrics.REQUESTS.labels(str(status)).inc()
 metrics.IN_FLIGHT.inc()
 for number in range(gauges.MAX_NAMESPACES):
-    labels = "m" * 200, f"{number:02}" + "n" * 61
+    labels = "m" * 64, f"{number:02}" + "n" * 61
     gauges.publish_partition(labels, PartitionFigures(labels[1], 0.9, 2.0, 1, True, 0.05, 10, 1))
+for number in range(settings.MAX_MODELS):
+    model = metrics.ModelMetrics(f"{number:02}" + "m" * 62)
+    model.engine_call.observe(0.1)
+    metrics.ENGINE_READY.labels(f"{number:02}" + "m" * 62).set(1)
+for number in range(metrics.MAX_SHOWN_ENGINES):
+    label = metrics.shown_engine(f"{number:02}" + "e" * 71)
+    metrics.ENGINE_TOKENS.labels(label).set(1)
+    metrics.ENGINE_EJECTIONS.labels(label).inc()
+    for state in metrics.ENGINE_STATES: metrics.ENGINE_STATE.labels(label, state).set(1)
 shown = b"embeddings_requests_total" in metrics.exposition()[0]
 sys.stdout.write(f"{os.environ.get('PROMETHEUS_MULTIPROC_DIR')} {shown}")
 """
