@@ -197,7 +197,7 @@ def _engine(engine: Engine, gateway: Reply | None, prints: set[str]) -> Iterator
     name = f"engine of {engine.model}" if engine.model != DEFAULT_MODEL else "engine"
     address = shown_url(engine.url)
     if not engine.info:
-        is_missed = gateway is not None and gateway.status != 200
+        is_missed = gateway is not None and not _has_engine(gateway, engine.model)
         yield Finding(
             name,
             "fault" if is_missed else "note",
@@ -231,6 +231,14 @@ def _engine(engine: Engine, gateway: Reply | None, prints: set[str]) -> Iterator
         yield Finding(name, "ok", what)
     if engine.ready is not None:
         yield from _clock(name, engine.ready)
+
+
+def _has_engine(gateway: Reply, model: str) -> bool:
+    """Whether the gateway's `/ready` says that a model can be computed; with one model it names none."""
+    models = gateway.json().get("models")
+    if isinstance(models, dict) and model in models:
+        return bool(models[model] == "ready")
+    return gateway.status == 200
 
 
 def _clock(name: str, reply: Reply) -> Iterator[Finding]:
