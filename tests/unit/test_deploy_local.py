@@ -15,10 +15,11 @@ from deploy.local import Plan, check_ports, engine_child, gateway_child, redis_c
 from deploy.own_engines import share_cores
 from deploy.ports import free_port
 from deploy.settings import SupervisorSettings
-from deploy.start_page import Found, describe_redis, show
+from deploy.start_page import Found, describe_redis, find, show
 from engine.configuration import ConfigurationError
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
+from tests.stand_in_engine import StandInEngine
 
 
 def plan(tmp_path: Path, engine: dict[str, object] | None = None, gateway: dict[str, object] | None = None) -> Plan:
@@ -27,6 +28,7 @@ def plan(tmp_path: Path, engine: dict[str, object] | None = None, gateway: dict[
     )
 
 
+NOWHERE = "http://127.0.0.2:9"
 STARTED = "DEJAVEC_STARTED_ENGINES"
 
 
@@ -204,3 +206,16 @@ def test_start_page_has_what_to_copy(tmp_path: Path) -> None:
     assert "  -H 'content-type: application/json' \\\n  -d '{" in text
     for piece in ("http://127.0.0.1:8080", "/docs", "/metrics", "curl -i", "OpenAI(base_url=", "8.2.3 with RediSearch"):
         assert piece in text
+
+
+async def test_the_start_page_asks_engines_until_one_answers(tmp_path: Path) -> None:
+    """One that is down, and one by a DNS name behind it; a model that nobody serves is not known."""
+    async with StandInEngine(fingerprint="ab" * 16).running() as engine:
+        by_name = engine.url.replace("http://127.0.0.1", "dns+http://localhost")
+        engines = {"docs": {"urls": ["http://127.0.0.3:9", by_name]}, "code": {"urls": [NOWHERE]}}
+        here = plan(tmp_path, gateway={"engines": engines})
+        found = await find(here, None, "none is installed")
+    info = found.engines["docs"]
+    assert info is not None
+    assert info.fingerprint == "ab" * 16
+    assert found.engines["code"] is None
