@@ -320,5 +320,6 @@ def test_figures_are_sums_over_labels() -> None:
     assert samples.histogram("seconds") == [[0.5, 5], [None, 6]]
     assert samples.histogram("seconds", m="b") == [[0.5, 4], [None, 4]]
     assert (samples.total("gauge"), samples.has("gauge"), samples.histogram("none")) == (0, False, [])
-    with pytest.raises(ValueError, match=r".+"):
-        figures.read(b"<html>not metrics</html>")
+    assert figures.read(b"<html>not metrics</html>").by_name == {}
+    with pytest.raises(ValueError, match="utf-8"):
+        figures.read(b"\xff")
