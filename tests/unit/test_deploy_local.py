@@ -16,6 +16,7 @@ from deploy.own_engines import share_cores
 from deploy.ports import free_port
 from deploy.settings import SupervisorSettings
 from deploy.start_page import Found, describe_redis, find, show
+from deploy.up import open_data_dir
 from engine.configuration import ConfigurationError
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
@@ -120,6 +121,20 @@ def test_several_models_have_an_engine_each(tmp_path: Path) -> None:
     assert list(here.engine_urls) == ["docs", "code", "big"]
     with pytest.raises(ConfigurationError, match="two of the folders are called 'docs'"):
         _ = Plan(SupervisorSettings(models=[Path("a/docs"), Path("b/docs")]), here.engine, gateway).own_engines
+
+
+def test_the_log_of_each_engine_is_tried_before_a_start(tmp_path: Path) -> None:
+    """One that cannot be written to ends the start with its name; without that, each process has its file."""
+    here = Plan(
+        SupervisorSettings(data_dir=tmp_path, models=[Path("docs"), Path("code")]), EngineSettings(), GatewaySettings()
+    )
+    (tmp_path / "logs" / "engine-code.log").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"engine-code\.log cannot be used"):
+        open_data_dir(here)
+    other = Plan(SupervisorSettings(data_dir=tmp_path / "other"), EngineSettings(), GatewaySettings())
+    os.close(open_data_dir(other))
+    logs = {file.stem for file in (tmp_path / "other" / "logs").iterdir()}
+    assert logs == {"dejavec", "redis", "engine", "gateway"}
 
 
 def test_engines_elsewhere_need_none_here(tmp_path: Path) -> None:
