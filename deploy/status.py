@@ -99,7 +99,7 @@ def read_status(set_up: SetUp, url: str) -> Status | None:
 def rows(found: Status) -> Iterator[tuple[str, str]]:
     """What is shown, row by row."""
     yield "gateway", f"{found.url}, version {found.version or 'unknown'}"
-    yield "look at", f"{found.url}/docs  /metrics  /ready"
+    yield "look at", f"{found.url}/console  /docs  /metrics  /ready"
     if found.reason:
         yield "not ready", found.reason
     for model in found.models:

@@ -24,3 +24,4 @@ def test_every_model_has_its_rows() -> None:
         "b" * 12 + "…",
     ]
     assert ("not ready", "the engine is away") in shown
+    assert ("look at", "http://x/console  /docs  /metrics  /ready") in shown
