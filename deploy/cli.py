@@ -36,7 +36,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "up": Command(
-        "deploy.up", "up", "Run", "Start Redis, engine and gateway on this machine; one Ctrl-C stops all.", "all"
+        "deploy.up", "up", "Run", "Start Redis, engines and gateway on this machine; one Ctrl-C stops all.", "all"
     ),
     "gateway": Command(
         "gateway.cli", "gateway", "Run", "Serve the HTTP API, with its caches in front of an engine.", "gateway"

@@ -55,8 +55,8 @@ def share_cores(cores: int, costs: Mapping[str, float]) -> dict[str, int]:
     """Runs at the same time for each model, in proportion to what a token costs: at least one each, `cores` in all."""
     shares = dict.fromkeys(costs, 1)
     for _ in range(cores - len(shares)):
-        dearest = max(costs, key=lambda name: costs[name] / shares[name])
-        shares[dearest] += 1
+        most_expensive = max(costs, key=lambda name: costs[name] / shares[name])
+        shares[most_expensive] += 1
     return shares
 
 

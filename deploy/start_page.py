@@ -1,7 +1,9 @@
 """What `dejavec up` shows once everything answers: what was found, where it is, and a first request to copy."""
 
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.text import Text
@@ -10,27 +12,28 @@ from cache.redis_facts import find_facts
 from cache.redis_link import RedisAway, RedisLink
 from cache.redis_url import TlsFiles
 from common.credentials import shown_url
+from deploy.http_reading import get
 from deploy.local import Plan
 from deploy.page import show_rows
-from deploy.probes import get
 from engine.protocol import INFO_PATH, EngineInfo, ProtocolError
 from gateway.redis_links import tls_files
 from gateway.settings import DEFAULT_MODEL
 
 TIMEOUT_S = 2.0
+ENGINES_S = 6.0  # for asking all engines: the page does not wait for one after another that is frozen
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What the running processes report of themselves."""
 
-    engines: dict[str, EngineInfo | None]  # by model; None: it does not answer
+    engines: dict[str, EngineInfo | None]  # by model; None: none of its engines answers
     redis: str
 
 
 async def find(plan: Plan, redis_url: str | None, without_redis: str) -> Found:
     """Read engine and Redis for what they are; `without_redis` is the reason where there is no Redis."""
-    infos = {name: await _engine_info(urls[0]) for name, urls in plan.engine_urls.items()}
+    infos = await asyncio.to_thread(_engine_infos, plan.engine_urls)
     if redis_url is None:
         return Found(infos, f"none, in-process cache alone: {without_redis}")
     return Found(infos, await describe_redis(redis_url, tls_files(plan.gateway)))
@@ -97,14 +100,21 @@ def _examples(plan: Plan, found: Found) -> list[Text]:
     ]
 
 
-async def _engine_info(url: str) -> EngineInfo | None:
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        return None
-    answer = await get(parts.hostname, parts.port or 80, parts.path + INFO_PATH, TIMEOUT_S)
-    if answer is None or answer.status != 200:
-        return None
-    try:
-        return EngineInfo.from_json(answer.body)
-    except ProtocolError:
-        return None
+def _engine_infos(urls: Mapping[str, Iterable[str]]) -> dict[str, EngineInfo | None]:
+    """What the first engine of each model that answers in time says of itself."""
+    deadline_s = time.monotonic() + ENGINES_S
+    return {name: _engine_info(of_model, deadline_s) for name, of_model in urls.items()}
+
+
+def _engine_info(urls: Iterable[str], deadline_s: float) -> EngineInfo | None:
+    for url in urls:
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            break
+        answer = get(url.removeprefix("dns+"), INFO_PATH, timeout_s=min(TIMEOUT_S, left_s))
+        if answer is not None and answer.status == 200:
+            try:
+                return EngineInfo.from_json(answer.body)
+            except ProtocolError:
+                continue
+    return None

@@ -1,7 +1,6 @@
 """The `status` command: what a running system found and chose, from its public routes; with the admin token, more."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from common.credentials import shown_url, shown_urls_in
 from common.gateway_url import base_url
+from common.prometheus_text import Samples, parse
 from deploy.doctor.process_checks import Engine, find_engines, get_json
 from deploy.doctor.setup import SetUp, Unreadable, find_set_up
 from deploy.http_reading import get
@@ -19,10 +19,6 @@ from deploy.page import show_rows
 
 TIERS: Final = {"local": "L0", "exact": "exact", "semantic": "semantic", "miss": "computed"}
 NOT_RUNNING: Final = 1
-_SAMPLE: Final = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
-_LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
-
-Samples = list[tuple[str, dict[str, str], float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +96,10 @@ def read_status(set_up: SetUp, url: str) -> Status | None:
     )
 
 
-def samples(exposition: str) -> Samples:
-    """Name, labels and value of each sample of Prometheus' text format."""
-    found: Samples = []
-    for name, labels, value in _SAMPLE.findall(exposition):
-        try:
-            found.append((name, dict(_LABEL.findall(labels)), float(value)))
-        except ValueError:
-            continue
-    return found
-
-
 def rows(found: Status) -> Iterator[tuple[str, str]]:
     """What is shown, row by row."""
     yield "gateway", f"{found.url}, version {found.version or 'unknown'}"
-    yield "look at", f"{found.url}/docs  /metrics  /ready"
+    yield "look at", f"{found.url}/console  /docs  /metrics  /ready"
     if found.reason:
         yield "not ready", found.reason
     for model in found.models:
@@ -159,17 +144,17 @@ def _engines(set_up: SetUp) -> list[Engine]:
 
 def _engine(engine: Engine) -> dict[str, Any]:
     """What an engine tells; addresses that this machine cannot reach tell nothing."""
-    values = {name: value for name, _, value in _metrics(engine.url)}
+    metrics = _metrics(engine.url)
     return {
         "model": engine.info.get("model", engine.model),
         "url": shown_url(engine.url),
         "state": _state(engine),
         "fingerprint": engine.info.get("fingerprint"),
         "kernel_class": engine.info.get("kernel_class"),
-        "queued_texts": _whole(values.get("embedding_batch_queue_size")),
-        "queued_tokens": _whole(values.get("dejavec_engine_queue_tokens")),
-        "tokens_per_second": _whole(values.get("dejavec_engine_tokens_per_second")),
-        "resident_bytes": _whole(values.get("process_resident_memory_bytes")),
+        "queued_texts": _whole(metrics.total("embedding_batch_queue_size")),
+        "queued_tokens": _whole(metrics.total("dejavec_engine_queue_tokens")),
+        "tokens_per_second": _whole(metrics.total("dejavec_engine_tokens_per_second")),
+        "resident_bytes": _whole(metrics.total("process_resident_memory_bytes")),
     }
 
 
@@ -225,15 +210,11 @@ def _shares(texts: Mapping[str, int]) -> str:
 
 def _metrics(url: str) -> Samples:
     reply = get(url, "/metrics")
-    return samples(reply.body.decode("utf-8", errors="replace")) if reply is not None and reply.status == 200 else []
+    return parse(reply.body.decode("utf-8", errors="replace") if reply is not None and reply.status == 200 else "")
 
 
 def _by_label(metrics: Samples, metric: str, label: str) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for name, labels, value in metrics:
-        if name == metric and label in labels:
-            found[labels[label]] = found.get(labels[label], 0) + int(value)
-    return found
+    return {value: int(number) for value, number in metrics.by(metric, label).items()}
 
 
 def _policies(thresholds: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -35,26 +35,25 @@ from gateway.settings import GatewaySettings
 SERVING_CHECK_S = 0.2
 SERVING_CHECKS_BETWEEN_LINES = 50
 SUBFOLDERS = ("logs", "redis", "run")  # of the data folder, each to be written to
-LOGS = (OWN_NAME, "redis", "engine", "gateway")
 
 
 @click.command("up")
 @click.option("--port", type=int, help="Port of the gateway (gateway_port, 8080).")
-@click.option("--engine-port", type=int, help="Port of the engine (engine_port, 8081).")
+@click.option("--engine-port", type=int, help="Port of the engine, of several the first (engine_port, 8081).")
 @click.option("--workers", type=int, help="Gateway workers (gateway_workers, 1).")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder for all data (data_dir, .dejavec).")
 def up(port: int | None, engine_port: int | None, workers: int | None, data_dir: Path | None) -> None:
-    """Start Redis, engine and gateway on this machine; Ctrl-C stops all three.
+    """Start Redis, an engine for each model, and the gateway on this machine; Ctrl-C stops all of them.
 
     Builds the default model bundle first when there is none. With DEJAVEC_REDIS_URL set your own Redis is used
-    instead of the embedded one, with DEJAVEC_ENGINE_URL an engine that runs elsewhere.
+    instead of the embedded one, with DEJAVEC_ENGINE_URL or DEJAVEC_ENGINES engines that run elsewhere.
     """
     plan = Plan(
         load(SupervisorSettings, data_dir=data_dir),
         load(EngineSettings, engine_port=engine_port),
         load(GatewaySettings, gateway_port=port, gateway_workers=workers),
     )
-    held = _open_data_dir(plan.data_dir)
+    held = open_data_dir(plan)
     check_ports(plan)
     if plan.supervisor.models:
         plan = _shared(plan)
@@ -63,8 +62,9 @@ def up(port: int | None, engine_port: int | None, workers: int | None, data_dir:
     sys.exit(asyncio.run(serve(plan, held)))
 
 
-def _open_data_dir(folder: Path) -> int:
+def open_data_dir(plan: Plan) -> int:
     """Make the data folder, lock it and try to write; returns the lock. Raises ConfigurationError, ClickException."""
+    folder, children = plan.data_dir, ["redis", *(engine.child for engine in plan.own_engines), "gateway"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = leftovers.take_over(folder / "up.lock", _record_path(folder), click.echo)
@@ -72,7 +72,7 @@ def _open_data_dir(folder: Path) -> int:
             (folder / part).mkdir(exist_ok=True, mode=0o700)
             with tempfile.TemporaryFile(dir=folder / part) as trial:
                 trial.write(b"there is room")
-        for name in LOGS:
+        for name in (OWN_NAME, *children):
             with (folder / "logs" / f"{name}.log").open("ab"):
                 pass
     except leftovers.FolderInUse as error:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from loadtest.exposition import Metrics, MetricsUnreachable, fetch
+from common.prometheus_text import Samples
+from loadtest.exposition import MetricsUnreachable, fetch
 
 PERIOD_S = 1.0
 MAX_SCRAPES = 4000  # beyond that every second one is left out, and so on
@@ -19,7 +20,7 @@ TIMEOUT_S = 5.0
 GATEWAY, ENGINE, GENERATOR = "gateway", "engine", "generator"
 ENGINE_MARK = "dejavec_engine_tokens_total"
 
-Read = Callable[[Metrics, Metrics, float], float | None]
+Read = Callable[[Samples, Samples, float], float | None]
 
 
 def _gauge(name: str) -> Read:
@@ -27,7 +28,7 @@ def _gauge(name: str) -> Read:
 
 
 def _rate(name: str) -> Read:
-    def read(now: Metrics, before: Metrics, seconds: float) -> float | None:
+    def read(now: Samples, before: Samples, seconds: float) -> float | None:
         new, old = now.total(name), before.total(name)
         return None if new is None or old is None or new < old or seconds <= 0 else (new - old) / seconds
 
@@ -35,7 +36,7 @@ def _rate(name: str) -> Read:
 
 
 def _mean(name: str, times: float = 1.0) -> Read:
-    def read(now: Metrics, before: Metrics, _s: float) -> float | None:
+    def read(now: Samples, before: Samples, _s: float) -> float | None:
         sums, counts = ((now.total(name + end), before.total(name + end)) for end in ("_sum", "_count"))
         if None in (*sums, *counts):
             return None
@@ -118,7 +119,7 @@ class ServerWatch:
             {server: why for server, why in self.missing.items() if not kept.get(server)},
         )
 
-    async def _scrape(self) -> dict[str, Metrics]:
+    async def _scrape(self) -> dict[str, Samples]:
         found = {}
         for server, url in self.urls.items():
             if not url:
@@ -136,7 +137,7 @@ class ServerWatch:
         return found
 
     def _keep(
-        self, at_s: float, before: dict[str, Metrics], now: dict[str, Metrics], seconds: float, own_cores: float
+        self, at_s: float, before: dict[str, Samples], now: dict[str, Samples], seconds: float, own_cores: float
     ) -> None:
         for server, reads in SERIES.items():
             for name, read in reads.items():

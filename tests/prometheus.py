@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from deploy.install import ROOT
-from deploy.ports import free_port
+from tests.free_ports import DidNotStart, free_ports, with_other_ports
 
 PROMETHEUS, GRAFANA = ROOT / "deploy" / "prometheus", ROOT / "deploy" / "grafana"
 needs_promtool = pytest.mark.skipif(
@@ -86,25 +86,35 @@ def running_prometheus(folder: Path, gateway_port: int, engine_port: int) -> Ite
     for job in config["scrape_configs"]:
         job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    url = f"127.0.0.1:{free_port()}"
+    process, url = with_other_ports(lambda: _started(folder))
+    try:
+        yield RunningPrometheus(f"http://{url}")
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _started(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Its process and address, once it is ready."""
+    (port,) = free_ports(1)
+    url = f"127.0.0.1:{port}"
     options = {
         "config.file": folder / "prometheus.yml",
         "storage.tsdb.path": folder / "data",
         "web.listen-address": url,
     }
-    with (folder / "prometheus.log").open("wb") as log:
+    log = folder / "prometheus.log"
+    with log.open("wb") as output:
         command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        deadline_s = time.monotonic() + 60
-        while not _is_ready(url):
-            assert process.poll() is None, (folder / "prometheus.log").read_text()
-            assert time.monotonic() < deadline_s, "Prometheus does not become ready"
-            time.sleep(0.1)
-        yield RunningPrometheus(f"http://{url}")
-    finally:
-        process.terminate()
-        process.wait(30)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    deadline_s = time.monotonic() + 60
+    while not _is_ready(url):
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            process.kill()
+            process.wait()
+            raise DidNotStart(f"Prometheus did not start: {log.read_text()[-2000:]}")
+        time.sleep(0.1)
+    return process, url
 
 
 def _is_ready(url: str) -> bool:

@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from redis.retry import Retry
 
 from deploy.embedded_redis import Binaries, configure
-from deploy.ports import free_port
+from tests.free_ports import free_ports, with_other_ports
 from tests.running_redis import RunningRedis, stop_all
 
 SLOTS = 16_384
@@ -108,32 +108,42 @@ class RunningCluster:
 
 @contextmanager
 def running_cluster(folder: Path, binaries: Binaries) -> Iterator[RunningCluster]:
-    """A cluster that runs as long as the block."""
+    """A cluster that runs as long as the block. Raises DidNotStart."""
+    cluster = with_other_ports(lambda: _started(folder / secrets.token_hex(4), binaries))
+    try:
+        yield cluster
+    finally:
+        stop_all(cluster.nodes)
+
+
+def _started(folder: Path, binaries: Binaries) -> RunningCluster:
     password = secrets.token_hex(16)
     ids = [secrets.token_hex(20) for _ in range(2 * MASTERS)]
+    ports = free_ports(2 * len(ids))
+    bus = ports[len(ids) :]
     instances = []
-    for node_id in ids:
-        (folder / node_id).mkdir()
+    for node_id, port in zip(ids, ports, strict=False):
+        (folder / node_id).mkdir(parents=True)
         (folder / node_id / "password").write_text(password)
-        instances.append(configure(folder / node_id, Binaries(binaries.server, None), maxmemory_mb=64))
-    bus = [free_port() for _ in ids]
+        instances.append(configure(folder / node_id, Binaries(binaries.server, None), maxmemory_mb=64, port=port))
+    for place, instance in enumerate(instances):
+        lines = [_line(ids, instances, bus, other, place) for other in range(len(ids))]
+        (instance.folder / "nodes.conf").write_text("".join(lines) + "vars currentEpoch 3 lastVoteEpoch 0\n")
+        with (instance.folder / "redis.conf").open("a") as config:
+            config.write(
+                f"cluster-enabled yes\ncluster-port {bus[place]}\ncluster-node-timeout {NODE_TIMEOUT_MS}\n"
+                f"cluster-require-full-coverage no\nmasterauth {password}\nrepl-diskless-sync-delay 0\n"
+                "cluster-replica-validity-factor 0\n"
+            )
+    nodes = [RunningRedis(instance) for instance in instances]
     with ExitStack() as stack:
-        for place, instance in enumerate(instances):
-            lines = [_line(ids, instances, bus, other, place) for other in range(len(ids))]
-            (instance.folder / "nodes.conf").write_text("".join(lines) + "vars currentEpoch 3 lastVoteEpoch 0\n")
-            with (instance.folder / "redis.conf").open("a") as config:
-                config.write(
-                    f"cluster-enabled yes\ncluster-port {bus[place]}\ncluster-node-timeout {NODE_TIMEOUT_MS}\n"
-                    f"cluster-require-full-coverage no\nmasterauth {password}\nrepl-diskless-sync-delay 0\n"
-                    "cluster-replica-validity-factor 0\n"
-                )
-        nodes = [RunningRedis(instance) for instance in instances]
         stack.callback(stop_all, nodes)
         for node in nodes:
             node.wait_ready()
         cluster = RunningCluster(nodes, ids)
         cluster.wait_sound()
-        yield cluster
+        stack.pop_all()
+    return cluster
 
 
 def _line(ids: list[str], instances: list[Any], bus: list[int], of: int, myself: int) -> str:

@@ -13,12 +13,9 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded_redis import Binaries, Instance, NotAvailable, answers, configure, locate, locate_valkey
+from tests.free_ports import DidNotStart, free_ports, with_other_ports
 
 START_TIMEOUT_S = 30.0
-
-
-class DidNotStart(Exception):
-    """The server was started and did not answer; the message ends with its last lines."""
 
 
 class RunningRedis:
@@ -75,9 +72,16 @@ def stop_all(servers: Sequence[RunningRedis]) -> None:
 def running_redis(folder: Path, *, maxmemory_mb: int = 256, binaries: Binaries | None = None) -> Iterator[RunningRedis]:
     """A Redis that runs as long as the block; `binaries` are others than the embedded ones. Raises NotAvailable,
     DidNotStart."""
-    redis = RunningRedis(configure(folder, binaries or locate(), maxmemory_mb=maxmemory_mb))
-    try:
+    chosen = binaries or locate()
+
+    def start() -> RunningRedis:
+        (port,) = free_ports(1)
+        redis = RunningRedis(configure(folder, chosen, maxmemory_mb=maxmemory_mb, port=port))
         redis.wait_ready()
+        return redis
+
+    redis = with_other_ports(start)
+    try:
         yield redis
     finally:
         redis.stop()

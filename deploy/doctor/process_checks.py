@@ -98,9 +98,9 @@ def check_engines(set_up: SetUp) -> Iterator[Finding]:
     """Whether each model's engines answer, and give the vectors that the gateway expects."""
     engines = find_engines(set_up)
     gateway = get(set_up.gateway_url, "/ready")
-    prints = gateway_fingerprints(get_json(set_up.gateway_url, "/info"))
+    fingerprints = gateway_fingerprints(get_json(set_up.gateway_url, "/info"))
     for engine in engines:
-        yield from _engine(engine, gateway, prints)
+        yield from _engine(engine, gateway, fingerprints)
     for name in dict.fromkeys(engine.model for engine in engines):
         found = {str(one.info["fingerprint"]) for one in engines if one.model == name and "fingerprint" in one.info}
         if len(found) > 1:
@@ -192,12 +192,12 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _engine(engine: Engine, gateway: Reply | None, prints: set[str]) -> Iterator[Finding]:
+def _engine(engine: Engine, gateway: Reply | None, fingerprints: set[str]) -> Iterator[Finding]:
     """One engine, beside what the gateway's `/ready` answers (None: it does not run) and goes by."""
     name = f"engine of {engine.model}" if engine.model != DEFAULT_MODEL else "engine"
     address = shown_url(engine.url)
     if not engine.info:
-        is_missed = gateway is not None and gateway.status != 200
+        is_missed = gateway is not None and not _has_engine(gateway, engine.model)
         yield Finding(
             name,
             "fault" if is_missed else "note",
@@ -206,12 +206,12 @@ def _engine(engine: Engine, gateway: Reply | None, prints: set[str]) -> Iterator
             f"{START}, or `dejavec engine`; see engine_url and engines",
         )
         return
-    print_ = str(engine.info.get("fingerprint", ""))
+    fingerprint = str(engine.info.get("fingerprint", ""))
     what = f"{address}: {engine.info.get('model')}, {engine.info.get('kernel_class')} on {engine.info.get('device')}"
-    what += f", fingerprint {print_[:12]}…"
+    what += f", fingerprint {fingerprint[:12]}…"
     if engine.ready is None or engine.ready.status != 200:
         yield Finding(name, "fault", f"{what}, not ready", "no inference passed lately", "see the engine's log")
-    elif engine.expected_fingerprint and not print_.startswith(engine.expected_fingerprint):
+    elif engine.expected_fingerprint and not fingerprint.startswith(engine.expected_fingerprint):
         yield Finding(
             name,
             "fault",
@@ -219,11 +219,11 @@ def _engine(engine: Engine, gateway: Reply | None, prints: set[str]) -> Iterator
             "the gateway does not use it",
             "serve the bundle with that fingerprint, or change `fingerprint` of this model",
         )
-    elif prints and print_ not in prints:
+    elif fingerprints and fingerprint not in fingerprints:
         yield Finding(
             name,
             "warning",
-            f"{what}; the gateway goes by {', '.join(sorted(one[:12] for one in prints))}",
+            f"{what}; the gateway goes by {', '.join(sorted(one[:12] for one in fingerprints))}",
             "it asks another engine than the settings here name, or has not followed a new bundle yet",
             "run this with the gateway's own settings, or restart the gateway",
         )
@@ -231,6 +231,14 @@ def _engine(engine: Engine, gateway: Reply | None, prints: set[str]) -> Iterator
         yield Finding(name, "ok", what)
     if engine.ready is not None:
         yield from _clock(name, engine.ready)
+
+
+def _has_engine(gateway: Reply, model: str) -> bool:
+    """Whether the gateway's `/ready` says that a model can be computed; with one model it names none."""
+    models = gateway.json().get("models")
+    if isinstance(models, dict) and model in models:
+        return bool(models[model] == "ready")
+    return gateway.status == 200
 
 
 def _clock(name: str, reply: Reply) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Settings: whether they can be read, and which of them fight each other."""
+"""Settings: whether they can be read, and which of them conflict."""
 
 from collections.abc import Iterator
 
@@ -31,15 +31,15 @@ def check_settings(set_up: SetUp) -> Iterator[Finding]:
 
 def check_conflicts(set_up: SetUp) -> Iterator[Finding]:
     """Settings that are valid each, and do not go together."""
-    fights = [*_gateway_fights(set_up.gateway), *_engine_fights(set_up.engine)]
+    conflicts = [*_gateway_conflicts(set_up.gateway), *_engine_conflicts(set_up.engine)]
     if set_up.gateway and set_up.engine and set_up.supervisor:
-        fights += _watch_fights(set_up)
-    yield from fights
-    if not fights:
-        yield Finding("conflicts", "ok", "no settings that fight each other")
+        conflicts += _watch_conflicts(set_up)
+    yield from conflicts
+    if not conflicts:
+        yield Finding("conflicts", "ok", "no settings that conflict")
 
 
-def _gateway_fights(gateway: GatewaySettings | None) -> Iterator[Finding]:
+def _gateway_conflicts(gateway: GatewaySettings | None) -> Iterator[Finding]:
     if gateway is None:
         return
     if gateway.is_exposed and not gateway.api_keys:
@@ -89,7 +89,7 @@ def _gateway_fights(gateway: GatewaySettings | None) -> Iterator[Finding]:
         yield Finding("admin_token", "note", "not set", "thresholds, purge and explain are closed")
 
 
-def _engine_fights(engine: EngineSettings | None) -> Iterator[Finding]:
+def _engine_conflicts(engine: EngineSettings | None) -> Iterator[Finding]:
     if engine is None:
         return
     from engine.model.topology import choose, usable_cores
@@ -122,7 +122,7 @@ def _engine_fights(engine: EngineSettings | None) -> Iterator[Finding]:
         )
 
 
-def _watch_fights(set_up: SetUp) -> Iterator[Finding]:
+def _watch_conflicts(set_up: SetUp) -> Iterator[Finding]:
     plan = set_up.plan
     watch_s = plan.supervisor.watch_interval_s * plan.supervisor.watch_failures
     if watch_s < plan.engine.engine_hang_s:

@@ -10,36 +10,22 @@ A name that is not there is 0, or nothing: metrics of another version are no err
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-from prometheus_client.parser import text_string_to_metric_families
+from common import prometheus_text
 
-Sample = tuple[Mapping[str, str], float]
 Histogram = list[list[float | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """The samples of each name, with their labels; only finite values."""
-
-    by_name: Mapping[str, list[Sample]]
+class Samples(prometheus_text.Samples):
+    """The samples of each name, for a page that shows 0 where nothing was counted."""
 
     def total(self, name: str, **labels: str) -> float:
         """The sum of a name's samples that have these labels."""
-        return sum(value for found, value in self.by_name.get(name, ()) if labels.items() <= found.items())
+        return super().total(name, **labels) or 0.0
 
     def has(self, name: str) -> bool:
         """Whether there is any sample of this name."""
         return name in self.by_name
-
-    def by(self, name: str, label: str) -> dict[str, float]:
-        """The sums of a name's samples by one label's values."""
-        sums: dict[str, float] = defaultdict(float)
-        for found, value in self.by_name.get(name, ()):
-            if label in found:
-                sums[found[label]] += value
-        return dict(sums)
 
     def histogram(self, name: str, **labels: str) -> Histogram:
         """[upper bound, cumulative count] of each bucket, upwards; the last bound, infinity, is None."""
@@ -51,10 +37,5 @@ class Samples:
 
 
 def read(content: bytes) -> Samples:
-    """The samples of an exposition in Prometheus' text format. Raises ValueError where it is none."""
-    by_name: dict[str, list[Sample]] = defaultdict(list)
-    for family in text_string_to_metric_families(content.decode("utf-8")):
-        for sample in family.samples:
-            if math.isfinite(sample.value):
-                by_name[sample.name].append((sample.labels, sample.value))
-    return Samples(by_name)
+    """The samples of an exposition in Prometheus' text format. Raises ValueError where that is not UTF-8."""
+    return Samples(prometheus_text.parse(content.decode("utf-8")).by_name)

@@ -13,13 +13,14 @@ from rich.table import Table
 
 from common.credentials import shown_url
 from common.gateway_url import base_url
+from common.prometheus_text import Samples
 from loadtest.cost import page
 from loadtest.cost.bill import LEFT_OUT, Bill, Figure, make_bill
 from loadtest.cost.inputs import Inputs, Traffic, traffic_of_gateway, traffic_of_report
 from loadtest.cost.live import Savings, savings
 from loadtest.cost.prices import TYPED, CostError, Price, Prices, amount, find, read_prices
 from loadtest.display import wide_console
-from loadtest.exposition import Metrics, MetricsUnreachable, fetch
+from loadtest.exposition import MetricsUnreachable, fetch
 from loadtest.report import ReportError, read_report
 from loadtest.tiers import HITS
 
@@ -131,7 +132,7 @@ def _price(prices: Prices, kind: str, name: str | None, typed: float | None) -> 
     return find(prices, kind, name) if name is not None else None
 
 
-async def _scrape(url: str, engine_url: str | None) -> tuple[Metrics, Metrics | None]:
+async def _scrape(url: str, engine_url: str | None) -> tuple[Samples, Samples | None]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
         try:
             gateway = await fetch(session, url)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from common.prometheus_text import Samples
 from loadtest.cost.prices import CostError, Price, amount
-from loadtest.exposition import Metrics
 from loadtest.report import Report
 from loadtest.tiers import HITS, MISS
 
@@ -81,15 +81,15 @@ def traffic_of_report(report: Report, name: str) -> Traffic:
     )
 
 
-def traffic_of_gateway(metrics: Metrics, url: str) -> Traffic:
+def traffic_of_gateway(metrics: Samples, url: str) -> Traffic:
     """The traffic of a running gateway since it started. Raises CostError where it has counted nothing."""
-    counts = {tier: metrics.value("dejavec_cache_hits_total", tier=tier) for tier in (*HITS, MISS)}
-    texts = sum(count or 0.0 for count in counts.values())
+    counts = {tier: metrics.total("dejavec_cache_hits_total", tier=tier) or 0.0 for tier in (*HITS, MISS)}
+    texts = sum(counts.values())
     if not texts:
         raise CostError(f"{url} has served no text since it started: there is nothing to count")
     tokens = metrics.total("dejavec_tokens_total")
     return Traffic(
-        shares={tier: (counts[tier] or 0.0) / texts for tier in HITS},
+        shares={tier: counts[tier] / texts for tier in HITS},
         tokens=tokens / texts if tokens else None,
         texts_a_request=None,
         origin=f"the counters of {url}",

@@ -7,9 +7,9 @@ no counter, such as the time of semantic look-ups, is said and not estimated.
 
 from dataclasses import dataclass, field
 
+from common.prometheus_text import Samples
 from loadtest.cost.bill import Figure
 from loadtest.cost.prices import CostError, Price
-from loadtest.exposition import Metrics
 from loadtest.tiers import HITS, MISS
 
 
@@ -56,9 +56,9 @@ class Savings:
         return None if None in found else sum(one for one in found if one is not None)
 
 
-def savings(gateway: Metrics, engine: Metrics | None, api: Price | None, machine: Price | None) -> Savings:
+def savings(gateway: Samples, engine: Samples | None, api: Price | None, machine: Price | None) -> Savings:
     """Figures of these counters. Raises CostError where the gateway has served nothing."""
-    counts = {tier: gateway.value("dejavec_cache_hits_total", tier=tier) or 0.0 for tier in (*HITS, MISS)}
+    counts = {tier: gateway.total("dejavec_cache_hits_total", tier=tier) or 0.0 for tier in (*HITS, MISS)}
     texts = sum(counts.values())
     if not texts:
         raise CostError("this gateway has served no text since it started: it has saved nothing")
@@ -80,7 +80,7 @@ def savings(gateway: Metrics, engine: Metrics | None, api: Price | None, machine
     return found
 
 
-def _engine_seconds_a_text(found: Savings, engine: Metrics | None) -> float | None:
+def _engine_seconds_a_text(found: Savings, engine: Samples | None) -> float | None:
     if engine is None:
         found.missing.append("The engine's time for a text: give --engine-url, whose counters have it.")
         return None
@@ -95,7 +95,7 @@ def _engine_seconds_a_text(found: Savings, engine: Metrics | None) -> float | No
     return value
 
 
-def _tokens_a_text(found: Savings, gateway: Metrics, texts: float) -> float | None:
+def _tokens_a_text(found: Savings, gateway: Samples, texts: float) -> float | None:
     tokens = gateway.total("dejavec_tokens_total")
     if not tokens:
         found.missing.append("Tokens a text: the gateway has counted none.")
@@ -106,7 +106,7 @@ def _tokens_a_text(found: Savings, gateway: Metrics, texts: float) -> float | No
     return tokens / texts
 
 
-def _lookups(found: Savings, gateway: Metrics) -> float | None:
+def _lookups(found: Savings, gateway: Samples) -> float | None:
     seconds = gateway.total("dejavec_exact_lookup_seconds_sum")
     count = gateway.total("dejavec_exact_lookup_seconds_count")
     if seconds is None or count is None:
@@ -123,7 +123,7 @@ def _lookups(found: Savings, gateway: Metrics) -> float | None:
     return seconds
 
 
-def _checks(found: Savings, gateway: Metrics, a_text: float | None) -> float | None:
+def _checks(found: Savings, gateway: Samples, a_text: float | None) -> float | None:
     checks = gateway.total("dejavec_semantic_labels_total", of="hit") or 0.0
     if a_text is None:
         return None

@@ -258,7 +258,7 @@ def test_it_fits_and_is_named(chromium: Chromium, gateway: str, tmp_path: Path, 
         assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == dark
 
 
-def test_the_door(chromium: Chromium, gateway: str) -> None:
+def test_the_sign_in(chromium: Chromium, gateway: str) -> None:
     """A wrong token is said to be one, Lock forgets the right one, and the page asks its own gateway alone."""
     with chromium.page() as watched:
         page = watched.page
@@ -284,7 +284,7 @@ def test_a_closed_console_says_how_to_open_it(chromium: Chromium, tmp_path: Path
         for width in WIDTHS:
             with chromium.page(width=width) as watched:
                 watched.page.goto(f"{url}/console")
-                shown(watched.page, "#door", "closed.*admin_token")
+                shown(watched.page, "#sign-in", "closed.*admin_token")
                 assert watched.page.locator("#token").count() == 0
                 shoot(watched, tmp_path, f"closed-{width}")
                 looks_right(watched)

@@ -266,7 +266,7 @@ async def test_a_fallback_of_another_model_is_refused_unasked(gateway, standby, 
 
 
 async def test_a_mismatched_fallback_does_not_cost_the_retries(gateway, standby, time):
-    """A first URL that is well again after a moment still answers, whatever the standby serves."""
+    """A first URL that answers again after a moment still answers, whatever the standby serves."""
     standby.fingerprint = "f2"
     async with client_of(time, gateway.url, fallback_url=standby.url) as client:
         await client.embed(["a"])

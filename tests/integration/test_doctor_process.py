@@ -9,7 +9,7 @@ from common.findings import SEVERITIES
 from deploy.doctor.cli import SECTIONS
 from deploy.ports import free_port
 from tests.command_line import dejavec
-from tests.gateway_client import until_ready
+from tests.gateway_client import running_gateway, until_ready
 from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine
 
@@ -81,6 +81,17 @@ async def test_an_engine_that_is_away(tmp_path: Path, gateway: Callable[..., Any
         status, told = await findings(tmp_path, "--url", str(client.base_url), **here)
         assert [one["severity"] for one in told if one["section"] in {"gateway", "engines"}] == ["fault", "fault"]
         assert status == 2
+
+
+async def test_a_model_without_its_engine_is_a_fault(tmp_path: Path, engine: StandInEngine) -> None:
+    """Though the gateway is ready by its other model; an engine that has another beside it stays a note."""
+    settings = {"docs": {"urls": [engine.url, "http://127.0.0.2:9"]}, "code": {"urls": ["http://127.0.0.3:9"]}}
+    async with running_gateway(None, engines=settings) as client:
+        await until_ready(client)
+        here = {"DEJAVEC_ENGINES": json.dumps(settings), "DEJAVEC_GATEWAY_PORT": str(free_port())}
+        _, told = await findings(tmp_path, "--url", str(client.base_url), **here)
+    found = [(one["check"], one["severity"]) for one in told if one["section"] == "engines"]
+    assert found == [("engine of docs", "ok"), ("engine of docs", "note"), ("engine of code", "fault")]
 
 
 async def test_nothing_runs(tmp_path: Path) -> None:

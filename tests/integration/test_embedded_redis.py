@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from deploy.embedded_redis import Binaries, NotAvailable, configure, locate
-from tests.running_redis import DidNotStart, RunningRedis, running_redis, valkey_binaries
+from tests.free_ports import DidNotStart
+from tests.running_redis import RunningRedis, running_redis, valkey_binaries
 
 try:
     locate()

@@ -78,13 +78,13 @@ async def running(*engines: StandInEngine) -> AsyncIterator[None]:
 async def test_no_request_is_lost_to_slow_killed_frozen_and_foreign_engines() -> None:
     """Under load one of five engines is slow, one is killed, one freezes and one has another fingerprint: every request
     is answered within its deadline, with its own vector, and the foreign engine computes nothing."""
-    slow, foreign, well = (StandInEngine(fingerprint=name, tokens_per_s="1000") for name in (OLD, NEW, OLD))
+    slow, foreign, healthy = (StandInEngine(fingerprint=name, tokens_per_s="1000") for name in (OLD, NEW, OLD))
     slow.delay_s, slow.tokens_per_s = 0.3, "10"
     two_processes = engine_process(OLD, "1000"), engine_process(OLD, "1000")
-    async with running(slow, foreign, well), two_processes[0] as killed, two_processes[1] as frozen:
-        urls = [one.url for one in (slow, killed, frozen, foreign, well)]
+    async with running(slow, foreign, healthy), two_processes[0] as killed, two_processes[1] as frozen:
+        urls = [one.url for one in (slow, killed, frozen, foreign, healthy)]
         async with engine_set(*urls) as engines:
-            await serving(engines, slow, killed, frozen, well)
+            await serving(engines, slow, killed, frozen, healthy)
             await until(lambda: state_of(engines, foreign) == "left_out")
             tasks = []
             for number in range(300):
@@ -117,24 +117,24 @@ async def test_call_on_an_engine_that_freezes_moves_within_a_short_deadline() ->
 
 
 async def test_failing_engine_is_ejected_and_comes_back() -> None:
-    """An engine that is ready and fails its calls gets none after a few; once it is well it serves again."""
-    sick, well = StandInEngine(refusal=(500, "engine_failed", {})), StandInEngine()
-    async with running(sick, well), engine_set(sick.url, well.url) as engines:
-        await serving(engines, sick, well)
+    """An engine that is ready and fails its calls gets none after a few; once it is healthy it serves again."""
+    failing, healthy = StandInEngine(refusal=(500, "engine_failed", {})), StandInEngine()
+    async with running(failing, healthy), engine_set(failing.url, healthy.url) as engines:
+        await serving(engines, failing, healthy)
         async with asyncio.timeout(30):
-            while state_of(engines, sick) != "ejected":
+            while state_of(engines, failing) != "ejected":
                 await ask(engines, 0)
                 await asyncio.sleep(0.01)
-        assert len(sick.lanes) == 3, "failures in a row, with a pause after each"
-        sick.refusal = None
+        assert len(failing.lanes) == 3, "failures in a row, with a pause after each"
+        failing.refusal = None
 
         async def used_again() -> None:
-            while not sick.computed:
+            while not failing.computed:
                 await ask(engines, 0)
                 await asyncio.sleep(0.02)
 
         await asyncio.wait_for(used_again(), 30)
-        await serving(engines, sick)
+        await serving(engines, failing)
 
 
 async def test_text_that_no_engine_can_compute_ejects_none() -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from common.prometheus_text import parse
 from loadtest.client import Answer
 from loadtest.cost.bill import make_bill
 from loadtest.cost.inputs import Inputs
 from loadtest.cost.live import savings
 from loadtest.cost.page import render as cost_page
 from loadtest.cost.prices import Price
-from loadtest.exposition import parse
 from loadtest.find_rate import Found, Step
 from loadtest.open_loop import Sample
 from loadtest.page import compare, rate, run

@@ -218,7 +218,11 @@ async def test_a_model_gets_other_engines_without_losing_what_is_cached(
 
 
 async def test_models_come_and_go_without_a_restart(
-    docs: StandInEngine, code: StandInEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    docs: StandInEngine,
+    code: StandInEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """By the settings file: a new one answers, one that is gone is a 404, what stays keeps what it has cached."""
     file = tmp_path / "dejavec.toml"
@@ -246,6 +250,9 @@ async def test_models_come_and_go_without_a_restart(
         write(code={"urls": [code.url]})
         await until("docs", 404)
         assert (await ask(client, None)).json()["model"] == "minilm"
-        file.write_text("[engines.code]\nurls = []\n")  # refused whole: all stays as it is
-        await asyncio.sleep(0)
-        assert (await ask(client, "code")).status_code == 200
+        file.write_text('[engines.docs]\nurls = ["http://127.0.0.2:9"]\n[engines.code]\nurls = []\n')
+        async with asyncio.timeout(60):
+            while "settings stay as they are: engines.code.urls" not in caplog.text:
+                await asyncio.sleep(0.05)
+        assert (await ask(client, "code")).status_code == 200  # refused whole: all stays as it is
+        assert (await ask(client, "docs")).status_code == 404

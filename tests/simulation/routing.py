@@ -1,4 +1,4 @@
-"""Discrete simulation of calls to engines, some of which become sick, by the gateway's own choosing code.
+"""Discrete simulation of calls to engines, some of which become faulty, by the gateway's own choosing code.
 
     python -m tests.simulation.routing                the table of docs/scale.md, in about five minutes
     python -m tests.simulation.routing --engines 3    one size
@@ -86,7 +86,7 @@ class Call:
     tokens: int
     came_at: float
     attempts: list[Attempt] = field(default_factory=list)
-    blamed: list[Attempt] = field(default_factory=list)
+    failed: list[Attempt] = field(default_factory=list)
     runs: int = 0
     is_done: bool = False
 
@@ -120,14 +120,14 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the calls that came from the fault on. Times in milliseconds, sick_share of all attempts."""
+    """What became of the calls that came from the fault on. Times in milliseconds, faulty_share of all attempts."""
 
     calls: int
     lost: int
     p50_ms: float
     p99_ms: float
     max_ms: float
-    sick_share: float
+    faulty_share: float
     extra_share: float
 
 
@@ -142,17 +142,17 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._engines = [Engine() for _ in range(engines)]
-        self._sick = range(max(1, engines // 10))
+        self._faulty = range(max(1, engines // 10))
         self._fault = fault
         self._policy = policy
         self._seconds = seconds
         self._gateways = [self._gateway(engines) for _ in range(gateways)]
         self._taken_s: list[float] = []
-        self._lost = self._after_fault = self._attempts = self._to_sick = self._extra = 0
+        self._lost = self._after_fault = self._attempts = self._to_faulty = self._extra = 0
 
     def run(self) -> Outcome:
         """What clients saw from the fault on."""
-        left = len(self._engines) - (len(self._sick) if self._fault != "none" else 0)
+        left = len(self._engines) - (len(self._faulty) if self._fault != "none" else 0)
         busy = min(BUSY, BUSY_AFTER_FAULT * max(left, 1) / len(self._engines))
         self._every_s = MEAN_TOKENS / (busy * RATE * len(self._engines))
         self._at(0.0, self._arrive)
@@ -166,7 +166,7 @@ class Simulation:
         p50, p99 = np.percentile(times, [50, 99])
         attempts = max(1, self._attempts)
         return Outcome(
-            self._after_fault, self._lost, p50, p99, times.max(), self._to_sick / attempts, self._extra / attempts
+            self._after_fault, self._lost, p50, p99, times.max(), self._to_faulty / attempts, self._extra / attempts
         )
 
     def _at(self, when: float, event: Callable[[], None]) -> None:
@@ -185,7 +185,7 @@ class Simulation:
     def _fall_ill(self) -> None:
         if self._fault == "none":
             return
-        for place in self._sick:
+        for place in self._faulty:
             engine = self._engines[place]
             engine.fault = self._fault
             if self._fault == "slow":
@@ -221,7 +221,7 @@ class Simulation:
         load.tokens += call.tokens
         if self._is_after_fault(call):
             self._attempts += 1
-            self._to_sick += place in self._sick and self._fault != "none"
+            self._to_faulty += place in self._faulty and self._fault != "none"
         self._reach(call, attempt)
         return True
 
@@ -256,7 +256,7 @@ class Simulation:
             call.gateway.loads[attempt.place].heard_at = self._now
         call.gateway.loads[attempt.place].avoid_until = self._now + AVOID_S
         call.runs += ran
-        call.blamed.append(attempt)
+        call.failed.append(attempt)
         if not call.running and not (call.runs < MAX_RUNS and self._start(call)):
             self._lose(call)
 
@@ -277,7 +277,7 @@ class Simulation:
             self._taken_s.append(self._now - call.came_at)
         if self._policy == "ours":
             load.breaker.succeeded()
-            for failed in [*call.blamed, *(one for one in call.running if self._stopped(call, one))]:
+            for failed in [*call.failed, *(one for one in call.running if self._stopped(call, one))]:
                 call.gateway.loads[failed.place].breaker.failed()
         self._withdraw(call)
 
@@ -362,7 +362,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="simulated; by default 8 to 120, less for more engines")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print("| engines | fault | policy | calls | lost | p50 ms | p99 ms | longest ms | to sick engines | sent twice |")
+    print("| engines | fault | policy | calls | lost | p50 ms | p99 ms | longest ms | to faulty engines | sent twice |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for engines in options.engines:
         seconds = options.seconds or max(8.0, min(120.0, 1200 / engines))
@@ -371,7 +371,7 @@ def main() -> None:
                 one = simulate(engines, fault, policy, seconds, options.seed)
                 print(
                     f"| {engines:,} | {fault} | {policy} | {one.calls:,} | {one.lost:,} | {one.p50_ms:.0f} | "
-                    f"{one.p99_ms:.0f} | {one.max_ms:,.0f} | {one.sick_share:.1%} | {one.extra_share:.1%} |",
+                    f"{one.p99_ms:.0f} | {one.max_ms:,.0f} | {one.faulty_share:.1%} | {one.extra_share:.1%} |",
                     flush=True,
                 )
 

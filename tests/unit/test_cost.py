@@ -8,13 +8,13 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
+from common.prometheus_text import parse
 from loadtest.cost.bill import API, HOURS, OWN, SAVED_API, SAVED_CACHE, UNCACHED, make_bill
 from loadtest.cost.cli import cost
 from loadtest.cost.inputs import Inputs, traffic_of_gateway
 from loadtest.cost.live import savings
 from loadtest.cost.page import render
 from loadtest.cost.prices import CostError, Price, read_prices
-from loadtest.exposition import parse
 from tests.background import in_background
 from tests.unit.test_loadtest_report import a_report
 from tests.unit.test_loadtest_server_watch import Running, Server
@@ -160,10 +160,13 @@ def test_unusable_prices_are_refused(tmp_path: Path, content: str, complaint: st
 # --- a running gateway
 
 GATEWAY = """\
-dejavec_cache_hits_total{tier="local"} 600
-dejavec_cache_hits_total{tier="exact"} 200
-dejavec_cache_hits_total{tier="semantic"} 100
-dejavec_cache_hits_total{tier="miss"} 100
+dejavec_cache_hits_total{model="docs",tier="local"} 500
+dejavec_cache_hits_total{model="docs",tier="exact"} 150
+dejavec_cache_hits_total{model="docs",tier="semantic"} 100
+dejavec_cache_hits_total{model="docs",tier="miss"} 70
+dejavec_cache_hits_total{model="code",tier="local"} 100
+dejavec_cache_hits_total{model="code",tier="exact"} 50
+dejavec_cache_hits_total{model="code",tier="miss"} 30
 dejavec_tokens_total 20000
 dejavec_exact_lookup_seconds_sum 0.4
 dejavec_exact_lookup_seconds_count 400
@@ -183,6 +186,13 @@ def test_what_a_gateway_has_saved_by_hand() -> None:
     assert found.api_usd == pytest.approx(900 * 20 / 1e6 * 0.02)
     assert found.machine_usd == pytest.approx(8.5 / 3600 * 0.10)
     assert any("semantic look-ups" in line for line in found.missing)
+
+
+def test_the_traffic_of_a_gateway_is_that_of_all_its_models() -> None:
+    """Shares by tier, summed over the models that the counter tells apart."""
+    found = traffic_of_gateway(parse(GATEWAY), "http://host")
+    assert found.shares == pytest.approx({"local": 0.6, "exact": 0.2, "semantic": 0.1})
+    assert found.tokens == 20
 
 
 def test_without_the_engines_counters_no_time_is_said() -> None:

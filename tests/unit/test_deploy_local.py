@@ -15,10 +15,12 @@ from deploy.local import Plan, check_ports, engine_child, gateway_child, redis_c
 from deploy.own_engines import share_cores
 from deploy.ports import free_port
 from deploy.settings import SupervisorSettings
-from deploy.start_page import Found, describe_redis, show
+from deploy.start_page import Found, describe_redis, find, show
+from deploy.up import open_data_dir
 from engine.configuration import ConfigurationError
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
+from tests.stand_in_engine import StandInEngine
 
 
 def plan(tmp_path: Path, engine: dict[str, object] | None = None, gateway: dict[str, object] | None = None) -> Plan:
@@ -27,6 +29,7 @@ def plan(tmp_path: Path, engine: dict[str, object] | None = None, gateway: dict[
     )
 
 
+NOWHERE = "http://127.0.0.2:9"
 STARTED = "DEJAVEC_STARTED_ENGINES"
 
 
@@ -120,6 +123,20 @@ def test_several_models_have_an_engine_each(tmp_path: Path) -> None:
         _ = Plan(SupervisorSettings(models=[Path("a/docs"), Path("b/docs")]), here.engine, gateway).own_engines
 
 
+def test_the_log_of_each_engine_is_tried_before_a_start(tmp_path: Path) -> None:
+    """One that cannot be written to ends the start with its name; without that, each process has its file."""
+    here = Plan(
+        SupervisorSettings(data_dir=tmp_path, models=[Path("docs"), Path("code")]), EngineSettings(), GatewaySettings()
+    )
+    (tmp_path / "logs" / "engine-code.log").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"engine-code\.log cannot be used"):
+        open_data_dir(here)
+    other = Plan(SupervisorSettings(data_dir=tmp_path / "other"), EngineSettings(), GatewaySettings())
+    os.close(open_data_dir(other))
+    logs = {file.stem for file in (tmp_path / "other" / "logs").iterdir()}
+    assert logs == {"dejavec", "redis", "engine", "gateway"}
+
+
 def test_engines_elsewhere_need_none_here(tmp_path: Path) -> None:
     """`engines` without `models`: nothing is started, and the gateway reads them itself."""
     here = plan(tmp_path, gateway={"engines": {"big": {"urls": ["http://gpu-box:8081"]}}})
@@ -204,3 +221,16 @@ def test_start_page_has_what_to_copy(tmp_path: Path) -> None:
     assert "  -H 'content-type: application/json' \\\n  -d '{" in text
     for piece in ("http://127.0.0.1:8080", "/docs", "/metrics", "curl -i", "OpenAI(base_url=", "8.2.3 with RediSearch"):
         assert piece in text
+
+
+async def test_the_start_page_asks_engines_until_one_answers(tmp_path: Path) -> None:
+    """One that is down, and one by a DNS name behind it; a model that nobody serves is not known."""
+    async with StandInEngine(fingerprint="ab" * 16).running() as engine:
+        by_name = engine.url.replace("http://127.0.0.1", "dns+http://localhost")
+        engines = {"docs": {"urls": ["http://127.0.0.3:9", by_name]}, "code": {"urls": [NOWHERE]}}
+        here = plan(tmp_path, gateway={"engines": engines})
+        found = await find(here, None, "none is installed")
+    info = found.engines["docs"]
+    assert info is not None
+    assert info.fingerprint == "ab" * 16
+    assert found.engines["code"] is None

@@ -111,7 +111,7 @@ def test_settings_that_cannot_be_read_are_named_and_leave_the_rest(place: Path) 
         ("engine_deadline_s = 1.0", "engine_deadline_s, request_timeout_s", "note"),
     ],
 )
-def test_settings_that_fight_are_named(place: Path, settings: str, check: str, severity: str) -> None:
+def test_settings_that_conflict_are_named(place: Path, settings: str, check: str, severity: str) -> None:
     """Each is valid by itself; the finding has the names of those that do not go together."""
     (place / "dejavec.toml").write_text(settings + "\n")
     found = by_check(check_conflicts(find_set_up()))

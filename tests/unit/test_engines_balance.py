@@ -137,7 +137,7 @@ def test_ejected_engine_is_tried_by_one_call_after_growing_pauses() -> None:
     assert chosen(engines, time) == 0
 
 
-def test_the_only_well_one_of_many_is_found() -> None:
+def test_the_only_healthy_one_of_many_is_found() -> None:
     """Where those drawn are all ejected or suspects, the others are looked at."""
     time = Time()
     engines = loads(time, *[1_000.0] * 60)

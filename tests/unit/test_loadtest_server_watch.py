@@ -1,4 +1,4 @@
-"""Metrics of servers: Prometheus' text read, rates and means between two scrapes, what is said where one is missing."""
+"""Metrics of servers: rates and means between two scrapes, what is said where one is missing."""
 
 import asyncio
 from contextlib import suppress
@@ -7,34 +7,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from common.prometheus_text import parse
 from loadtest import server_watch
-from loadtest.exposition import MetricsUnreachable, fetch, parse
+from loadtest.exposition import MetricsUnreachable, fetch
 from loadtest.options import Options
 from loadtest.server_watch import ENGINE, GATEWAY, GENERATOR, SERIES, ServerWatch
 from tests.background import in_background
-
-TEXT = """\
-# HELP a_total Things
-# TYPE a_total counter
-a_total{tier="local",x="a\\"b\\\\c\\nd"} 3
-a_total{tier="miss"} 4.5e1
-b NaN
-c +Inf
-d 7 1732586400
-e{broken 1
-not a sample
-"""
-
-
-def test_samples_are_read_by_name_and_labels() -> None:
-    """Numbers with their labels; escapes are undone; what is no finite number or no sample is passed over."""
-    metrics = parse(TEXT)
-    assert metrics.value("a_total", tier="local", x='a"b\\c\nd') == 3
-    assert metrics.value("a_total", tier="local") is None
-    assert metrics.total("a_total") == 48
-    assert metrics.total("a_total", tier="miss") == 45
-    assert metrics.value("d") == 7
-    assert [metrics.total(name) for name in ("b", "c", "e", "f")] == [None] * 4
 
 
 def test_rates_and_means_are_those_between_two_scrapes() -> None:

@@ -1,25 +1,8 @@
 """`dejavec status`: what it reads out of a gateway's answers."""
 
-from deploy.status import Status, rows, samples
+from deploy.status import Status, rows
 
-EXPOSITION = """# HELP dejavec_cache_hits_total Texts served, by tier
-# TYPE dejavec_cache_hits_total counter
-dejavec_cache_hits_total{tier="local"} 6.0
-dejavec_cache_hits_total{tier="miss"} 2.0
-dejavec_engine_ready 1.0
-broken line
-not_a_number abc
-"""
 MODEL = {"model": "m", "dimensions": 8, "max_tokens": 16, "kernel_class": "fp32", "device": "cpu"}
-
-
-def test_samples_of_the_exposition() -> None:
-    """Names, labels, values; comments and what is no sample are passed over."""
-    assert samples(EXPOSITION) == [
-        ("dejavec_cache_hits_total", {"tier": "local"}, 6.0),
-        ("dejavec_cache_hits_total", {"tier": "miss"}, 2.0),
-        ("dejavec_engine_ready", {}, 1.0),
-    ]
 
 
 def test_shares_are_of_all_texts_since_the_start() -> None:
@@ -41,3 +24,4 @@ def test_every_model_has_its_rows() -> None:
         "b" * 12 + "…",
     ]
     assert ("not ready", "the engine is away") in shown
+    assert ("look at", "http://x/console  /docs  /metrics  /ready") in shown

@@ -1,4 +1,4 @@
-// Where the page begins: the door with the token, then a reading every two seconds.
+// Where the page begins: the sign-in with the token, then a reading every two seconds.
 
 import { call, isUnlocked, lock, Refused, unlock } from "./api.js";
 import { byId, h, say, show } from "./dom.js";
@@ -62,7 +62,7 @@ async function open(typed, trouble) {
     trouble.textContent = error instanceof Refused ? error.message : "The gateway does not answer.";
     return false;
   }
-  byId("door").hidden = true;
+  byId("sign-in").hidden = true;
   byId("desk").hidden = byId("lock").hidden = false;
   live ??= makeLive(history);
   namespace ??= makeNamespace(engineMs);
@@ -72,17 +72,17 @@ async function open(typed, trouble) {
   return true;
 }
 
-/** Forget the token and show the door. */
+/** Forget the token and show the sign-in. */
 function close(why = "") {
   lock();
   clearTimeout(timer);
   history.readings = [];
   byId("desk").hidden = byId("lock").hidden = true;
   banner("");
-  door(why);
+  signIn(why);
 }
 
-function closedDoor() {
+function whenClosed() {
   return [
     h("h1", {}, "The console is closed"),
     h("p", {}, "It opens with the operator's token, and none is set. Make one, put it into the gateway's settings, and start the gateway again:"),
@@ -91,15 +91,15 @@ function closedDoor() {
   ];
 }
 
-async function door(why = "") {
-  const node = byId("door");
+async function signIn(why = "") {
+  const node = byId("sign-in");
   node.hidden = false;
   let known;
   try {
     known = await call("console/state");
   } catch {
     node.replaceChildren(h("h1", {}, "The gateway does not answer"), h("p", {}, "This page tries again in a moment."));
-    timer = setTimeout(() => door(why), EVERY_MS);
+    timer = setTimeout(() => signIn(why), EVERY_MS);
     return;
   }
   byId("version").textContent = known.version;
@@ -107,7 +107,7 @@ async function door(why = "") {
     h("li", {}, "Engine ", state(known.is_ready ? "good" : "bad", known.is_ready ? "ready" : "away")),
     h("li", {}, "Redis ", state(known.redis === "ok" ? "good" : known.redis === "none" ? "none" : "bad", known.redis)));
   if (known.admin === "closed") {
-    node.replaceChildren(...closedDoor());
+    node.replaceChildren(...whenClosed());
     return;
   }
   const token = h("input", { type: "password", id: "token", autocomplete: "off", required: true, spellcheck: false, "aria-describedby": "token-about token-trouble" });
@@ -127,4 +127,4 @@ async function door(why = "") {
 }
 
 byId("lock").addEventListener("click", () => close());
-door();
+signIn();
