@@ -118,7 +118,7 @@ function engines(node, models) {
       one.url.replace(/^https?:\/\//, ""), state(...WORDS[one.state]), number(one.queued_texts), number(one.queued_tokens), number(one.tokens_per_s), percent(one.padding_share, 0), one.gpu_total_bytes ? `GPU ${bytes(one.gpu_used_bytes)} of ${bytes(one.gpu_total_bytes)}` : bytes(one.memory_bytes ?? NaN),
     ]), { label: `Engines of ${model.name}` }),
     model.is_ready ? null : h("p", { class: "trouble" }, `The gateway answers what is cached, and 503 to the rest: ${model.reason || "the engine is away"}. Look at the engine's log.`),
-    ...model.engines.filter((one) => one.reason && one.state !== "ready").map((one) => h("p", { class: "quiet" }, `${one.url.replace(/^https?:\/\//, "")}: ${one.reason}`)),
+    ...model.engines.filter((one) => one.reason).map((one) => h("p", { class: "quiet" }, `${one.url.replace(/^https?:\/\//, "")}: ${one.reason}`)),
   ]));
 }
 
