@@ -86,6 +86,24 @@ async def test_a_failover_is_followed(sentinels: RunningSentinels) -> None:
     await link.aclose()
 
 
+async def test_a_failover_is_followed_without_the_right_to_role(
+    sentinels: RunningSentinels, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user that may not call ROLE: the Sentinels' word is enough, and the log says once what is missing."""
+    for server in (sentinels.master, sentinels.replica):
+        with redis_py.Redis.from_url(server.url) as admin:
+            admin.execute_command("ACL", "SETUSER", "few", "on", ">a-password-of-few", "~*", "+@all", "-role")
+    login = sentinels.url.partition("://")[2].partition("@")[0]
+    link = RedisLink(sentinels.url.replace(login, "few:a-password-of-few"), timeout_s=1.0)
+    assert await is_kept(link)
+    sentinels.master.kill()
+    assert not await is_kept(link)
+    await until_kept(link)
+    assert list(link.servers) == [f"Redis at 127.0.0.1:{sentinels.replica.instance.port}"]
+    assert len([record for record in caplog.records if "+role" in record.getMessage()]) == 1
+    await link.aclose()
+
+
 async def test_sentinels_that_name_no_master_are_away(sentinels: RunningSentinels) -> None:
     """Another name, or Sentinels that do not answer: a miss at once."""
     for url in (sentinels.url.replace("/mymaster", "/another"), "redis+sentinel://127.0.0.1:1/mymaster"):
