@@ -29,6 +29,11 @@ class RedisFigures:
     evicted_keys: int
     expired_keys: int
 
+    @property
+    def fullest_share(self) -> float:
+        """The share of its maxmemory that the fullest server uses; 0 where it has no limit."""
+        return _share(self.fullest_memory_bytes, self.fullest_memory_max_bytes)
+
 
 async def read_figures(link: RedisLink) -> RedisFigures | None:
     """Ask every server that is in use and not away; None where none tells. Raises nothing."""
@@ -40,7 +45,7 @@ def added_up(told: Sequence[RedisInfo]) -> RedisFigures | None:
     if not told:
         return None
     memory = [(_whole(one, "used_memory"), _whole(one, "maxmemory")) for one in told]
-    fullest = max(memory, key=lambda one: (one[0] / one[1] if one[1] else 0.0, one[0]))
+    fullest = max(memory, key=lambda one: (_share(*one), one[0]))
     is_limited = all(limit for _, limit in memory)
     return RedisFigures(
         server=told[0].server,
@@ -53,6 +58,10 @@ def added_up(told: Sequence[RedisInfo]) -> RedisFigures | None:
         evicted_keys=sum(_whole(one, "evicted_keys") for one in told),
         expired_keys=sum(_whole(one, "expired_keys") for one in told),
     )
+
+
+def _share(used: int, limit: int) -> float:
+    return used / limit if limit else 0.0
 
 
 def _whole(told: RedisInfo, name: str) -> int:

@@ -147,7 +147,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             return ServedModel(name, entry, ModelNames({}), engine, service, tiers, [engine.run_watch, verifier.run])
 
         models = Models(open_model)
-        gateway = Gateway(settings, models, epochs, local, exact, link, app.state.tenants, policies)
+        gateway = Gateway(settings, models, epochs, local, exact, link, semantic_link, app.state.tenants, policies)
         app.state.gateway = gateway
         app.state.calls = EmbeddingCalls(settings, models, _decoder(settings), pool)
         file = SettingsFile(

@@ -28,10 +28,13 @@ def start(settings: GatewaySettings) -> threading.Thread | None:
     return thread
 
 
-async def findings(settings: GatewaySettings, redis_url: str) -> list[Finding]:
-    """What is found at `redis_url`, and at `semantic_redis_url` where that is set; takes 5 s at most for each."""
+async def findings(settings: GatewaySettings, redis_url: str, searches: bool | None = None) -> list[Finding]:
+    """What is found at `redis_url`, and at `semantic_redis_url` where that is set; takes 5 s at most for each.
+
+    searches: whether the semantic tier is in use; None: by the settings.
+    """
     found = []
-    for url, searched in _servers(settings, redis_url, needs_search(settings)):
+    for url, searched in _servers(settings, redis_url, needs_search(settings) if searches is None else searches):
         found += await inspect(
             url,
             needs_search=searched,
