@@ -31,6 +31,7 @@ def make_certificates(folder: Path, extensions: str = EXTENSIONS) -> Certificate
     without openssl."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
+    folder.mkdir(exist_ok=True)
     made = Certificates(*(folder / f"{name}.pem" for name in ("ca", "server", "client")))
     _openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=authority", "-keyout", "ca.key",
              "-out", "ca.pem", "-days", "2", folder=folder)  # fmt: skip
