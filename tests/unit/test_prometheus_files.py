@@ -50,7 +50,7 @@ def test_our_exposition_is_as_prometheus_wants_it() -> None:
 
 
 def test_a_cluster_that_is_partly_away_is_told_apart() -> None:
-    """`dejavec_redis_ok` is 0 then as well: the alert claims no more than that, the runbook and the console have both."""
+    """`dejavec_redis_ok` is 0 then as well: the alert claims no more; runbook and console have both."""
     (rule,) = [one for one in alerts() if one["alert"] == "DejavecRedisAway"]
     assert "a server of its cluster" in rule["annotations"]["summary"]
     assert "a server of its cluster" in rule["annotations"]["description"]

@@ -142,7 +142,8 @@ const SEMANTIC_NOTES = {
 };
 SEMANTIC_NOTES["partly away"] = SEMANTIC_NOTES.away;
 
-function caches(now) {
+/** Redis, the semantic tier's own where there is one, and L0. */
+export function caches(now) {
   const { redis, semantic_redis: semantic, local } = now;
   byId("redis-version").textContent = [redis.server, semantic?.server].filter(Boolean).join(", ");
   const rows = [...figuresOfRedis("Redis", redis), ...(semantic ? figuresOfRedis("Semantic Redis", semantic) : [])];
