@@ -5,10 +5,12 @@
 Entries have a TTL and may be evicted. State has none and may not: epochs (a purge), live values, what was learned.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
-from cache.redis_report import CannotAsk, NotOneServer, ServerReport, Version, ask_url
+from cache.redis_info import Version
+from cache.redis_report import CannotAsk, NotOneServer, ServerReport, ask_url
+from cache.redis_url import TlsFiles
 from common.findings import Finding
 
 CLOCK_TOLERANCE_S: Final = 5.0
@@ -24,12 +26,10 @@ SECURITY_FIXES: Final[dict[Version, Version]] = {
 REWRITE: Final = "then `redis-cli CONFIG REWRITE`, or set it in redis.conf or at your provider"
 
 
-async def inspect(
-    url: str, *, needs_search: bool, timeout_s: float, tls: Mapping[str, Any] | None = None
-) -> list[Finding]:
+async def inspect(url: str, *, needs_search: bool, timeout_s: float, tls: TlsFiles | None = None) -> list[Finding]:
     """Ask the server at `url` and judge it; one fault where it does not answer. Takes 5 s at most.
 
-    `timeout_s` is the limit that look-ups have, `redis_timeout_ms`; `tls`, redis-py's options for certificates.
+    `timeout_s` is the limit that look-ups have, `redis_timeout_ms`; `tls`, files for certificates.
     """
     try:
         facts = await ask_url(url, tls=tls)

@@ -4,29 +4,22 @@ facts = await find_facts(link)      # facts.described, facts.no_semantic_tier
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
-
-from cache.redis_link import RedisLink, command
+from cache.redis_info import RedisInfo, ask_server
+from cache.redis_link import RedisLink
 from cache.redis_url import Topology
 
 FIND_TIMEOUT_S: Final = 1.0
-SEARCH_MODULES: Final = ("search", "searchlight")
 
 
-@dataclass(frozen=True, slots=True)
-class RedisFacts:
-    """`version` and `search` are empty where the server may not be asked; `search_version` is 21005 for 2.10.5."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisFacts(RedisInfo):
+    """What a server told of itself, of a cluster any one, and how servers belong together."""
 
-    product: str  # "Redis" or "Valkey"
-    version: str
-    topology: Topology
-    masters: int
-    has_search: bool | None  # None: it may not be asked
-    search_version: int
-    has_tls: bool
+    topology: Topology = Topology.SINGLE
+    masters: int = 1
+    has_tls: bool = False
 
     @property
     def described(self) -> str:
@@ -51,52 +44,20 @@ class RedisFacts:
 
     @property
     def _search(self) -> str:
-        if not self.has_search:
-            return "without a search module" if self.has_search is False else "(its modules may not be asked)"
-        if 20_000 <= self.search_version < 1_000_000:
-            major, minor, patch = self.search_version // 10_000, self.search_version // 100 % 100, self.search_version
-            return f"with RediSearch {major}.{minor}.{patch % 100}"
-        return f"with search module {self.search_version}"
+        if self.has_search:
+            return f"with {self.search}"
+        return "(its modules may not be asked)" if self.has_search is None else "without a search module"
 
 
 async def find_facts(link: RedisLink) -> RedisFacts:
     """Ask what is there. Raises RedisAway."""
     await link.find()
-    hello: dict[str, Any] = {}
-    found: dict[str, Any] = await link.call(_info, FIND_TIMEOUT_S)
-    if not found:
-        hello = await link.call(_hello, FIND_TIMEOUT_S)
-    modules = found.get("modules", hello.get("modules"))
-    versions = [int(one.get("ver", 0)) for one in modules or () if one.get("name") in SEARCH_MODULES]
-    is_valkey = "valkey_version" in found or "valkey" in str(found.get("server_name", hello.get("server", "")))
+    told = await link.call(ask_server, FIND_TIMEOUT_S)
     return RedisFacts(
-        product="Valkey" if is_valkey else "Redis",
-        version=str(found.get("valkey_version") or found.get("redis_version") or hello.get("version", "")),
+        info=told.info,
+        modules=told.modules,
+        refused=told.refused,
         topology=link.topology,
         masters=len(link.servers),
-        has_search=None if modules is None else bool(versions),
-        search_version=max(versions, default=0),
         has_tls=link.has_tls,
     )
-
-
-async def _info(redis: Redis) -> dict[str, Any]:
-    """INFO's sections; nothing where that is not allowed."""
-    try:
-        return {**await command(redis, "INFO", "server"), "modules": (), **await command(redis, "INFO", "modules")}
-    except ResponseError:
-        return {}
-
-
-async def _hello(redis: Redis) -> dict[str, Any]:
-    """HELLO's reply, which any user may have; nothing before Redis 6."""
-    try:
-        reply = _pairs(await command(redis, b"HELLO"))
-    except ResponseError:
-        return {}
-    return {**reply, "modules": [_pairs(module) for module in reply.get("modules", ())]}
-
-
-def _pairs(flat: list[Any]) -> dict[str, Any]:
-    texts = [str(one, "utf-8", "replace") if isinstance(one, bytes) else one for one in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=False))

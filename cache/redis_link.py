@@ -133,6 +133,14 @@ class RedisLink:
                 raise RedisAway(type(error).__name__) from error
         return await self._on_each_apart(keys, apart, timeout_s or self.timeout_s)
 
+    async def look(self, command: Callable[[Redis], Awaitable[T]], timeout_s: float) -> list[T]:
+        """Run one command on each server in use, for an observer: beside the breakers, and not where one keeps calls
+        back. Servers that fail or do not answer in time are left out.
+        """
+        servers = [server for server in self._servers.in_use if server.state == "ok"]
+        found = await asyncio.gather(*(server.look(command, timeout_s) for server in servers))
+        return [one for one in found if one is not None]
+
     async def find(self) -> None:
         """Find out which servers there are, and whether a plain URL leads to a cluster. Raises RedisAway."""
         if self.topology is not Topology.SINGLE:

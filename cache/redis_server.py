@@ -110,6 +110,14 @@ class RedisServer:
         self._succeeded()
         return result
 
+    async def look(self, command: Callable[[Redis], Awaitable[T]], timeout_s: float) -> T | None:
+        """Run one command beside the breaker; None where that fails, which counts for nothing."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await command(self.redis)
+        except (RedisError, OSError, TimeoutError):
+            return None
+
     async def aclose(self) -> None:
         """Close the pool."""
         await self._pool.aclose()

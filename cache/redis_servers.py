@@ -47,6 +47,7 @@ class Servers:
         self._owners: list[RedisServer | None] = []  # of each slot, in a cluster; empty before it is known
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = -LOOK_AGAIN_S
+        self._said_role_refused = False
         if url.topology is Topology.SINGLE:
             self.only = RedisServer(url.options, timeout_s, "Redis", max_connections)
 
@@ -169,12 +170,20 @@ class Servers:
                 return
 
     async def _is_master(self, server: RedisServer) -> bool:
-        """A Sentinel may not have noticed yet. Where no master is known, one that cannot be asked is taken for it."""
+        """A Sentinel may not have noticed yet. Where no master is known, one that cannot be asked is taken for it, and
+        so is one that may not be asked.
+        """
         try:
-            reply = await server.call(lambda redis: command(redis, b"ROLE"), LOOK_TIMEOUT_S)
+            role = await server.call(_role, LOOK_TIMEOUT_S)
         except RedisAway:
             return self.only is None
-        return bool(reply) and reply[0] == b"master"
+        if role is None and not self._said_role_refused:
+            self._said_role_refused = True
+            log.warning(
+                "%s refuses ROLE: the Sentinels alone decide which server is used as the master; add +role to the user",
+                server.name,
+            )
+        return role in (None, b"master")
 
     async def _close_absent(self) -> None:
         now, begin = time.monotonic(), {*self.url.addresses}
@@ -209,6 +218,15 @@ async def is_in_cluster(redis: Redis) -> bool:
     except ResponseError:
         return False
     return bool(reply.get("cluster_enabled"))
+
+
+async def _role(redis: Redis) -> bytes | None:
+    """What a server takes itself for, such as `master`; None where that may not be asked."""
+    try:
+        reply = await command(redis, b"ROLE")
+    except ResponseError:
+        return None
+    return bytes(reply[0]) if reply else b""
 
 
 async def _slots(redis: Redis) -> Any:

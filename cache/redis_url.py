@@ -48,7 +48,9 @@ class TlsFiles:
     def check(self) -> None:
         """Raises ValueError for a file that cannot be used; the message names it."""
         try:
-            context = ssl.create_default_context(cafile=self.ca)
+            context = ssl.create_default_context()
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
         except (OSError, ssl.SSLError) as error:
             raise ValueError(f"redis_ca_file {self.ca}: {_reason(error)}; it holds certificates as PEM") from None
         if self.certificate is None:

@@ -159,7 +159,9 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             return ServedModel(name, entry, ModelNames({}), engine, service, tiers, [engine.run_watch, verifier.run])
 
         models = Models(open_model)
-        gateway = Gateway(settings, models, epochs, local, exact, link, app.state.tenants, policies, usage)
+        gateway = Gateway(
+            settings, models, epochs, local, exact, link, semantic_link, app.state.tenants, policies, usage
+        )
         app.state.gateway = gateway
         app.state.calls = EmbeddingCalls(settings, models, _decoder(settings), pool)
         file = SettingsFile(settings, config_file(), partial(load, GatewaySettings))

@@ -9,7 +9,6 @@ import math
 from typing import Final
 
 from cache.redis_figures import read_figures
-from cache.redis_link import RedisAway
 from cache.semantic.tier import PartitionFigures
 from gateway import metrics
 from gateway.state import Gateway
@@ -27,7 +26,9 @@ async def run_gauges(gateway: Gateway) -> None:
     turn = 0
     while True:
         metrics.STAGE_TIMES.hand_over()
-        metrics.REDIS_OK.set(gateway.redis_state == "ok")
+        states = gateway.redis_states
+        metrics.REDIS_OK.set(states["redis"] == "ok")
+        metrics.SEMANTIC_REDIS_OK.set(states.get("semantic_redis", states["redis"]) == "ok")
         _publish_models(gateway, models, shown)
         _publish_caches(gateway)
         _publish_tiers(gateway, shown)
@@ -88,13 +89,10 @@ def _publish_tiers(gateway: Gateway, shown: set[tuple[str, str]]) -> None:
 
 
 async def _publish_redis(gateway: Gateway) -> None:
-    if gateway.link is None or gateway.link.state != "ok":
-        return
-    try:
-        found = await read_figures(gateway.link)
-    except RedisAway:
-        return
-    if found is not None:
-        metrics.REDIS_MEMORY.set(found.memory_bytes)
-        metrics.REDIS_MEMORY_MAX.set(found.memory_max_bytes)
-        metrics.REDIS_EVICTED.set(found.evicted_keys)
+    found = await asyncio.gather(*(read_figures(link) for link in gateway.redis_links.values()))
+    figures = [one for one in found if one is not None]
+    if figures:
+        fullest = max(figures, key=lambda one: one.fullest_share)
+        metrics.REDIS_MEMORY.set(fullest.fullest_memory_bytes)
+        metrics.REDIS_MEMORY_MAX.set(fullest.fullest_memory_max_bytes)
+        metrics.REDIS_EVICTED.set(sum(one.evicted_keys for one in figures))

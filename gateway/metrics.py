@@ -60,7 +60,16 @@ AUTH_FAILURES = Counter("dejavec_auth_failures_total", "Requests with a wrong AP
 ENGINE_READY = Gauge(
     "dejavec_engine_ready", "1 while a real inference passed lately", ["model"], multiprocess_mode="livemin"
 )
-REDIS_OK = Gauge("dejavec_redis_ok", "1 while Redis answers, 0 while it is bypassed", multiprocess_mode="livemin")
+REDIS_OK = Gauge(
+    "dejavec_redis_ok",
+    "1 while Redis answers, 0 while it, or a server of a cluster, is bypassed",
+    multiprocess_mode="livemin",
+)
+SEMANTIC_REDIS_OK = Gauge(
+    "dejavec_semantic_redis_ok",
+    "The same of semantic_redis_url; where that is not set, of redis_url",
+    multiprocess_mode="livemin",
+)
 
 LOCAL_BYTES = Gauge("dejavec_local_cache_bytes", "In-process caches (L0): bytes", multiprocess_mode="livesum")
 LOCAL_ENTRIES = Gauge("dejavec_local_cache_entries", "In-process caches (L0): vectors", multiprocess_mode="livesum")
@@ -83,9 +92,11 @@ SEMANTIC_VIOLATIONS = _shared("dejavec_semantic_violations", "Checked hits that 
 INDEX_DOCUMENTS = _shared("dejavec_semantic_index_documents", "Documents in the semantic index", ("model",))
 INDEX_FAILURES = _shared("dejavec_semantic_index_failures", "Documents RediSearch could not index", ("model",))
 REDIS_CONFIGURED = _shared("dejavec_redis_configured", "1 where a Redis is set, 0 where there is none")
-REDIS_MEMORY = _shared("dejavec_redis_memory_bytes", "Memory that Redis uses")
-REDIS_MEMORY_MAX = _shared("dejavec_redis_memory_max_bytes", "Redis' maxmemory; 0: no limit")
-REDIS_EVICTED = _shared("dejavec_redis_evicted_keys", "Keys that Redis has evicted since its start")
+REDIS_MEMORY = _shared("dejavec_redis_memory_bytes", "Memory that Redis uses; of several servers, the fullest one")
+REDIS_MEMORY_MAX = _shared(
+    "dejavec_redis_memory_max_bytes", "Redis' maxmemory; 0: no limit; of several, the fullest one's"
+)
+REDIS_EVICTED = _shared("dejavec_redis_evicted_keys", "Keys that Redis has evicted since its start, all servers")
 
 STAGE_TIMES = StageTimes(STAGE, STAGES, LATENCY_BUCKETS_S)
 # Engines of all sets, the first MAX_SHOWN_ENGINES. `engine` is the model's name and a keyed hash: whoever reads this

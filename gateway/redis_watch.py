@@ -28,27 +28,30 @@ def start(settings: GatewaySettings) -> threading.Thread | None:
     return thread
 
 
-async def findings(settings: GatewaySettings, redis_url: str) -> list[Finding]:
-    """What is found at `redis_url`, and at `semantic_redis_url` where that is set; takes 5 s at most for each."""
+async def findings(settings: GatewaySettings, redis_url: str, searches: bool | None = None) -> list[Finding]:
+    """What is found at `redis_url`, and at `semantic_redis_url` where that is set; takes 5 s at most for each.
+
+    searches: whether the semantic tier is in use; None: by the settings.
+    """
     found = []
-    for url, searched in _servers(settings, redis_url):
+    for url, searched in _servers(settings, redis_url, needs_search(settings) if searches is None else searches):
         found += await inspect(
             url,
             needs_search=searched,
             timeout_s=settings.redis_timeout_ms / 1000,
-            tls=_tls(url, settings),
+            tls=tls_files(settings),
         )
     return found
 
 
-def _servers(settings: GatewaySettings, redis_url: str) -> list[tuple[str, bool]]:
+def _servers(settings: GatewaySettings, redis_url: str, searches: bool) -> list[tuple[str, bool]]:
     """Each address with whether the semantic tier searches there."""
-    searches, own = needs_search(settings), settings.semantic_redis_url
+    own = settings.semantic_redis_url
     return [(redis_url, searches)] if own is None else [(redis_url, False), (own, searches)]
 
 
 def _look(settings: GatewaySettings, redis_url: str) -> None:
-    for url, searched in _servers(settings, redis_url):
+    for url, searched in _servers(settings, redis_url, needs_search(settings)):
         facts = asyncio.run(_facts(url, settings))
         if facts is None:
             continue  # the workers log that Redis is away
@@ -59,7 +62,7 @@ def _look(settings: GatewaySettings, redis_url: str) -> None:
 async def _facts(url: str, settings: GatewaySettings) -> ServerReport | None:
     for _ in range(TRIES):
         try:
-            return await ask_url(url, tls=_tls(url, settings))
+            return await ask_url(url, tls=tls_files(settings))
         except NotOneServer:
             return None
         except CannotAsk:
@@ -71,7 +74,3 @@ def needs_search(settings: GatewaySettings) -> bool:
     """Whether some namespace may use the semantic tier by these settings."""
     modes = {settings.semantic_mode, *(own.semantic_mode for own in settings.namespaces.values())}
     return modes - {"off", None} != set()
-
-
-def _tls(url: str, settings: GatewaySettings) -> dict[str, str]:
-    return tls_files(settings).options() if url.startswith("rediss") else {}

@@ -167,7 +167,7 @@ class GatewaySettings(Configuration):
         "search module",
     )
     redis_ca_file: Path | None = Field(
-        None, description="Authorities to trust for `rediss://`, as PEM, in place of the system's"
+        None, description="Authorities to trust for `rediss://`, as PEM, beside the system's"
     )
     redis_cert_file: Path | None = Field(None, description="Certificate to show to Redis, as PEM")
     redis_key_file: Path | None = Field(None, description="Key of that certificate, where its file does not hold it")

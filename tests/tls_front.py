@@ -26,15 +26,17 @@ class Certificates:
     client: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Of an authority of our own; each file holds the key as well. Skips the test without openssl."""
+def make_certificates(folder: Path, extensions: str = EXTENSIONS) -> Certificates:
+    """Of an authority of our own, for the names in `extensions`; each file holds the key as well. Skips the test
+    without openssl."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
+    folder.mkdir(exist_ok=True)
     made = Certificates(*(folder / f"{name}.pem" for name in ("ca", "server", "client")))
     _openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=authority", "-keyout", "ca.key",
              "-out", "ca.pem", "-days", "2", folder=folder)  # fmt: skip
     for name in ("server", "client"):
-        (folder / "extensions").write_text(EXTENSIONS)
+        (folder / "extensions").write_text(extensions)
         _openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", f"{name}.key",
                  "-out", f"{name}.csr", folder=folder)  # fmt: skip
         _openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
@@ -45,11 +47,11 @@ def make_certificates(folder: Path) -> Certificates:
 
 
 @asynccontextmanager
-async def tls_front(to: int, files: Certificates) -> AsyncIterator[int]:
+async def tls_front(to: int, files: Certificates, verify: ssl.VerifyMode = ssl.CERT_REQUIRED) -> AsyncIterator[int]:
     """A port of 127.0.0.1 that speaks TLS to clients with a certificate, and hands on to port `to`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.ca)
     context.load_cert_chain(files.server)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = verify
     at_work: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

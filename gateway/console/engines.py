@@ -8,46 +8,53 @@ from typing import Final
 
 import aiohttp
 
-from common.credentials import shown_url
 from common.reply_parsing import error_in
+from engine.protocol import ProtocolError
 from gateway.console import figures
+from gateway.engines.connection import READY_PATH, EngineConnection
 from gateway.engines.engine_set import EngineSet
 
 TIMEOUT_S: Final = 1.0
 MAX_BYTES: Final = 1024 * 1024
-MAX_ENGINES: Final = 64  # of one model, and those of all models that are asked
+MAX_ENGINES: Final = 64  # of one model
 
 READY, NOT_READY, AWAY = "ready", "not ready", "away"
 
 
 async def reports(http: aiohttp.ClientSession, engines: EngineSet) -> list[dict[str, object]]:
-    """One report an engine, in order; one that is ready and gets no calls has the gateway's own word for why."""
-    states = engines.states()
-    found = await asyncio.gather(*(_report(http, url) for url in engines.urls[:MAX_ENGINES]))
+    """One report an engine, in order, with the gateway's own word where it knows better.
+
+    An engine that gets no calls has the reason for that. One that serves and did not report in time is ready, without
+    figures.
+    """
+    asked, states = engines.connections[:MAX_ENGINES], engines.states()
+    found = await asyncio.gather(*(_report(http, engine) for engine in asked))
     for report, seen in zip(found, states, strict=False):
-        if report["state"] == READY and seen.state not in ("serving", "away"):
+        if report["state"] == NOT_READY or seen.state == "away":
+            continue
+        if seen.state != "serving":
             report |= {"state": seen.state.replace("_", " "), "reason": seen.reason}
+        elif report["state"] == AWAY:
+            report |= {"state": READY, "reason": f"it serves, and did not report: {report['reason']}"}
     return list(found)
 
 
-async def _report(http: aiohttp.ClientSession, url: str) -> dict[str, object]:
-    shown = {"url": shown_url(url)}
+async def _report(http: aiohttp.ClientSession, engine: EngineConnection) -> dict[str, object]:
+    shown = {"url": engine.shown_url}
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            status, ready = await _get(http, f"{url}/ready")
-            _, metrics = await _get(http, f"{url}/metrics")
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        why = "no answer within a second" if isinstance(error, TimeoutError) else "nothing answers there"
-        return {**shown, "state": AWAY, "reason": why}
+            status, ready = await engine.report(http, READY_PATH, MAX_BYTES)
+            _, metrics = await engine.report(http, "/metrics", MAX_BYTES)
+    except TimeoutError:
+        return {**shown, "state": AWAY, "reason": "no answer within a second"}
+    except ProtocolError as error:
+        return {**shown, "state": AWAY, "reason": str(error)}
+    except (aiohttp.ClientError, OSError) as error:
+        return {**shown, "state": AWAY, "reason": f"it cannot be reached ({type(error).__name__})"}
     state = {"state": READY, "reason": ""}
     if status != 200:
         state = {"state": NOT_READY, "reason": str(error_in(ready).get("message") or f"/ready answers {status}")[:300]}
     return {**shown, **state, **_figures(metrics)}
-
-
-async def _get(http: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
-    async with http.get(url, allow_redirects=False) as answer:
-        return answer.status, await answer.content.read(MAX_BYTES)
 
 
 def _figures(metrics: bytes) -> dict[str, object]:

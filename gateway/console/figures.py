@@ -5,7 +5,7 @@
     samples.by("dejavec_cache_hits_total", "tier")               # {"local": 5.0, ...}, summed over the others
     samples.histogram("embeddings_latency_seconds")              # [[0.001, 3.0], ..., [None, 9.0]], cumulative
 
-A name that is not there is 0, or nothing: metrics of another version are no error.
+A name that is not there is 0, or nothing.
 """
 
 import math

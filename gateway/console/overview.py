@@ -9,32 +9,24 @@ rates and percentiles of two readings. This module alone reads engines, tiers an
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, Final
 
 import aiohttp
-from redis.exceptions import RedisError
 
+from cache.redis_figures import read_figures
+from cache.redis_link import RedisLink
 from gateway.console import engines, figures
 from gateway.metrics import exposition
 from gateway.models import ServedModel
-from gateway.settings import DEFAULT_MODEL
+from gateway.settings import DEFAULT_MODEL, MAX_MODELS, GatewaySettings
 from gateway.state import Gateway
 
 FRESH_S: Final = 0.5
-REDIS_TIMEOUT_S: Final = 0.5
 MAX_NAMESPACES: Final = 1000
-MAX_MODELS: Final = 64
-# Stages of a request, with the histograms that may have their time, the first there is; without any it is left out.
-STAGES: Final[Mapping[str, Sequence[tuple[str, dict[str, str]]]]] = {
-    "request": [("embeddings_latency_seconds", {})],
-    "local": [("dejavec_stage_seconds", {"stage": "local"})],
-    "exact": [("dejavec_stage_seconds", {"stage": "exact"}), ("dejavec_exact_lookup_seconds", {})],
-    "semantic": [("dejavec_stage_seconds", {"stage": "semantic"})],
-    "engine": [("dejavec_stage_seconds", {"stage": "engine"}), ("dejavec_engine_call_seconds", {})],
-}
+STAGES: Final = ("local", "exact", "semantic", "engine")  # of a request, those that the page shows
 
 
 class Overview:
@@ -60,7 +52,10 @@ async def _overview(gateway: Gateway) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=2 * engines.TIMEOUT_S)
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
         shown = list(gateway.models)[:MAX_MODELS]
-        redis, *models = await asyncio.gather(_redis(gateway), *(_model(http, one) for one in shown))
+        links = gateway.redis_links
+        found, *models = await asyncio.gather(
+            asyncio.gather(*(_redis(link) for link in links.values())), *(_model(http, one) for one in shown)
+        )
     samples = figures.read(exposition()[0])
     settings = gateway.settings
     return {
@@ -68,8 +63,8 @@ async def _overview(gateway: Gateway) -> dict[str, Any]:
         "version": version("dejavec"),
         "workers": settings.gateway_workers,
         "models": models,
-        "redis": redis,
-        "local": _local(gateway, samples),
+        **{"redis": {"state": "none"}, **dict(zip(links, found, strict=True))},
+        "local": _local(settings, samples),
         "namespaces": gateway.policies.namespaces[:MAX_NAMESPACES],
         "namespaces_left_out": max(0, len(gateway.policies.namespaces) - MAX_NAMESPACES),
         "engine_price_ms": settings.engine_price_ms,
@@ -86,7 +81,10 @@ def _counted(samples: figures.Samples) -> dict[str, Any]:
         "tokens": samples.total("dejavec_tokens_total"),
         "requests": samples.by("embeddings_requests_total", "status"),
         "in_flight": samples.total("dejavec_requests_in_flight"),
-        "latency": {stage: found for stage, names in STAGES.items() if (found := _histogram(samples, names))},
+        "latency": {
+            "request": samples.histogram("embeddings_latency_seconds"),
+            **{stage: samples.histogram("dejavec_stage_seconds", stage=stage) for stage in STAGES},
+        },
         "checked_hits": {
             "good": sum(value for verdict, value in checked if verdict == "good"),
             "violation": sum(value for verdict, value in checked if verdict == "violation"),
@@ -100,19 +98,13 @@ def _counted(samples: figures.Samples) -> dict[str, Any]:
     }
 
 
-def _histogram(samples: figures.Samples, names: Sequence[tuple[str, dict[str, str]]]) -> figures.Histogram:
-    return next((found for name, labels in names if (found := samples.histogram(name, **labels))), [])
-
-
-def _local(gateway: Gateway, samples: figures.Samples) -> dict[str, Any]:
-    """L0: of all workers where the metrics have it, else of this one."""
-    is_of_all = samples.has("dejavec_local_cache_bytes")
-    workers = gateway.settings.gateway_workers if is_of_all else 1
+def _local(settings: GatewaySettings, samples: figures.Samples) -> dict[str, Any]:
+    """L0, of all workers."""
     return {
-        "workers": workers,
-        "entries": samples.total("dejavec_local_cache_entries") if is_of_all else len(gateway.local),
-        "bytes": samples.total("dejavec_local_cache_bytes") if is_of_all else gateway.local.used_bytes,
-        "max_bytes": workers * gateway.settings.local_cache_mb * 1024 * 1024,
+        "workers": settings.gateway_workers,
+        "entries": samples.total("dejavec_local_cache_entries"),
+        "bytes": samples.total("dejavec_local_cache_bytes"),
+        "max_bytes": settings.gateway_workers * settings.local_cache_mb * 1024 * 1024,
     }
 
 
@@ -132,17 +124,7 @@ async def _model(http: aiohttp.ClientSession, served: ServedModel) -> dict[str, 
     }
 
 
-async def _redis(gateway: Gateway) -> dict[str, Any]:
-    """State as requests see it, and figures of the server. Asked beside the breaker: looking must not open it."""
-    link = gateway.link
-    found: dict[str, Any] = {"state": gateway.redis_state}
-    if link is None or found["state"] != "ok":
-        return found
-    try:
-        async with asyncio.timeout(REDIS_TIMEOUT_S):
-            info = await link.redis.info()
-    except (RedisError, OSError, TimeoutError):
-        return {**found, "reason": "INFO is not answered"}
-    keys = sum(int(one.get("keys", 0)) for name, one in info.items() if name.startswith("db") and isinstance(one, dict))
-    names = ("redis_version", "used_memory", "maxmemory", "maxmemory_policy", "evicted_keys", "expired_keys")
-    return {**found, "keys": keys, **{name: info[name] for name in names if name in info}}
+async def _redis(link: RedisLink) -> dict[str, Any]:
+    """State as requests see it, and figures of the servers that answer."""
+    figures = await read_figures(link) if link.state != "away" else None
+    return {"state": link.state} | ({} if figures is None else asdict(figures))

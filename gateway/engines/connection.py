@@ -164,6 +164,20 @@ class EngineConnection:
         self.load.heard_at = self._clock()
         return content
 
+    async def report(self, http: aiohttp.ClientSession, path: str, max_bytes: int) -> tuple[int, bytes]:
+        """Status and body of a path, over a session of the caller's, so that it takes no connection from calls.
+
+        Raises ClientError, OSError, TimeoutError, and ProtocolError for a body over `max_bytes`.
+        """
+        url = self.address.url + path
+        async with http.get(url, allow_redirects=False, server_hostname=self._tls_name) as answer:
+            content = bytearray()
+            async for part in answer.content.iter_any():
+                content += part
+                if len(content) > max_bytes:
+                    raise protocol.ProtocolError(f"{path} answers more than {max_bytes} bytes")
+            return answer.status, bytes(content)
+
     async def vectors(self, call: Call, remaining_s: float) -> protocol.Float32Array:
         """float32[n, dimensions] for a call's texts, in order. Raises CallFailed."""
         load = self.load

@@ -157,9 +157,9 @@ class EngineSet:
         return "; ".join(details)[:MAX_REASON_CHARS] or self.away_reason
 
     @property
-    def urls(self) -> list[str]:
-        """Where each engine answers, in the order of `states`; may hold credentials."""
-        return [engine.address.url for engine in self._engines]
+    def connections(self) -> list[EngineConnection]:
+        """The way to each engine, in the order of `states`."""
+        return [*self._engines]
 
     def states(self) -> list[EngineState]:
         """All engines as they are now, those left out included."""

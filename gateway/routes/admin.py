@@ -52,7 +52,8 @@ def semantic_tier(served: ServedModel, model: Model, namespace: str) -> Semantic
     tier = served.tiers.of(model, namespace) if served.tiers is not None else None
     if tier is None:
         raise NotFound(
-            "there is no semantic tier: semantic_mode is off, no Redis is set, or the bundle has no static embedding"
+            "there is no semantic tier: semantic_mode is off, no Redis is set, redis_url is a cluster (set "
+            "semantic_redis_url to a single server with a search module), or the bundle has no static embedding"
         )
     return tier
 
@@ -85,7 +86,7 @@ class ExplainBody(BaseModel):
 async def stats(gateway: Admin) -> dict[str, object]:
     """Figures of this worker; `/metrics` adds all workers up."""
     return {
-        "redis": gateway.redis_state,
+        **gateway.redis_states,
         "models": {
             served.name: "ready" if served.engine.is_ready else served.engine.away_detail for served in gateway.models
         },
@@ -102,7 +103,7 @@ async def redis(gateway: Admin) -> dict[str, object]:
     settings = gateway.settings
     if settings.redis_url is None:
         raise NotFound("no Redis is set (redis_url)")
-    found = await findings(settings, settings.redis_url)
+    found = await findings(settings, settings.redis_url, gateway.policies.is_any_on)
     return {"worst": worst(found), "findings": [finding.to_dict() for finding in found]}
 
 

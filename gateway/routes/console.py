@@ -40,7 +40,7 @@ async def state(request: Request, response: Response) -> dict[str, object]:
         "admin": "closed" if gateway.settings.admin_token is None else "open",
         "engine": "ready" if not reason else reason if not is_ready else "not all are ready",
         "is_ready": is_ready,
-        "redis": gateway.redis_state,
+        **gateway.redis_states,
     }
 
 

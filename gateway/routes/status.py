@@ -33,7 +33,8 @@ async def health() -> dict[str, str]:
 @router.get("/ready", summary="Ready: a real inference passed lately")
 async def ready(request: Request, response: Response) -> dict[str, object]:
     """503 and the reason while no model can be computed; with several, those that can are served, and each is named.
-    Redis being away is named too, and does not make the gateway unready. Where models have several engines, `engines`
+    Redis being away is named too, `semantic_redis` as well where it is another one, and does not make the gateway
+    unready. Where models have several engines, `engines`
     has their number by state: serving, silent, avoided, ejected, away, or left_out for another fingerprint.
 
     Whoever reaches the gateway may read this: the reason names no address or file. The log has those.
@@ -48,7 +49,7 @@ async def ready(request: Request, response: Response) -> dict[str, object]:
     state: dict[str, object] = {
         "status": "ready" if is_ready else "not ready",
         "engine": "ready" if not away else away if len(models) == 1 or not is_ready else "not all are ready",
-        "redis": gateway.redis_state,
+        **gateway.redis_states,
     }
     if len(models) > 1:
         state["models"] = models
@@ -70,7 +71,7 @@ async def info(request: Request, model: str | None = None) -> dict[str, object]:
     if len(gateway.models) > 1:
         found["models"] = {one.name: _info_of(one, gateway.settings) for one in gateway.models}
     cache: dict[str, object] = {
-        "redis": gateway.redis_state,
+        **gateway.redis_states,
         "key_secret_differs": gateway.epochs.secret_differs,
         "ttl_seconds": gateway.settings.cache_ttl_seconds,
         "dtype": gateway.settings.cache_dtype,

@@ -109,7 +109,7 @@ def _whose(gateway: Gateway, body: ThresholdsBody | UndoBody) -> str:
     """The namespace to change, or ALL_NAMESPACES. Raises BadRequest, and NotFound where nothing can be changed."""
     if body.all == (body.namespace is not None):
         raise BadRequest("name a `namespace`, or send `all`: true", param="namespace")
-    if not gateway.has_semantic_tier:
+    if not gateway.has_live_values:
         raise NotFound("live values are kept in Redis, and none is set: change the configuration")
     return ALL_NAMESPACES if body.all else str(body.namespace)
 

@@ -348,6 +348,34 @@ def test_the_page_computes_what_the_gateway_does(chromium: Chromium, gateway: st
             assert answer["interval"] == pytest.approx(expected.interval, abs=1e-3)
 
 
+def test_a_cluster_and_a_second_redis_are_shown(chromium: Chromium, gateway: str) -> None:
+    """Sums with the fullest server, what `partly away` costs, and the semantic tier's own Redis under its own name."""
+    figures = {"servers": 2, "server": "Valkey 9.1.2", "memory_bytes": 3 << 20, "memory_max_bytes": 8 << 20, "keys": 7}
+    fullest = {"fullest_memory_bytes": 2 << 20, "fullest_memory_max_bytes": 4 << 20}
+    counts = {"evicted_keys": 1, "expired_keys": 2}
+    reading = {
+        "redis": {"state": "partly away", **figures, **fullest, **counts},
+        "semantic_redis": {"state": "away"},
+        "local": {"workers": 1, "entries": 0, "bytes": 0, "max_bytes": 0},
+        **{"written": 0, "write_dropped": 0, "cache_errors": 0, "models": []},
+    }
+    with chromium.page() as watched:
+        watched.page.goto(f"{gateway}/console")
+        text, pills, version = watched.page.evaluate(
+            """async (reading) => {
+                const live = await import('./console/live.js');
+                live.caches(reading);
+                live.pills(reading);
+                return ['caches', 'pills', 'redis-version'].map(id => document.getElementById(id).textContent);
+            }""",
+            reading,
+        )
+    assert version == "Valkey 9.1.2"
+    assert re.search(r"Some servers of the Redis cluster do not answer.*\(semantic_redis_url\) does not answer", text)
+    assert re.search(r"2 servers: memory.*of.*the fullest server 50", text)
+    assert re.search(r"Redis ▲ partly away.*Semantic Redis ✕ away", pills)
+
+
 def test_rates_and_percentiles(chromium: Chromium, gateway: str) -> None:
     """Out of readings of sums: texts a second by tier, the share of hits, a quantile within its bucket, a restart."""
     with chromium.page() as watched:

@@ -15,7 +15,7 @@ from gateway.console.page import HEADERS, PAGE, TYPES, load_assets
 from tests.gateway_client import running_gateway, until_ready
 from tests.integration.test_semantic_tier import OPERATOR, until
 from tests.integration.test_thresholds import redis  # noqa: F401  a Redis of the test's own
-from tests.running_redis import RunningRedis
+from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
 CSS_COLOUR = re.compile(r"--([a-z-]+): (#[0-9a-f]{3,6});")
@@ -225,8 +225,9 @@ async def test_redis_is_seen_and_missed(
         await until_ready(client)
         found = (await overview(client))["redis"]
         assert found["state"] == "ok"
-        assert found["used_memory"] > 0
-        assert {"keys", "evicted_keys", "expired_keys", "maxmemory", "redis_version"} <= found.keys()
+        assert found["memory_bytes"] > 0
+        assert {"keys", "evicted_keys", "expired_keys", "memory_max_bytes"} <= found.keys()
+        assert found["server"].startswith("Redis 8.")
         redis.kill()
 
         async def away() -> bool:
@@ -234,6 +235,40 @@ async def test_redis_is_seen_and_missed(
             return bool((await overview(client))["redis"]["state"] == "away")
 
         await until(away)
+
+
+async def test_the_semantic_tiers_own_redis_is_seen_and_missed(
+    gateway: Callable[..., Any],
+    redis: RunningRedis,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Wherever Redis is named: while it is gone, entries and their Redis are as before."""
+    with running_redis(tmp_path / "semantic") as own:
+        async with gateway(semantic_redis_url=own.url, semantic_mode="on") as client:
+            await until_ready(client)
+            assert (await overview(client))["semantic_redis"]["memory_bytes"] > 0
+            own.kill()
+
+            async def away() -> bool:
+                await client.post("/v1/embeddings", json={"model": "tiny", "input": "a b"})
+                return bool((await client.get("/ready")).json()["semantic_redis"] == "away")
+
+            await until(away)
+            seen = [
+                (await client.get("/ready")).json(),
+                (await client.get("/info")).json()["cache"],
+                (await client.get("/admin/stats", headers=OPERATOR)).json(),
+                (await client.get("/console/state")).json(),
+            ]
+            assert [(one["redis"], one["semantic_redis"]) for one in seen] == [("ok", "away")] * 4
+
+            async def shown() -> bool:
+                now, text = await overview(client), (await client.get("/metrics")).text
+                is_ok = dict(re.findall(r"^dejavec_(redis|semantic_redis)_ok (\S+)$", text, re.MULTILINE))
+                states = (now["redis"]["state"], now["semantic_redis"])
+                return states == ("ok", {"state": "away"}) and is_ok == {"redis": "1.0", "semantic_redis": "0.0"}
+
+            await until(shown)
 
 
 async def undo(client: httpx.AsyncClient, **body: Any) -> httpx.Response:

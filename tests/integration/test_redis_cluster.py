@@ -15,6 +15,7 @@ from redis.crc import key_slot
 from cache.epochs import Epochs
 from cache.exact import ExactTier
 from cache.keys import LIVE_KEY, Scope, epoch_key, exact_key
+from cache.redis_figures import read_figures
 from cache.redis_link import RedisAway, RedisLink
 from cache.redis_url import Topology
 from cache.shared_limits import Ask, Count, SharedLimits
@@ -93,6 +94,19 @@ async def stored(tier: ExactTier, count: int) -> list[bytes]:
     tier.put_many(new)
     await tier.flush(10)
     return [digest for digest, _ in new]
+
+
+async def test_figures_are_those_of_all_masters(cluster: RunningCluster, link: RedisLink) -> None:
+    """Keys and limits are sums, whichever server answers first; twice the same."""
+    exact, masters = exact_tier(link), cluster.nodes[:3]
+    async with running(exact.run_writer):
+        await stored(exact, 100)
+    for _ in range(2):
+        found = await read_figures(link)
+        assert found is not None
+        assert (found.servers, found.memory_max_bytes) == (3, 3 * 64 * 2**20)
+        assert found.keys == sum(cluster.ask(one, b"DBSIZE") for one in masters) >= 100
+        assert found.fullest_memory_bytes < found.memory_bytes
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import redis as redis_py
 from cache.epochs import Epochs
 from cache.exact import ExactTier
 from cache.keys import Scope
-from cache.redis_facts import find_facts
+from cache.redis_facts import RedisFacts, find_facts
 from cache.redis_link import RedisAway, RedisLink
 from cache.redis_url import TlsFiles, Topology
 from cache.semantic.exchange import RedisExchange, Saved
@@ -83,6 +83,24 @@ async def test_a_failover_is_followed(sentinels: RunningSentinels) -> None:
     assert list(link.servers) == [f"Redis at 127.0.0.1:{sentinels.replica.instance.port}"]
     assert before is not None
     assert (await epochs.purge(name))[0] > before[1]
+    await link.aclose()
+
+
+async def test_a_failover_is_followed_without_the_right_to_role(
+    sentinels: RunningSentinels, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user that may not call ROLE: the Sentinels' word is enough, and the log says once what is missing."""
+    for server in (sentinels.master, sentinels.replica):
+        with redis_py.Redis.from_url(server.url) as admin:
+            admin.execute_command("ACL", "SETUSER", "few", "on", ">a-password-of-few", "~*", "+@all", "-role")
+    login = sentinels.url.partition("://")[2].partition("@")[0]
+    link = RedisLink(sentinels.url.replace(login, "few:a-password-of-few"), timeout_s=1.0)
+    assert await is_kept(link)
+    sentinels.master.kill()
+    assert not await is_kept(link)
+    await until_kept(link)
+    assert list(link.servers) == [f"Redis at 127.0.0.1:{sentinels.replica.instance.port}"]
+    assert len([record for record in caplog.records if "+role" in record.getMessage()]) == 1
     await link.aclose()
 
 
@@ -296,11 +314,13 @@ async def test_the_semantic_tier_on_a_url_of_its_own(
 
 def test_what_is_missing_for_semantic_hits_is_said() -> None:
     """With the remedy."""
-    from cache.redis_facts import RedisFacts
-
-    cluster = RedisFacts("Redis", "8.2.3", Topology.CLUSTER, 3, True, 21005, False)
+    redis, search = {"redis_version": "8.2.3"}, {"search": (2, 10, 5)}
+    cluster = RedisFacts(info=redis, modules=search, topology=Topology.CLUSTER, masters=3)
     assert cluster.described == "Redis 8.2.3 with RediSearch 2.10.5, cluster of 3 masters"
     assert "semantic_redis_url" in cluster.no_semantic_tier
-    plain = RedisFacts("Valkey", "9.1.2", Topology.SINGLE, 1, False, 0, True)
+    plain = RedisFacts(info={"redis_version": "7.2.4", "valkey_version": "9.1.2"}, modules={}, has_tls=True)
     assert plain.described == "Valkey 9.1.2 without a search module, TLS"
     assert "RediSearch" in plain.no_semantic_tier
+    unseen = RedisFacts()
+    assert unseen.described == "Redis of unknown version (its modules may not be asked)"
+    assert unseen.no_semantic_tier == ""

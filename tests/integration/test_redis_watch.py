@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from deploy.embedded_redis import locate
+from tests.gateway_client import until_ready
 from tests.integration.test_gateway_process import running, until
 from tests.running_redis import RunningRedis, running_redis
 
@@ -51,3 +53,20 @@ async def test_without_redis_there_is_nothing_to_see(gateway: Callable[..., Any]
         reply = await client.get("/admin/redis", headers=ADMIN)
     assert reply.status_code == 404
     assert "redis_url" in reply.text
+
+
+async def test_a_search_module_is_missed_where_the_tier_is_on_now(gateway: Callable[..., Any], tmp_path: Path) -> None:
+    """By the policies in force, not by the settings at start: off is a note, switched on while running a warning."""
+    binaries = locate()
+    with running_redis(tmp_path / "redis", binaries=type(binaries)(binaries.server, None)) as plain:
+        async with gateway(redis_url=plain.url, semantic_mode="off") as client:
+            await until_ready(client)
+            assert await search_finding(client) == "note"
+            body = {"all": True, "semantic_mode": "on"}
+            assert (await client.put("/admin/thresholds", json=body, headers=ADMIN)).status_code == 200
+            assert await search_finding(client) == "warning"
+
+
+async def search_finding(client: Any) -> str:
+    told = (await client.get("/admin/redis", headers=ADMIN)).json()
+    return next(one["severity"] for one in told["findings"] if one["check"] == "search module")

@@ -336,12 +336,13 @@ async def test_calibration_shows_the_labels(gateway: Callable[..., Any], redis: 
 
 
 async def test_calibration_of_an_unknown_namespace_is_refused(gateway: Callable[..., Any]) -> None:
-    """404 naming those there are; 404 as well where the tier is off."""
+    """404 naming those there are; 404 with all reasons that there may be where the tier is off."""
     async with gateway(semantic_mode="off") as client:
         await until_ready(client)
         for namespace in ("nobody", "default"):
             reply = await client.get("/admin/calibration", params={"namespace": namespace}, headers=OPERATOR)
             assert reply.status_code == 404
+        assert "redis_url is a cluster (set semantic_redis_url" in reply.text
         reply = await client.get("/admin/calibration", params={"namespace": "A b"}, headers=OPERATOR)
         assert reply.json()["error"]["param"] == "namespace"
 

@@ -49,6 +49,19 @@ def test_our_exposition_is_as_prometheus_wants_it() -> None:
     assert [line for line in printed.splitlines() if line.startswith(("dejavec_", "embedding", "cache_"))] == []
 
 
+def test_a_cluster_that_is_partly_away_is_told_apart() -> None:
+    """`dejavec_redis_ok` is 0 then as well: the alert claims no more; runbook and console have both."""
+    (rule,) = [one for one in alerts() if one["alert"] == "DejavecRedisAway"]
+    assert "a server of its cluster" in rule["annotations"]["summary"]
+    assert "a server of its cluster" in rule["annotations"]["description"]
+    section = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8").split("## DejavecRedisAway")[1].split("## ")[0]
+    page = (ROOT / "gateway" / "console" / "assets" / "live.js").read_text(encoding="utf-8")
+    notes = page.split("const NOTES = {")[1].split("};")[0]
+    for state in ("away", "partly away"):
+        assert f"`{state}`" in section
+        assert re.search(f'^  "?{state}"?: "', notes, re.MULTILINE)
+
+
 def test_every_alert_is_complete() -> None:
     """A severity, what happened, and a section of the runbook of the same name."""
     runbook = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")

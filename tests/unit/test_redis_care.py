@@ -1,11 +1,14 @@
 """What is said of a Redis, by what it tells of itself."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from cache.redis_care import inspect, judge
-from cache.redis_report import NotOneServer, ServerReport, parse_version, server_of
+from cache.redis_info import parse_version
+from cache.redis_report import NotOneServer, ServerReport, client_of
+from cache.redis_url import TlsFiles
 from common.findings import Finding
 
 WELL = ServerReport(
@@ -145,23 +148,26 @@ def test_versions_are_numbers(text: str, version: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "server"),
+    ("url", "options"),
     [
-        ("redis://u:p@one:6379/2", "redis://u:p@one:6379/2"),
-        ("redis+cluster://u:p@one:7000,two:7001", "redis://u:p@one:7000"),
-        ("rediss+cluster://one,two/0?x=1", "rediss://one"),
+        ("redis://u:p@one:7000/2", {"host": "one", "port": 7000, "username": "u", "password": "p", "db": 2}),
+        ("redis+cluster://u:p@one:7000,two:7001", {"host": "one", "port": 7000, "username": "u", "password": "p"}),
+        ("rediss+cluster://[::1],two/0?ssl_cert_reqs=none", {"host": "::1", "port": 6379, "ssl_cert_reqs": "none"}),
+        ("unix:///run/redis.sock?db=3", {"path": "/run/redis.sock", "db": 3}),
     ],
 )
-def test_one_server_of_a_cluster_is_looked_at(url: str, server: str) -> None:
-    """The first address that its URL begins at, with the same user and password."""
-    assert server_of(url) == server
+def test_one_server_is_looked_at_as_it_is_used(url: str, options: dict[str, object]) -> None:
+    """Of a cluster the first address that its URL begins at; every option of the URL, and our certificates."""
+    found = client_of(url, TlsFiles(ca=Path("/ca.pem"))).connection_pool.connection_kwargs
+    assert options.items() <= found.items()
+    assert found.get("ssl_ca_certs") == ("/ca.pem" if url.startswith("rediss") else None)
 
 
 async def test_sentinels_are_not_looked_at() -> None:
     """They know of servers and are none: not seen, which is no fault; nothing of the URL is shown."""
     url = "redis+sentinel://u:hunter2@one:26379/mymaster"
     with pytest.raises(NotOneServer):
-        server_of(url)
+        client_of(url, TlsFiles())
     (finding,) = await inspect(url, needs_search=True, timeout_s=0.1)
     assert finding.severity == "unseen"
     assert "hunter2" not in finding.line()

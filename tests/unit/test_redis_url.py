@@ -1,10 +1,15 @@
 """What a Redis URL says."""
 
+import re
+import ssl
 from pathlib import Path
 
 import pytest
 
+from cache.redis_report import client_of
 from cache.redis_url import TlsFiles, Topology, read_redis_url
+from gateway.settings import GatewaySettings
+from tests.tls_front import make_certificates
 
 
 def test_a_cluster_has_several_addresses_and_one_login() -> None:
@@ -39,6 +44,22 @@ def test_files_for_tls_go_where_there_is_tls() -> None:
         assert (options["ssl_certfile"], options["ssl_keyfile"]) == ("/own.pem", "/own.key")
     for plain in ("redis://one", "unix:///socket", "redis+cluster://one"):
         assert "ssl_ca_certs" not in read_redis_url(plain).with_tls(files).options
+
+
+def test_our_authorities_are_trusted_beside_the_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As redis-py adds them, and as the setting says."""
+    system, ours = make_certificates(tmp_path / "system").ca, make_certificates(tmp_path / "ours").ca
+    monkeypatch.setenv("SSL_CERT_FILE", str(system))
+    pool = client_of("rediss://one", TlsFiles(ca=ours)).connection_pool
+    trusted = pool.make_connection().ssl_context.get().get_ca_certs(binary_form=True)
+    assert {ssl.PEM_cert_to_DER_cert(certificate(path)) for path in (system, ours)} <= set(trusted)
+    assert "beside the system's" in str(GatewaySettings.model_fields["redis_ca_file"].description)
+
+
+def certificate(path: Path) -> str:
+    found = re.search("-----BEGIN CERT.*END CERTIFICATE-----", path.read_text(), re.DOTALL)
+    assert found is not None
+    return found[0]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import { call, isUnlocked, lock, Refused, unlock } from "./api.js";
 import { byId, h, say, show } from "./dom.js";
 import { History } from "./figures.js";
-import { makeLive, state } from "./live.js";
+import { makeLive, redisState, state } from "./live.js";
 import { makeNamespace } from "./namespace.js";
 
 const EVERY_MS = 2000;
@@ -105,7 +105,8 @@ async function signIn(why = "") {
   byId("version").textContent = known.version;
   show(byId("pills"),
     h("li", {}, "Engine ", state(known.is_ready ? "good" : "bad", known.is_ready ? "ready" : "away")),
-    h("li", {}, "Redis ", state(known.redis === "ok" ? "good" : known.redis === "none" ? "none" : "bad", known.redis)));
+    h("li", {}, "Redis ", redisState(known.redis)),
+    known.semantic_redis ? h("li", {}, "Semantic Redis ", redisState(known.semantic_redis)) : null);
   if (known.admin === "closed") {
     node.replaceChildren(...whenClosed());
     return;

@@ -12,14 +12,19 @@ export function state(kind, word) {
   return h("span", { class: `state ${kind}` }, h("span", { "aria-hidden": "true" }, SHAPES[kind]), " ", word);
 }
 
+/** Redis' state; `word` is the gateway's. */
+export function redisState(word) {
+  return state({ ok: "good", none: "none", "partly away": "warn" }[word] ?? "bad", word);
+}
+
 export function pills(overview) {
   const models = overview.models;
   const ready = models.filter((model) => model.is_ready).length;
   const engine = models.length === 1 ? (ready ? "ready" : "away") : `${ready} of ${models.length} models ready`;
-  const redis = overview.redis.state;
   show(byId("pills"),
     h("li", {}, "Engine ", state(ready === models.length ? "good" : ready ? "warn" : "bad", engine)),
-    h("li", {}, "Redis ", state(redis === "ok" ? "good" : redis === "none" ? "none" : "bad", redis)));
+    h("li", {}, "Redis ", redisState(overview.redis.state)),
+    overview.semantic_redis ? h("li", {}, "Semantic Redis ", redisState(overview.semantic_redis.state)) : null);
 }
 
 export function makeLive(history) {
@@ -118,7 +123,7 @@ function engines(node, models) {
       one.url.replace(/^https?:\/\//, ""), state(...WORDS[one.state]), number(one.queued_texts), number(one.queued_tokens), number(one.tokens_per_s), percent(one.padding_share, 0), one.gpu_total_bytes ? `GPU ${bytes(one.gpu_used_bytes)} of ${bytes(one.gpu_total_bytes)}` : bytes(one.memory_bytes ?? NaN),
     ]), { label: `Engines of ${model.name}` }),
     model.is_ready ? null : h("p", { class: "trouble" }, `The gateway answers what is cached, and 503 to the rest: ${model.reason || "the engine is away"}. Look at the engine's log.`),
-    ...model.engines.filter((one) => one.reason && one.state !== "ready").map((one) => h("p", { class: "quiet" }, `${one.url.replace(/^https?:\/\//, "")}: ${one.reason}`)),
+    ...model.engines.filter((one) => one.reason).map((one) => h("p", { class: "quiet" }, `${one.url.replace(/^https?:\/\//, "")}: ${one.reason}`)),
   ]));
 }
 
@@ -127,24 +132,44 @@ function meter(used, most, label, high = most) {
   return h("meter", { min: 0, max: most, high, value: Math.min(used, most), "aria-label": label });
 }
 
-function caches(now) {
-  const { redis, local } = now;
-  byId("redis-version").textContent = redis.redis_version ? `Redis ${redis.redis_version}` : "";
-  const rows = [];
-  const row = (name, value, extra) => rows.push(h("div", {}, h("dt", {}, name), h("dd", {}, value, extra ?? null)));
-  if (redis.state === "ok") {
-    const limit = redis.maxmemory > 0 ? `${bytes(redis.used_memory)} of ${bytes(redis.maxmemory)}` : `${bytes(redis.used_memory ?? NaN)}, no limit`;
-    row("Redis memory", limit, redis.maxmemory > 0 ? meter(redis.used_memory, redis.maxmemory, "Redis memory in use", 0.9 * redis.maxmemory) : null);
-    row("Keys", number(redis.keys));
-    row("Evicted", number(redis.evicted_keys));
-    row("Expired", number(redis.expired_keys));
-  }
+const NOTES = {
+  away: "Redis does not answer: requests go on with L0 and the engine, and nothing is learned. dejavec uses it again when it is back.",
+  "partly away": "Some servers of the Redis cluster do not answer: texts whose entries they hold are computed anew, all others are answered from the cache. dejavec uses them again when they are back.",
+  none: "No Redis is set: there is L0 alone. redis_url gives exact entries that outlive a restart, and semantic hits.",
+};
+const SEMANTIC_NOTES = {
+  away: "The Redis of the semantic tier (semantic_redis_url) does not answer: there are no semantic hits and nothing is learned. Exact entries are not affected.",
+};
+SEMANTIC_NOTES["partly away"] = SEMANTIC_NOTES.away;
+
+/** Redis, the semantic tier's own where there is one, and L0. */
+export function caches(now) {
+  const { redis, semantic_redis: semantic, local } = now;
+  byId("redis-version").textContent = [redis.server, semantic?.server].filter(Boolean).join(", ");
+  const rows = [...figuresOfRedis("Redis", redis), ...(semantic ? figuresOfRedis("Semantic Redis", semantic) : [])];
+  const row = (name, value, extra) => rows.push(fact(name, value, extra));
   row("Written", number(now.written), now.write_dropped ? h("span", { class: "quiet" }, ` ${number(now.write_dropped)} dropped`) : null);
   row("Failed look-ups", number(now.cache_errors));
   row(local.workers > 1 ? `L0 of ${local.workers} workers` : "L0 of one worker", `${number(local.entries)} vectors, ${bytes(local.bytes)}`, local.max_bytes ? meter(local.bytes, local.max_bytes, "L0 in use") : null);
-  const note = {
-    away: "Redis does not answer: requests go on with L0 and the engine, and nothing is learned. dejavec uses it again when it is back.",
-    none: "No Redis is set: there is L0 alone. redis_url gives exact entries that outlive a restart, and semantic hits.",
-  }[redis.state];
-  show(byId("caches"), note ? h("p", { class: redis.state === "away" ? "trouble" : "teach" }, note) : null, h("dl", { class: "facts" }, rows));
+  const note = (text, kind) => (text ? h("p", { class: kind === "none" ? "teach" : "trouble" }, text) : null);
+  show(byId("caches"), note(NOTES[redis.state], redis.state), semantic ? note(SEMANTIC_NOTES[semantic.state], semantic.state) : null, h("dl", { class: "facts" }, rows));
+}
+
+function fact(name, value, extra) {
+  return h("div", {}, h("dt", {}, name), h("dd", {}, value, extra ?? null));
+}
+
+/** Rows of what Redis tells of itself; of a cluster the sums, and how full its fullest server is. None where it tells nothing. */
+function figuresOfRedis(name, redis) {
+  if (redis.servers === undefined) return [];
+  const used = redis.memory_max_bytes > 0 ? `${bytes(redis.memory_bytes)} of ${bytes(redis.memory_max_bytes)}` : `${bytes(redis.memory_bytes)}, no limit`;
+  const [most, full] = [redis.fullest_memory_max_bytes, redis.fullest_memory_bytes];
+  const fullest = redis.servers > 1 && most > 0 ? `; the fullest server ${percent(full / most, 0)}` : "";
+  const of = redis.servers > 1 ? `${name}, ${redis.servers} servers:` : name;
+  return [
+    fact(`${of} memory`, used + fullest, most > 0 ? meter(full, most, `${name} memory in use`, 0.9 * most) : null),
+    fact(`${of} keys`, number(redis.keys)),
+    fact(`${of} evicted`, number(redis.evicted_keys)),
+    fact(`${of} expired`, number(redis.expired_keys)),
+  ];
 }
