@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.load import MODEL, Load, Tally, true_vectors
+from tests.e2e.load import MODEL, Load, Tally, Truth, true_vectors
 from tests.e2e.stack import Run, running
 
 BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2"
@@ -170,9 +170,9 @@ FAULTS = [
 ]
 
 
-async def measure(run: Run, fault: Fault, truth: dict[str, bytes]) -> Outcome:
+async def measure(run: Run, fault: Fault, truth: Truth) -> Outcome:
     """Load, fault, and load until all is whole again."""
-    load = Load(f"http://127.0.0.1:{run.port}", DEADLINE_S, truth)
+    load = Load([f"http://127.0.0.1:{run.port}"], DEADLINE_S, truth)
     clients = load.run_retrying(fault.clients) if fault.retrying else load.run_plain(fault.clients)
     overload = fault.clients > CLIENTS  # the load itself is the fault, and ends with it
     task = asyncio.create_task(clients)
