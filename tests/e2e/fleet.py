@@ -116,9 +116,17 @@ class Fleet:
         """Whether each gateway sees all engines serve and all of Redis, and the cluster is whole."""
         return self.cluster.is_sound(self.cluster.nodes) and all(map(self._sees_all, self.gateways))
 
+    def wait_engines_seen(self) -> None:
+        """Until no gateway takes an engine for one that is away."""
+        until(lambda: all("away" not in self._engines_of(gateway) for gateway in self.gateways), "engines are seen")
+
     def _sees_all(self, gateway: Server) -> bool:
-        found = gateway.ready()
-        return found.get("redis") == "ok" and found.get("engines") == {"tiny": {"serving": ENGINES}}
+        return gateway.ready().get("redis") == "ok" and self._engines_of(gateway) == {"serving": ENGINES}
+
+    def _engines_of(self, gateway: Server) -> dict[str, int]:
+        """How many engines a gateway sees in each state."""
+        found = gateway.ready().get("engines")
+        return found["tiny"] if isinstance(found, dict) else {"away": ENGINES}
 
     def truth(self) -> Truth:
         """Each text's vector by each bundle's graph, computed alone in this process, under the bundle's fingerprint."""

@@ -7,14 +7,17 @@ while its block runs; what it has killed is started again at the block's end.
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.tasks import cancel_and_wait
+from deploy.embedded_redis import locate
 from loadtest.figures import percentile
-from tests.e2e.fleet import DEADLINE_S, TEXTS, Fleet, Server
+from tests.e2e.fleet import DEADLINE_S, TEXTS, Fleet, Server, fleet
 from tests.e2e.load import Load, Tally, Truth
 
 CLIENTS = 9
@@ -107,7 +110,7 @@ async def slow(server: Server) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def master_killed(fleet: Fleet) -> AsyncIterator[None]:
-    """SIGKILL of the cluster's master that has the first known text's slot, or another; its replica takes over."""
+    """SIGKILL of one of the cluster's masters; its replica takes over. At the end it comes back as a replica."""
     nodes = fleet.cluster.nodes
     master = next(one for one in nodes if fleet.cluster.ask(one, b"ROLE")[0] == b"master")
     os.kill(master.process.pid, signal.SIGKILL)
@@ -117,13 +120,14 @@ async def master_killed(fleet: Fleet) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def rolling_change(fleet: Fleet) -> AsyncIterator[None]:
-    """Engine after engine ends (SIGTERM) and starts with the other weights."""
+    """Engine after engine ends (SIGTERM) and starts with the other weights; the next one when gateways have seen it."""
     fleet.bundles.reverse()
     for engine in fleet.engines:
         await asyncio.to_thread(engine.end, signal.SIGTERM)
         engine.settings["DEJAVEC_MODEL_BUNDLE"] = str(fleet.bundles[0])
         engine.start()
         await asyncio.to_thread(engine.wait_ready)
+        await asyncio.to_thread(fleet.wait_engines_seen)
     yield
 
 
@@ -194,6 +198,17 @@ async def _whole_after_s(fleet: Fleet, tally: Tally, ended_at: float) -> float |
             if time.monotonic() > ended_at + after_s + STEADY_S:
                 return after_s
     return None
+
+
+async def measure_all(folder: Path, length_s: float) -> list[Outcome]:
+    """Every fault in turn, on one fleet. Raises NotAvailable where there is no embedded Redis."""
+    outcomes = []
+    with fleet(folder, locate()) as running:
+        truth = running.truth()
+        for fault in FAULTS:
+            outcomes.append(await measure(running, fault, truth, length_s))
+            print(table(outcomes[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+    return outcomes
 
 
 def table(outcomes: list[Outcome]) -> str:

@@ -1,8 +1,8 @@
 """Three gateways, three engines and a Redis Cluster under load, while some of them are killed, frozen, slow or changed.
 
-Short versions of what `tests.e2e.faults` measures. Whatever fails: no vector is wrong, each request gets its answer or
-an error of a known kind, none hangs past its deadline, service goes on meanwhile, and all is whole again afterwards.
-How long that takes is measured there, and asserted nowhere.
+Short versions of what `tests.e2e.faults` measures. Whatever fails: no vector is wrong, none hangs past its deadline,
+service goes on meanwhile, and all is whole again afterwards. Where processes are gone, or change, no request fails;
+where they are stuck, a request may get an error of a known kind. How long things take is asserted nowhere.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from tests.e2e.fleet import Fleet, fleet
 from tests.e2e.fleet_faults import FAULTS, Fault, measure, rolling_change, table
 from tests.e2e.load import Truth
 
+STUCK = {"engine: frozen (SIGSTOP)", "engine: slow (stopped nine tenths of the time)", FAULTS[-1].name}
 TYPED = {"429 overloaded", "503 engine_unavailable", "503 engine_failed", "503 deadline_exceeded"}
 LENGTH_S = 1.0
 
@@ -45,7 +46,7 @@ async def test_service_goes_on(fault: Fault, running: Fleet, truth: Truth) -> No
     tally = outcome.tally
     assert tally.wrong_vectors == 0
     assert tally.hung == 0
-    assert set(tally.errors) <= TYPED
+    assert set(tally.errors) <= (TYPED if fault.name in STUCK else set())
     assert tally.sent == tally.answered + tally.errors.total()
     assert outcome.went_on
     assert outcome.whole_after_s is not None

@@ -213,7 +213,7 @@ async def test_rolling_change_of_model_serves_throughout_and_changes_once() -> N
 
 
 async def test_last_engine_of_a_model_passes_its_call_to_the_next_model() -> None:
-    """A call that the last engine with the old model refuses, as it shuts down, is to be done again with the new one."""
+    """A call that the last engine of the old model refuses, as it shuts down, is to be done again with the new one."""
     old, new = StandInEngine(fingerprint=OLD), StandInEngine(fingerprint=NEW, ready=False)
     async with running(old, new), engine_set(old.url, new.url) as engines:
         await serving(engines, old)
