@@ -124,14 +124,14 @@ class CapacityResult:
         """Print machine and costs."""
         console.print(f"\n[bold]{escape(self.title)}[/]\n{escape(str(self.machine))}", soft_wrap=True)
         columns = ("a text of", "gateway us", "Redis us", "texts/s a gateway core", "commands", "to Redis B")
-        table = figures_table((*columns, "from Redis B", "memory B", "request + answer B", ""))
+        table = figures_table((*columns, "from Redis B", "memory B", "request + answer B"))
         for name in self.rounds:
             one, (asked, answered) = self.least(name), self.bytes_of[name]
             figures = [one.gateway_us, one.redis_us, one.texts_per_core_s]
             stored = "" if one.memory_bytes is None else f"{one.memory_bytes:,.0f}"
             bytes_ = [f"{value:,.0f}" for value in (one.to_redis_bytes, one.from_redis_bytes)]
             shown = [f"{value:,.0f}" for value in figures] + [f"{one.commands:.2f}", *bytes_, stored]
-            table.add_row(escape(name), *shown, f"{asked:,} + {answered:,}", "")
+            table.add_row(escape(name), *shown, f"{asked:,} + {answered:,}")
         console.print(table)
 
 
@@ -209,17 +209,21 @@ def seen(url: str, gateway_pid: int, redis_pid: int, redis_url: str) -> Seen:
     """The counters now."""
     with Redis.from_url(redis_url) as client:
         info, entries = client.info(), client.dbsize()
-    served = parse(exchange(url, METRICS_PATH)[0].decode()).total(SERVED) or 0.0
     return Seen(
         gateway_s=cpu_seconds(gateway_pid),
         redis_s=cpu_seconds(redis_pid),
-        texts=served,
+        texts=texts_served(url),
         commands=info["total_commands_processed"],
         bytes_in=info["total_net_input_bytes"],
         bytes_out=info["total_net_output_bytes"],
         entries=entries,
         memory=info["used_memory"],
     )
+
+
+def texts_served(url: str) -> float:
+    """How many texts a gateway has answered, whatever tier they came from."""
+    return parse(exchange(url, METRICS_PATH)[0].decode()).total(SERVED) or 0.0
 
 
 def cpu_seconds(pid: int) -> float:

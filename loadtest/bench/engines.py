@@ -1,10 +1,16 @@
-"""Uncached texts through one gateway with one engine on a core, two on a core each, and one on both cores."""
+"""Uncached texts through one gateway with one engine on a core, two on a core each, and one on both cores.
+
+Where others use the cores too, CPU time a text is what can be compared: that it is the same for one engine and for two
+says that a second one costs nothing but its cores.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import click
 
+from loadtest.bench.capacity import cpu_seconds, texts_served
 from loadtest.bench.engine import BATCH, COMPUTE
 from loadtest.bench.generator import Measurement
 from loadtest.bench.options import Bench, common_options
@@ -37,10 +43,37 @@ def engines(bench: Bench) -> Sequence[Result]:
             redis_url = both.redis()
             urls = {ONE: [first], TWO: [first, second], WIDE: [wide]}
             gateways = {name: both.gateway(at, redis_url, local_cache_mb=0) for name, at in urls.items()}
-        contenders = [Contender(name, load_of(bench, url, texts), BATCH) for name, url in gateways.items()]
+        meter = CpuMeter([*one.pids, *two.pids, *both.pids])
+        loads = {name: meter.around(name, url, load_of(bench, url, texts)) for name, url in gateways.items()}
+        contenders = [Contender(name, load, BATCH) for name, load in loads.items()]
         outcomes = alternate(contenders, bench.rounds, bench.console)
     title = f"Uncached, requests of {BATCH} at {CONNECTIONS} connections, {len(texts):,} distinct texts"
-    return [Result(title, bench.machine, outcomes, RATIOS)]
+    return [Result(title, bench.machine, outcomes, RATIOS, figures=meter.figures())]
+
+
+@dataclass(frozen=True, slots=True)
+class CpuMeter:
+    """CPU seconds of all servers, and texts answered, by contender."""
+
+    pids: Sequence[int]
+    used: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def around(self, name: str, url: str, measure: Callable[[], Measurement]) -> Callable[[], Measurement]:
+        """The same round, counted."""
+
+        def metered() -> Measurement:
+            before = sum(map(cpu_seconds, self.pids)), texts_served(url)
+            measurement = measure()
+            after = sum(map(cpu_seconds, self.pids)), texts_served(url)
+            self.used.setdefault(name, []).append((after[0] - before[0], after[1] - before[1]))
+            return measurement
+
+        return metered
+
+    def figures(self) -> dict[str, float]:
+        """CPU milliseconds a text: of all rounds the least, since what else runs only adds."""
+        least = {name: min(cpu_s / texts for cpu_s, texts in rounds if texts) for name, rounds in self.used.items()}
+        return {f"CPU of all servers, ms a text, {name}": 1000 * each for name, each in least.items()}
 
 
 def load_of(bench: Bench, url: str, texts: Sequence[str]) -> Callable[[], Measurement]:

@@ -16,6 +16,7 @@ from engine.protocol import FINGERPRINT_HEADER, EngineInfo, decode_response, enc
 from loadtest.bench import stand_in
 from loadtest.bench.__main__ import bench
 from loadtest.bench.capacity import CapacityResult, Cost, Seen, bytes_of, cost, fresh
+from loadtest.bench.engines import CpuMeter
 from loadtest.bench.machine import describe
 from loadtest.bench.norepeat import made_texts
 from loadtest.bench.processes import BenchmarkError
@@ -90,6 +91,12 @@ def test_bytes_of_a_request_and_its_answer() -> None:
         asked, answered = bytes_of(url, request := http_request(url, "/v1/embeddings", orjson.dumps({"input": "a"})))
     assert asked == len(request)
     assert 2000 < answered < 4000
+
+
+def test_cpu_a_text_is_the_least_of_the_rounds() -> None:
+    """By contender; a round in which nothing was answered does not count."""
+    meter = CpuMeter([], {"one": [(0.4, 100), (0.3, 100), (0.1, 0)]})
+    assert meter.figures() == {"CPU of all servers, ms a text, one": pytest.approx(3)}
 
 
 def test_engines_need_a_core_each() -> None:
