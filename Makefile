@@ -33,7 +33,7 @@ docs: install  ## write the tables of docs/configuration.md and docs/metrics.md 
 	@$(BIN)/dejavec config --write docs/configuration.md
 	@$(BIN)/dejavec metrics --write docs/metrics.md
 
-bench: install  ## cached against a bare echo; uncached against the bare graph; what caching costs where nothing repeats
+bench: install  ## cached against a bare echo; uncached against the bare graph; what a text costs; what caching costs
 	@$(BIN)/dejavec model build >/dev/null
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
@@ -41,7 +41,7 @@ bench-semantic: install-dev  ## replay text streams through the semantic tier's 
 	@$(BIN)/dejavec model build >/dev/null
 	@$(BIN)/python -m tests.simulation $(ARGS)
 
-faults: install-dev  ## kill, freeze and flood real processes under load; a table of what was answered
+faults: install-dev  ## kill, freeze and flood real processes under load, one machine and a fleet; tables of what was answered
 	@$(BIN)/python -m tests.e2e.faults $(ARGS)
 
 attack: install-dev  ## exhaust, smuggle and poison real processes; a table of what the attacker and others got

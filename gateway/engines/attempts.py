@@ -97,9 +97,11 @@ class Attempts:
             return False
         try:
             candidates = self._candidates(race.call)
-        except (EngineAway, ModelChanged):
+        except (EngineAway, ModelChanged) as error:
             if not race.attempts:
                 raise
+            if isinstance(error, ModelChanged):  # the last engine that had the model goes: the request is done again
+                race.failures.append(CallFailed(error))
             return False
         by_load = {engine.load: engine for engine in candidates if engine not in [a.engine for a in race.attempts]}
         now, loads = self._clock(), list(by_load)

@@ -92,7 +92,7 @@ def choose(
 
     An ejected engine whose time is over gets one call, as its trial. Suspects are asked where no other is left. Ties
     are broken at random. What fails every call at once has nothing in flight, and so seems the least loaded: a retry
-    is therefore chosen from two, where an engine that is new to be sick is no likelier than another.
+    is therefore chosen from two, where an engine that has just begun to fail is no likelier than another.
     """
     drawn = RETRY_SAMPLE if is_retry else SAMPLE
     pools = [loads] if len(loads) <= drawn else [random.sample(loads, drawn), loads]
@@ -105,8 +105,8 @@ def choose(
                 closed.append(load)
             elif state is CircuitState.HALF_OPEN and load.breaker.allow():
                 return load
-        if well := [load for load in closed if not load.is_suspect(now)]:
-            return _first_to_answer(well, tokens, now, random)
+        if healthy := [load for load in closed if not load.is_suspect(now)]:
+            return _first_to_answer(healthy, tokens, now, random)
     return _first_to_answer(closed, tokens, now, random) if closed else None
 
 

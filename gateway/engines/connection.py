@@ -90,7 +90,7 @@ class EngineConnection:
         self.shown_url = shown_url(address.url)
         self.load = EngineLoad(clock)
         self.info: protocol.EngineInfo | None = None  # None before it answered, and when it turned out to be another
-        self.was_seen = False  # one look, well or not
+        self.was_seen = False  # one look, whatever it found
         # An engine found by a name shows a certificate for that name, not for its address.
         self._tls_name = address.name if address.url.startswith("https:") else None
         self._http = http

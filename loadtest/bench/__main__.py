@@ -1,8 +1,10 @@
-"""`python -m loadtest.bench`: the benchmarks' command line; without a name it runs all but `peers`."""
+"""`python -m loadtest.bench`: the benchmarks' command line; without a name it runs all but `engines` and `peers`."""
 
 import click
 
+from loadtest.bench.capacity import capacity
 from loadtest.bench.engine import engine
+from loadtest.bench.engines import engines
 from loadtest.bench.gateway import gateway
 from loadtest.bench.norepeat import norepeat
 from loadtest.bench.peers import peers
@@ -13,15 +15,15 @@ from loadtest.bench.peers import peers
 def bench(context: click.Context) -> None:
     """Benchmarks: contenders measured side by side in alternating rounds, reported as ratios.
 
-    Without a command: `gateway`, `engine`, then `norepeat`, with their defaults. On a machine with two cores or
-    more, give `--core 0 --generator-core 1`.
+    Without a command: `gateway`, `engine`, `capacity`, then `norepeat`, with their defaults. On a machine with two
+    cores or more, give `--core 0 --generator-core 1`.
     """
     if context.invoked_subcommand is None:
-        for command in (gateway, engine, norepeat):
+        for command in (gateway, engine, capacity, norepeat):
             context.invoke(command)
 
 
-for named in (gateway, engine, norepeat, peers):
+for named in (gateway, engine, engines, capacity, norepeat, peers):
     bench.add_command(named)
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ dejavec.toml are left out, so that a benchmark measures the defaults plus what i
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -20,8 +21,10 @@ from urllib.parse import urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
+from loadtest.bench import stand_in
 from loadtest.bench.bare_apps import DIMENSIONS, REDIS_VARIABLE, key_of
 from loadtest.bench.processes import LOOPBACK, BenchmarkError, Child, free_port
+from loadtest.bench.wire import exchange
 
 DEJAVEC = (sys.executable, "-P", "-m", "deploy.cli")  # -P: only installed packages
 SETTINGS_PREFIX = "DEJAVEC_"
@@ -90,10 +93,20 @@ class Stack:
         values = {"engine_port": port, "model_bundle": check_bundle(bundle)} | settings
         return self._dejavec("engine", f"engine-{port}", port, values)
 
-    def gateway(self, engine_url: str, redis_url: str | None, checkout: Path | None = None, **settings: object) -> str:
+    def gateway(
+        self,
+        engine_url: str | Sequence[str],
+        redis_url: str | None,
+        checkout: Path | None = None,
+        **settings: object,
+    ) -> str:
         """Start one `dejavec gateway` worker, of this code or another checkout's; its URL once it is ready."""
         port = free_port()
-        values: dict[str, object] = {"gateway_port": port, "engine_url": engine_url, "gateway_workers": 1}
+        values: dict[str, object] = {"gateway_port": port, "gateway_workers": 1}
+        if isinstance(engine_url, str):
+            values["engine_url"] = engine_url
+        else:
+            values["engines"] = json.dumps({"default": {"urls": list(engine_url)}})
         if redis_url is not None:
             values["redis_url"] = redis_url
         return self._dejavec("gateway", f"gateway-{port}", port, values | settings, checkout)
@@ -110,10 +123,19 @@ class Stack:
 
     def bare_app(self, app: str, redis_url: str | None = None) -> str:
         """Start one of loadtest.bench.bare_apps on the gateway's server software; its URL."""
+        return self._uvicorn(app, f"loadtest.bench.bare_apps:{app}", {REDIS_VARIABLE: redis_url} if redis_url else {})
+
+    def stand_in(self, engine_url: str) -> str:
+        """Start an engine that computes nothing and is to a gateway as the one at `engine_url`; its URL."""
+        (info, _), (tokenizer, _) = exchange(engine_url, "/info"), exchange(engine_url, "/tokenizer.json")
+        stand_in.prepare(self.folder, info, tokenizer)
+        return self._uvicorn("stand-in", "loadtest.bench.stand_in:app", {stand_in.FOLDER_VARIABLE: str(self.folder)})
+
+    def _uvicorn(self, name: str, app: str, environment: Mapping[str, str]) -> str:
         port = free_port()
-        command = (sys.executable, "-m", "uvicorn", f"loadtest.bench.bare_apps:{app}", "--port", str(port))
+        command = (sys.executable, "-m", "uvicorn", app, "--port", str(port))
         server = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
-        child = self.child(app, (*command, *server), {REDIS_VARIABLE: redis_url} if redis_url else {})
+        child = self.child(name, (*command, *server), environment)
         url = f"http://{LOOPBACK}:{port}"
         child.wait_for(f"{url}/health")
         return url

@@ -1,11 +1,11 @@
-"""What happens when parts of a running dejavec are killed, frozen, flooded or replaced, as one table.
+"""What happens when parts of a running dejavec are killed, frozen, flooded or replaced, as two tables.
 
-    python -m tests.e2e.faults                      all faults, about three minutes, the table on standard output
+    python -m tests.e2e.faults                      all faults, about six minutes, the tables on standard output
     python -m tests.e2e.faults --write docs/faults.md
 
-One `dejavec up` with the default model, two gateway workers and no in-process cache (so that every hit is Redis')
-serves closed-loop clients; half of their requests must be computed. Every answered vector is compared, bit for bit,
-with the one computed before, alone and uncached.
+The second table is `tests.e2e.fleet_faults`'. For the first, one `dejavec up` with the default model, two gateway
+workers and no in-process cache (so that every hit is Redis') serves closed-loop clients; half of their requests must be
+computed. Every answered vector is compared, bit for bit, with the one computed before, alone and uncached.
 """
 
 import argparse
@@ -23,13 +23,15 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.load import MODEL, Load, Tally, true_vectors
+from tests.e2e import fleet_faults
+from tests.e2e.load import GRACE_S, MODEL, Load, Tally, Truth, true_vectors
 from tests.e2e.stack import Run, running
 
 BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2"
 DEADLINE_S = 5.0
 CLIENTS = 8
 PATIENCE_S = 60.0
+FLEET_FAULT_S = 10.0
 STEADY_S = 2.5  # the breakers' first trials and a worker's replacement come sooner
 SETTINGS = {
     "DEJAVEC_GATEWAY_WORKERS": "2",
@@ -170,9 +172,9 @@ FAULTS = [
 ]
 
 
-async def measure(run: Run, fault: Fault, truth: dict[str, bytes]) -> Outcome:
+async def measure(run: Run, fault: Fault, truth: Truth) -> Outcome:
     """Load, fault, and load until all is whole again."""
-    load = Load(f"http://127.0.0.1:{run.port}", DEADLINE_S, truth)
+    load = Load([f"http://127.0.0.1:{run.port}"], DEADLINE_S, truth)
     clients = load.run_retrying(fault.clients) if fault.retrying else load.run_plain(fault.clients)
     overload = fault.clients > CLIENTS  # the load itself is the fault, and ends with it
     task = asyncio.create_task(clients)
@@ -236,6 +238,8 @@ PAGE = """# What happens when parts fail
 
 Made by `{command}` on {machine}.
 
+## One machine
+
 {table}
 
 One `dejavec up` with the default model, two gateway workers, no in-process cache, a deadline of {deadline:g} s for each
@@ -249,28 +253,52 @@ each request once, except in the last two rows, where they are `gateway.client.A
 - *whole again after*: from the fault (for a freeze, from its end) until hits and computed answers come again and
   nothing fails any more; gaps of up to half a second are not counted. Starting a process takes most of it.
 - *wrong vectors*: answered vectors that differ in a bit from the one computed before, alone and uncached.
+
+## Several gateways, several engines, a cluster
+
+{fleet_table}
+
+Three gateways, three engines and a Redis Cluster of three masters with a replica each, all of them processes; a tiny
+random model, so that three engines fit on two cores; {fleet_clients} closed-loop clients, a deadline of
+{fleet_deadline:g} s. Each fault lasts {length:g} s, a rolling change as long as it takes; then what was killed is
+started again. A client whose gateway is gone sends its request to the next one. `tests/e2e/test_fleet_faults.py` does
+each for a moment.
+
+- *answers/s*, *p99*: before the fault → while it lasts. Generator and processes share the cores, so a killed process
+  leaves more to the others.
+- *whole again after*: from the fault's end until, besides, each gateway sees three engines serve and all of Redis.
+- *wrong vectors*: those that differ in a bit from what the graph gives for the text alone, outside of any engine. The
+  graph is that of the fingerprint which the answer names: an answer with vectors of two models counts too.
 """
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.faults", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--write", type=Path, help="write a page with the table to this file")
+    parser.add_argument("--write", type=Path, help="write a page with the tables to this file")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dejavec-faults-") as folder:
         outcomes = asyncio.run(measure_all(Path(folder)))
-    print(table(outcomes))
+    with tempfile.TemporaryDirectory(prefix="dejavec-faults-") as folder:
+        of_fleet = asyncio.run(fleet_faults.measure_all(Path(folder), FLEET_FAULT_S))
+    tables = table(outcomes), fleet_faults.table(of_fleet)
+    print(*tables, sep="\n\n")
     if chosen.write:
-        from tests.e2e.load import GRACE_S
-
-        machine = f"{psutil.cpu_count()} cores ({platform.machine()}, shared with other work)"
-        command = f"python -m tests.e2e.faults --write {chosen.write}"
         page = PAGE.format(
-            command=command, machine=machine, table=table(outcomes), deadline=DEADLINE_S, clients=CLIENTS, grace=GRACE_S
+            command=f"python -m tests.e2e.faults --write {chosen.write}",
+            machine=f"{psutil.cpu_count()} cores ({platform.machine()}, shared with other work)",
+            table=tables[0],
+            deadline=DEADLINE_S,
+            clients=CLIENTS,
+            grace=GRACE_S,
+            fleet_table=tables[1],
+            fleet_clients=fleet_faults.CLIENTS,
+            fleet_deadline=fleet_faults.DEADLINE_S,
+            length=FLEET_FAULT_S,
         )
         chosen.write.parent.mkdir(exist_ok=True)
         chosen.write.write_text(page)
-    sys.exit(any(outcome.tally.wrong_vectors or outcome.tally.hung for outcome in outcomes))
+    sys.exit(any(tally.wrong_vectors or tally.hung for tally in (one.tally for one in [*outcomes, *of_fleet])))
 
 
 if __name__ == "__main__":

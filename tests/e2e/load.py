@@ -1,7 +1,8 @@
-"""Steady load on a gateway while something breaks, with every answered vector compared to the true one.
+"""Steady load on gateways while something breaks, with every answered vector compared to the true one.
 
-Knows nothing of what breaks. Two kinds of client: `plain` ones send each request once and record what comes back;
-`retrying` ones are `gateway.client.AsyncClient`, as an application would use it.
+Knows nothing of what breaks. Two kinds of client: `plain` ones send each request once and record what comes back, and
+ask the next gateway where theirs is gone; `retrying` ones are `gateway.client.AsyncClient`, as an application would use
+it.
 """
 
 import asyncio
@@ -9,12 +10,14 @@ import base64
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import aiohttp
 import numpy as np
 
+from engine.protocol import FINGERPRINT_HEADER
 from gateway.client import AsyncClient, ClientError, RetryPolicy
 
 MODEL = "all-MiniLM-L6-v2"
@@ -23,20 +26,50 @@ GRACE_S = 3.0  # beyond the gateway's own deadline; what takes longer has hung
 KNOWN = [f"The {number}th paragraph of the handbook says who answers for line {number * 7}." for number in range(60)]
 FRESH = [f"A question nobody has asked about invoice {number} before." for number in range(60)]
 
+Truth = dict[str, dict[str, bytes]]  # fingerprint -> text -> vector
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a load asks for: texts that Redis may have, and texts that are computed each time."""
+
+    model: str
+    known: Sequence[str]
+    fresh: Sequence[str]
+
+
+TEXTS = Texts(MODEL, KNOWN, FRESH)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request: its texts and headers."""
+
+    texts: list[str]
+    headers: dict[str, str]
+    asked_at: float
+
 
 @dataclass
 class Tally:
-    """What a load has seen. Times are seconds of `time.monotonic`."""
+    """What a load has seen. Times are seconds of `time.monotonic`.
+
+    waits: when each answer came, and how long it took. moved: requests sent to another gateway, since theirs was gone.
+    served: answers by fingerprint.
+    """
 
     sent: int = 0
     answered: int = 0
     wrong_vectors: int = 0
     hung: int = 0
+    moved: int = 0
     longest_s: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
+    served: Counter[str] = field(default_factory=Counter)
     last_error_at: float = 0.0
     hits_at: list[float] = field(default_factory=list)
     computed_at: list[float] = field(default_factory=list)
+    waits: list[tuple[float, float]] = field(default_factory=list)
 
     def failed(self, kind: str) -> None:
         """Count one failure of this kind."""
@@ -57,12 +90,16 @@ class Tally:
 
 
 class Load:
-    """Closed-loop clients: each waits for its answer and asks again. Half ask for what Redis holds, half compute."""
+    """Closed-loop clients: each waits for its answer and asks again. Half ask for what Redis holds, half compute.
 
-    def __init__(self, url: str, deadline_s: float, truth: dict[str, bytes]) -> None:
-        self._url = url
+    urls: gateways, which the clients begin with in turn.
+    """
+
+    def __init__(self, urls: Sequence[str], deadline_s: float, truth: Truth, texts: Texts = TEXTS) -> None:
+        self._urls = urls
         self._limit_s = deadline_s + GRACE_S
         self._truth = truth
+        self._texts = texts
         self._stop = asyncio.Event()
         self.tally = Tally()
 
@@ -71,83 +108,97 @@ class Load:
         self._stop.set()
 
     async def run_plain(self, clients: int) -> None:
-        """Until stopped; each request is sent once."""
+        """Until stopped; each request is sent once, or until a gateway is there that takes it."""
         timeout = aiohttp.ClientTimeout(total=self._limit_s)
         connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(self._url, timeout=timeout, connector=connector) as session:
-            await asyncio.gather(*(self._plain(session, random.Random(seed)) for seed in range(clients)))
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+            await asyncio.gather(*(self._plain(session, number) for number in range(clients)))
 
     async def run_retrying(self, clients: int) -> None:
-        """Until stopped; failures that may pass are tried again by the client."""
+        """Until stopped; failures that may pass are tried again by the client, at the first gateway."""
         policy = RetryPolicy(attempts=None, deadline_s=60, timeout_s=self._limit_s, wait_for_circuit=True)
-        async with AsyncClient(self._url, retry=policy, max_connections=clients) as client:
+        async with AsyncClient(self._urls[0], retry=policy, max_connections=clients) as client:
             await asyncio.gather(*(self._retrying(client, random.Random(seed)) for seed in range(clients)))
 
-    async def _plain(self, session: aiohttp.ClientSession, chance: random.Random) -> None:
+    async def _plain(self, session: aiohttp.ClientSession, number: int) -> None:
+        chance, place = random.Random(number), number % len(self._urls)
         while not self._stop.is_set():
-            texts, headers = _choose(chance)
-            body = {"model": MODEL, "input": texts, "encoding_format": "base64"}
-            started = self._begin()
-            try:
-                async with session.post("/v1/embeddings", json=body, headers=headers) as reply:
-                    content = await reply.json()
-                    if reply.status == 200:
-                        vectors = [base64.b64decode(item["embedding"]) for item in content["data"]]
-                        self._check(texts, vectors, "exact" in reply.headers["x-cache-items"])
-                    else:
-                        self.tally.failed(f"{reply.status} {content['error']['code']}")
-                        await asyncio.sleep(0.05)
-            except TimeoutError:
-                self.tally.hung += 1
-                self.tally.failed("hung")
-            except (aiohttp.ClientError, OSError) as error:
-                self.tally.failed("refused" if isinstance(error, aiohttp.ClientConnectorError) else "connection lost")
+            question = self._choose(chance)
+            failure = await self._ask(session, place, question)
+            for _ in self._urls[1:]:
+                if failure is None:
+                    break
+                place = (place + 1) % len(self._urls)
+                self.tally.moved += 1
+                failure = await self._ask(session, place, question)
+            if failure is not None:
+                self.tally.failed(failure)
                 await asyncio.sleep(0.05)
-            self._end(started)
+            self._end(question)
+
+    async def _ask(self, session: aiohttp.ClientSession, place: int, question: Question) -> str | None:
+        """Ask one gateway and count its answer; what the matter is where there is no gateway to answer."""
+        body = {"model": self._texts.model, "input": question.texts, "encoding_format": "base64"}
+        try:
+            async with session.post(f"{self._urls[place]}/v1/embeddings", json=body, headers=question.headers) as reply:
+                content = await reply.json()
+                if reply.status == 200:
+                    vectors = [base64.b64decode(item["embedding"]) for item in content["data"]]
+                    hits = "exact" in reply.headers["x-cache-items"]
+                    self._check(reply.headers[FINGERPRINT_HEADER], question, vectors, hits)
+                else:
+                    self.tally.failed(f"{reply.status} {content['error']['code']}")
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            self.tally.hung += 1
+            self.tally.failed("hung")
+        except (aiohttp.ClientError, OSError) as error:
+            return "refused" if isinstance(error, aiohttp.ClientConnectorError) else "connection lost"
+        return None
 
     async def _retrying(self, client: AsyncClient, chance: random.Random) -> None:
         while not self._stop.is_set():
-            texts, headers = _choose(chance)
-            started = self._begin()
+            question = self._choose(chance)
             try:
-                result = await client.embed(texts, cache_control=headers.get("x-cache-control"))
+                result = await client.embed(question.texts, cache_control=question.headers.get("x-cache-control"))
             except ClientError as error:
                 self.tally.failed(type(error).__name__)
             else:
-                self._check(texts, [vector.tobytes() for vector in result.vectors], "exact" in result.tiers)
-            self._end(started)
+                vectors = [vector.tobytes() for vector in result.vectors]
+                self._check(result.fingerprint or "", question, vectors, "exact" in result.tiers)
+            self._end(question)
 
-    def _begin(self) -> float:
+    def _choose(self, chance: random.Random) -> Question:
+        """One to three texts, with duplicates now and then; counted as sent."""
         self.tally.sent += 1
-        return time.monotonic()
+        count, now = chance.choice([1, 1, 2, 3]), time.monotonic()
+        if chance.random() < 0.5:
+            return Question(chance.choices(self._texts.known, k=count), {}, now)
+        return Question(chance.choices(self._texts.fresh, k=count), {"x-cache-control": "no-cache"}, now)
 
-    def _end(self, started: float) -> None:
-        self.tally.longest_s = max(self.tally.longest_s, time.monotonic() - started)
+    def _end(self, question: Question) -> None:
+        self.tally.longest_s = max(self.tally.longest_s, time.monotonic() - question.asked_at)
 
-    def _check(self, texts: list[str], vectors: list[bytes], is_hit: bool) -> None:
+    def _check(self, fingerprint: str, question: Question, vectors: list[bytes], is_hit: bool) -> None:
+        """An answer is right where each vector is the one that the model it names gives for the text."""
+        now, true = time.monotonic(), self._truth.get(fingerprint, {})
         self.tally.answered += 1
-        self.tally.wrong_vectors += sum(
-            self._truth[text] != vector for text, vector in zip(texts, vectors, strict=True)
-        )
-        (self.tally.hits_at if is_hit else self.tally.computed_at).append(time.monotonic())
+        self.tally.served[fingerprint] += 1
+        pairs = zip(question.texts, vectors, strict=True)
+        self.tally.wrong_vectors += sum(true.get(text) != vector for text, vector in pairs)
+        self.tally.waits.append((now, now - question.asked_at))
+        (self.tally.hits_at if is_hit else self.tally.computed_at).append(now)
 
 
-def _choose(chance: random.Random) -> tuple[list[str], dict[str, str]]:
-    """Texts and headers of one request: one to three texts, with duplicates now and then."""
-    count = chance.choice([1, 1, 2, 3])
-    if chance.random() < 0.5:
-        return chance.choices(KNOWN, k=count), {}
-    return chance.choices(FRESH, k=count), {"x-cache-control": "no-cache"}
-
-
-async def true_vectors(url: str) -> dict[str, bytes]:
+async def true_vectors(url: str) -> Truth:
     """Every text's vector, computed alone and uncached, one request a text; then the known ones are put in Redis."""
-    truth: dict[str, bytes] = {}
+    truth: Truth = {}
     async with aiohttp.ClientSession(url) as session:
         for text in [*KNOWN, *FRESH]:
             control = "no-cache" if text in KNOWN else "no-store"
             body = {"model": MODEL, "input": text}
             async with session.post("/v1/embeddings", json=body, headers={"x-cache-control": control}) as reply:
                 (item,) = (await reply.json())["data"]
-                truth[text] = np.array(item["embedding"], dtype="<f4").tobytes()
+                vector = np.array(item["embedding"], dtype="<f4").tobytes()
+                truth.setdefault(reply.headers[FINGERPRINT_HEADER], {})[text] = vector
     return truth

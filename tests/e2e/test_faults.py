@@ -13,7 +13,7 @@ import pytest
 
 from deploy.embedded_redis import NotAvailable, locate
 from tests.e2e.faults import FAULTS, Outcome, measure, stack, table
-from tests.e2e.load import true_vectors
+from tests.e2e.load import Truth, true_vectors
 from tests.e2e.stack import Run
 
 try:
@@ -38,11 +38,11 @@ def broken(real_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def truth(broken: Run) -> dict[str, bytes]:
+def truth(broken: Run) -> Truth:
     return asyncio.run(true_vectors(f"http://127.0.0.1:{broken.port}"))
 
 
-async def outcome_of(name: str, run: Run, truth: dict[str, bytes]) -> Outcome:
+async def outcome_of(name: str, run: Run, truth: Truth) -> Outcome:
     """The fault, shortened, and what must hold after any fault."""
     fault = BY_NAME[name]
     outcome = await measure(run, changed(fault, length_s=min(fault.length_s, 2.0)), truth)
@@ -56,7 +56,7 @@ async def outcome_of(name: str, run: Run, truth: dict[str, bytes]) -> Outcome:
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-async def test_no_request_fails(name: str, broken: Run, truth: dict[str, bytes]) -> None:
+async def test_no_request_fails(name: str, broken: Run, truth: Truth) -> None:
     """Redis dead or frozen, and clients that hold their connections, cost nobody an answer."""
     outcome = await outcome_of(name, broken, truth)
     assert not outcome.tally.errors
@@ -64,7 +64,7 @@ async def test_no_request_fails(name: str, broken: Run, truth: dict[str, bytes])
 
 
 @pytest.mark.parametrize("name", TYPED)
-async def test_failures_are_typed_and_end(name: str, broken: Run, truth: dict[str, bytes]) -> None:
+async def test_failures_are_typed_and_end(name: str, broken: Run, truth: Truth) -> None:
     """What cannot be answered while a process is gone gets an error of a known kind, until it is back."""
     outcome = await outcome_of(name, broken, truth)
     assert set(outcome.tally.errors) <= TYPED[name]
@@ -72,14 +72,14 @@ async def test_failures_are_typed_and_end(name: str, broken: Run, truth: dict[st
 
 
 @pytest.mark.parametrize("name", REPLACED)
-async def test_a_rolling_restart_loses_no_request(name: str, broken: Run, truth: dict[str, bytes]) -> None:
+async def test_a_rolling_restart_loses_no_request(name: str, broken: Run, truth: Truth) -> None:
     """SIGTERM finishes what runs; clients that try again get every answer."""
     outcome = await outcome_of(name, broken, truth)
     assert not outcome.tally.errors
     assert outcome.whole_after_s is not None
 
 
-async def test_a_full_gateway_refuses_the_rest(broken: Run, truth: dict[str, bytes]) -> None:
+async def test_a_full_gateway_refuses_the_rest(broken: Run, truth: Truth) -> None:
     """Beyond its room it answers 429 and goes on answering the others."""
     outcome = await outcome_of("full: 96 clients, room for 48", broken, truth)
     assert set(outcome.tally.errors) == {"429 overloaded"}

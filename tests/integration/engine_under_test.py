@@ -31,10 +31,10 @@ MAX_TOKENS = 16
 ONE_CORE = Topology(cores=1, sessions=1, threads=1)
 
 
-def write_tiny_bundle(folder: Path, **changes: Any) -> Path:
-    """A bundle of precision fp32 whose graph is the normalised mean of random token vectors."""
+def write_tiny_bundle(folder: Path, *, seed: int = 7, **changes: Any) -> Path:
+    """A bundle of precision fp32 whose graph is the normalised mean of random token vectors; `seed` is theirs."""
     folder.mkdir(parents=True, exist_ok=True)
-    onnx.save(_mean_graph(), folder / GRAPH_FILE)
+    onnx.save(_mean_graph(seed), folder / GRAPH_FILE)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / TOKENIZER_FILE))
@@ -115,9 +115,9 @@ async def _serve(server: uvicorn.Server, started: threading.Event) -> None:
     await server.serve()
 
 
-def _mean_graph() -> onnx.ModelProto:
+def _mean_graph(seed: int) -> onnx.ModelProto:
     """A graph with the inputs of `engine.feeds` -> embeddings float32[B, DIMENSIONS]."""
-    table = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSIONS)).astype(np.float32)
+    table = np.random.default_rng(seed).normal(size=(len(VOCABULARY), DIMENSIONS)).astype(np.float32)
     shapes = {"input_ids": "T", "position_ids": "T", "rows": "BS", "slots": "T", "attention_mask": "BS"}
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, list(shape)) for name, shape in shapes.items()]
     nodes = [

@@ -213,6 +213,21 @@ async def test_rolling_change_of_model_serves_throughout_and_changes_once() -> N
         assert seen == [OLD, NEW]
 
 
+async def test_last_engine_of_a_model_passes_its_call_to_the_next_model() -> None:
+    """A call that the last engine of the old model refuses, as it shuts down, is to be done again with the new one."""
+    old, new = StandInEngine(fingerprint=OLD), StandInEngine(fingerprint=NEW, ready=False)
+    async with running(old, new), engine_set(old.url, new.url) as engines:
+        await serving(engines, old)
+        new.ready = True
+        await until(lambda: state_of(engines, new) == "left_out")
+        old.refusal = (503, "draining", {})
+        with pytest.raises(ModelChanged):
+            await ask(engines, 1)
+        await engines.refresh()
+        await ask(engines, 1)
+        assert engines.model.info.fingerprint == NEW
+
+
 async def test_configured_fingerprint_serves_and_the_majority_is_left_out() -> None:
     """However many engines have another one."""
     one, two, mine = StandInEngine(fingerprint=NEW), StandInEngine(fingerprint=NEW), StandInEngine(fingerprint=OLD)

@@ -14,6 +14,7 @@ import yaml
 
 from deploy.config import settings_classes
 from deploy.install import ROOT
+from gateway.engines.addresses import RESOLVE_EVERY_S
 from gateway.settings import GatewaySettings
 from tests.kubernetes import (
     CHART,
@@ -124,8 +125,10 @@ def test_every_workload_has_its_guards() -> None:
 
 
 def test_the_gateway_finds_every_engine() -> None:
-    """The service of engines is headless, and the gateway's setting names it; the setting is a valid one."""
+    """The service of engines is headless, and the gateway's setting names it; the setting is a valid one. In a rolling
+    change the next engine goes when gateways have looked the new one's address up."""
     found = by_name(base())
+    assert found["StatefulSet/dejavec-engine-minilm"]["spec"]["minReadySeconds"] > RESOLVE_EVERY_S
     assert found["Service/dejavec-engine-minilm"]["spec"]["clusterIP"] == "None"
     assert found["StatefulSet/dejavec-engine-minilm"]["spec"]["serviceName"] == "dejavec-engine-minilm"
     env = pods(base())["dejavec-gateway"]["containers"][0]["env"]
