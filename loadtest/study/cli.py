@@ -122,7 +122,11 @@ def _run(options: dict[str, Any], console: Console) -> Study:
             calibration=calibration_texts(),
             console=console,
         )
-    stream = with_repeats(texts, options["cached_requests"], cached.REPEATS) if options["cached_requests"] else []
+    stream = (
+        with_repeats(texts, options["cached_requests"], cached.REPEATS, 2 * cached.CONNECTIONS)
+        if options["cached_requests"]
+        else []
+    )
     if stream:
         console.print("[dim]the gateway without and with its cache[/]")
     if not outcome.measured:

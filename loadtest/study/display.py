@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from loadtest.study import tables
-from loadtest.study.figures import Study, references, verdict
+from loadtest.study.figures import Study, limits, references, verdict
 
 
 def show(study: Study, console: Console) -> None:
@@ -25,7 +25,7 @@ def show(study: Study, console: Console) -> None:
         for row in rows:
             table.add_row(*map(escape, row))
         console.print("", table)
-    for note in tables.NOTES:
+    for note in (*tables.NOTES, limits(study.machine)):
         console.print(f"[dim]{escape(note)}[/]")
 
 
@@ -34,7 +34,7 @@ def markdown(study: Study) -> str:
     lines = [*verdict(study), "", tables.machine_line(study.machine), tables.noise(study.machine)]
     for title, head, rows in _all(study):
         lines += ["", f"**{title}**", "", _row(head), _row(["---"] * len(head)), *map(_row, rows)]
-    return "\n".join([*lines, "", *(f"- {note}" for note in tables.NOTES)]) + "\n"
+    return "\n".join([*lines, "", *(f"- {note}" for note in (*tables.NOTES, limits(study.machine)))]) + "\n"
 
 
 def _all(study: Study) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:

@@ -181,7 +181,6 @@ def _beside(other: Measured, ours: Measured) -> str:
 def references(study: Study) -> Iterator[Reference]:
     """Published figures beside ours, each with the reason where this machine does not reach it."""
     torch, engine, http = study.find(TORCH), study.find(ENGINE), study.find(HTTP)
-    limits = _limits(study.machine)
     what = "FP32 singles, to INT8 in batches"
     if torch and engine:
         before, after = torch.rates[1].median, engine.rates[BATCH].median
@@ -189,7 +188,7 @@ def references(study: Study) -> Iterator[Reference]:
             f"{before:,.0f} to {after:,.0f}/s ({after / before:.1f} x)",
             after >= 602 and after / before >= 8.9,
         )
-        why = f"{limits}; the reference does not say on how many cores, nor how long its texts are"
+        why = "the reference does not say on how many cores, nor how long its texts are"
         yield Reference(what, "68 to 602 req/s (8.9 x)", here, reached, "" if reached else why)
         smaller = 1 - engine.size_bytes / torch.size_bytes
         here = f"{smaller:.1%} smaller ({engine.size_bytes / MB:.1f} of {torch.size_bytes / MB:.1f} MB)"
@@ -202,26 +201,26 @@ def references(study: Study) -> Iterator[Reference]:
         reached = engine.accuracy.mean >= 0.962
         yield Reference("cosine to FP32, mean", ".962", f"{engine.accuracy.mean:.4f}", reached)
     if engine and engine.chunks:
-        yield from _chunk_references(engine.chunks, limits, study.machine)
+        yield from _chunk_references(engine.chunks, study.machine)
     if study.cached:
-        yield _cached_reference(study.cached, limits)
+        yield _cached_reference(study.cached)
     concurrent = study.find(CONCURRENT)
     slowest = http.latency.p99_ms if http else None
     if slowest is not None:
         beside = f"; {concurrent.latency.p99_ms:.1f} ms over a pool of connections" if concurrent else ""
         here = f"{slowest:.1f} ms uncached, one connection{beside}"
-        why = "" if slowest <= 28 else f"{limits}; client and servers share the core, and so do others' processes"
+        why = "" if slowest <= 28 else "client and servers share the core, and so do others' processes"
         yield Reference("P99 over HTTP", "28 ms", here, slowest <= 28, why)
 
 
-def _chunk_references(run: ChunkRun, limits: str, machine: Machine) -> Iterator[Reference]:
+def _chunk_references(run: ChunkRun, machine: Machine) -> Iterator[Reference]:
     seconds, memory = run.seconds_for_all, run.resident_bytes / MB
     from_fewer = f", extrapolated from {run.count:,}" if run.count < CHUNKS else ""
     why = ""
     if seconds > 20:
         rate = run.count / run.used_s
         why = (
-            f"{limits}; 500 chunks/s are needed, one core computes {rate:,.0f}/s, so it takes "
+            f"500 chunks/s are needed, one core computes {rate:,.0f}/s, so it takes "
             f"{seconds / 20:.1f} such cores, and {machine.cores} are here"
         )
     yield Reference(f"{CHUNKS:,} chunks", "under 20 s", f"{seconds:,.1f} s of one core{from_fewer}", seconds < 20, why)
@@ -229,7 +228,7 @@ def _chunk_references(run: ChunkRun, limits: str, machine: Machine) -> Iterator[
     yield Reference("memory for that", "under 300 MB", f"{memory:,.0f} MB resident", memory < 300, why)
 
 
-def _cached_reference(cached: Cached, limits: str) -> Reference:
+def _cached_reference(cached: Cached) -> Reference:
     quotient = cached.cached_per_s / cached.uncached_per_s
     here = (
         f"{cached.uncached_per_s:,.0f} without and {cached.cached_per_s:,.0f} with cache ({quotient:.1f} x) at "
@@ -240,16 +239,17 @@ def _cached_reference(cached: Cached, limits: str) -> Reference:
     if not reached:
         most = 1 / max(1 - cached.hit_share, 1e-9)
         why = (
-            f"{limits}; the misses alone bound the gain: with free hits it would be {most:.1f} x; 4,200/s without a "
+            f"the misses alone bound the gain: with free hits it would be {most:.1f} x; 4,200/s without a "
             f"cache take {4200 / cached.uncached_per_s:.0f} such cores, so the reference's machine was another"
         )
     return Reference("requests with a cache", "4,200 to 15,800/s (3.8 x) at 68 % hits", here, reached, why)
 
 
-def _limits(machine: Machine) -> str:
+def limits(machine: Machine) -> str:
+    """What holds for each figure that is not reached."""
     kind = "has" if machine.int8_dot_products else "has no"
     more = "" if machine.int8_dot_products else ": a product takes three instructions instead of one"
-    return f"one core is used, which {kind} INT8 dot products (VNNI){more}"
+    return f"One core is used, which {kind} INT8 dot products (VNNI){more}."
 
 
 def _fields(study: Study) -> dict[str, object]:

@@ -7,7 +7,7 @@ from loadtest.page.charts import DASHED, DOTTED, SOLID, Line
 from loadtest.page.document import Chart, Html, Page, bars, header, paragraph, table, tiles, warning
 from loadtest.study import tables
 from loadtest.study.candidates import ENGINE, TORCH
-from loadtest.study.figures import BATCH, CHUNKS, Measured, Study, references, verdict
+from loadtest.study.figures import BATCH, CHUNKS, Measured, Study, limits, references, verdict
 
 COLOURS = {
     "usual": ("other", "miss", "mixed"),
@@ -33,7 +33,9 @@ def render(study: Study) -> str:
     if rows := tables.chunk_rows(study):
         page.section("Chunks of 100 to 500 characters", _chunk_bars(study), table(tables.CHUNK_HEAD, rows))
     page.section(
-        "Reference figures beside ours", table(tables.REFERENCE_HEAD, tables.reference_rows(references(study)), "words")
+        "Reference figures beside ours",
+        table(tables.REFERENCE_HEAD, tables.reference_rows(references(study)), "words"),
+        paragraph(limits(study.machine), "note"),
     )
     if study.left_out:
         page.section("Left out", table(("", ""), [(one.name, one.reason) for one in study.left_out], "words"))

@@ -42,15 +42,21 @@ def _chunk(texts: Sequence[str], length: int, rng: np.random.Generator) -> str:
     return whole[:cut] if cut >= SHORTEST else whole[:length]
 
 
-def with_repeats(texts: Sequence[str], count: int, share: float) -> list[str]:
-    """`count` texts of which `share` repeat an earlier one, drawn evenly from them; texts are numbered to be new."""
+def with_repeats(texts: Sequence[str], count: int, share: float, apart: int = 1) -> list[str]:
+    """`count` texts of which `share` repeat an earlier one, drawn evenly; texts are numbered to be new.
+
+    apart: how many new texts lie at least between a text and its repeat, so that the first was answered by then.
+    """
     rng = np.random.default_rng(SEED)
     stream: list[str] = []
     fresh: list[str] = []
     repeats = rng.permutation(np.arange(count) < round(share * count))
-    repeats[0] = False
-    for repeat in repeats:
+    for repeat in [*repeats.tolist(), *[True] * count]:  # those for which it was too early come at the end
+        if len(stream) == count:
+            break
+        if repeat and len(fresh) <= apart:
+            continue
         if not repeat:
             fresh.append(f"{texts[len(fresh) % len(texts)]} ({len(fresh)})")
-        stream.append(fresh[int(rng.integers(len(fresh)))] if repeat else fresh[-1])
+        stream.append(fresh[int(rng.integers(len(fresh) - apart))] if repeat else fresh[-1])
     return stream
