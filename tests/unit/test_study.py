@@ -94,6 +94,26 @@ def a_study(*those: Measured, **changed: Any) -> Study:
     return replace(Study("now", machine, "texts", 40, 20.0, 3, "torch", those), **changed)
 
 
+def whole_study(name: str) -> Study:
+    """Every part of a page: all groups, two that were faster, chunks, a cache, a busy machine, one left out."""
+    chunks = ChunkRun(1000, 10.0, 11.0, Latencies(32, 10.0, 20.0, 30.0, 40.0), 250_000_000)
+    those = [
+        measured("torch", 40, "usual", None, name="PyTorch FP32"),
+        measured("onnx-int8", 90, "usual", 0.98, name="ONNX Runtime dynamic INT8"),
+        measured("engine", 100, "ours", 0.9996, name="dejavec engine, in process", chunks=chunks),
+        measured("http-32", 80, "ours", 0.9996, name="dejavec over HTTP, 32 connections", over_http=True),
+        measured("quick", 150, "peer", 0.9, name=name, packages={name: name}),
+        measured("openvino-int8", 140, "peer", 0.99, name="OpenVINO static INT8 (NNCF)", chunks=chunks),
+    ]
+    study = a_study(
+        *those,
+        left_out=[LeftOut(name, name)],
+        cached=Cached(100, 0.68, 200.0, 500.0, 20.0, 10.0, 16),
+        machine_usd_per_hour=0.1,
+    )
+    return replace(study, texts=name, machine=replace(study.machine, load_before=7.0))
+
+
 def test_known_figures_are_measured(tmp_path: Path) -> None:
     """Rates, percentiles, size, accuracy and chunks of stubs are what the stubs are made to have."""
     slow = candidate(backend(tmp_path, "slow", seconds=0.01, fixed=0.03, size=4000), "torch", "usual")
