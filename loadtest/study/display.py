@@ -38,7 +38,8 @@ def markdown(study: Study) -> str:
 
 
 def _all(study: Study) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
-    yield "Candidates", tables.HEAD, tables.main_rows(study)
+    yield "Speed", tables.SPEED_HEAD, tables.speed_rows(study)
+    yield "Accuracy and size", tables.ACCURACY_HEAD, tables.accuracy_rows(study)
     yield "Batch sizes", *tables.sweep_rows(study)
     if chunks := tables.chunk_rows(study):
         yield "Chunks of 100 to 500 characters", tables.CHUNK_HEAD, chunks

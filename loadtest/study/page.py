@@ -25,7 +25,8 @@ def render(study: Study) -> str:
     if text := tables.noise(study.machine):
         page.add(warning(text))
     page.add(tiles(_headline(study)))
-    page.section("Candidates", table(tables.HEAD, tables.main_rows(study)), *_notes())
+    page.section("Speed", table(tables.SPEED_HEAD, tables.speed_rows(study)), _note(0), _note(1))
+    page.section("Accuracy and size", table(tables.ACCURACY_HEAD, tables.accuracy_rows(study)), _note(2))
     if study.measured:
         page.section("Batch sizes", page.chart(_by_batch(study)), table(*tables.sweep_rows(study)))
     if any(one.accuracy.mean is not None for one in study.measured):
@@ -44,8 +45,8 @@ def render(study: Study) -> str:
     return page.html()
 
 
-def _notes() -> Iterable[Html]:
-    return [paragraph(note, "note") for note in tables.NOTES]
+def _note(number: int) -> Html:
+    return paragraph(tables.NOTES[number], "note")
 
 
 def _headline(study: Study) -> Iterable[tuple[str, str, str]]:

@@ -7,12 +7,10 @@ from loadtest.bench.machine import Machine
 from loadtest.figures import Latencies
 from loadtest.study.figures import BATCH, CHUNKS, MB, Measured, Reference, Study
 
-HEAD: Final = (
-    "", "single/s", f"{BATCH} at a time/s", "p50 ms", "p95 ms", "p99 ms", "MB on disk", "MB resident", "cosine mean",
-    "lowest", "change with batch", "$ per 1,000",
-)  # fmt: skip
+SPEED_HEAD: Final = ("", "single/s", f"{BATCH} at a time/s", "p50 ms", "p95 ms", "p99 ms", "$ per 1,000")
+ACCURACY_HEAD: Final = ("", "cosine mean", "lowest", "change with batch", "MB on disk", "MB resident")
 CHUNK_HEAD: Final = ("", "chunks", "s of one core", f"s for {CHUNKS:,}", "batch p50 ms", "p99 ms", "MB resident")
-REFERENCE_HEAD: Final = ("figure", "reference", "here", "", "why not")
+REFERENCE_HEAD: Final = ("figure", "reference", "here", "reached?")
 NOTES: Final = (
     "Texts a second of one core's CPU time, median of rounds in which all took turns; over HTTP the servers' CPU time.",
     "p50 to p99 of single texts: CPU time in process, wall time over HTTP, which others' processes lengthen.",
@@ -21,19 +19,29 @@ NOTES: Final = (
 )
 
 
-def main_rows(study: Study) -> list[Sequence[str]]:
-    """One row for each candidate."""
+def speed_rows(study: Study) -> list[Sequence[str]]:
+    """Rates, latencies and costs."""
     price = study.usd_per_core_hour
     return [
         (
             one.name,
             *(f"{one.rates[size].median:,.1f}" for size in (1, BATCH)),
             *_percentiles(one.latency),
-            f"{one.size_bytes / MB:,.1f}",
-            f"{one.resident_bytes / MB:,.0f}",
+            "-" if price is None else f"{one.cost_per_1000(price):.6f}",
+        )
+        for one in study.measured
+    ]
+
+
+def accuracy_rows(study: Study) -> list[Sequence[str]]:
+    """Cosines, batch dependence and sizes."""
+    return [
+        (
+            one.name,
             *_cosines(one, study.baseline),
             f"{one.accuracy.batch_dependent:.0%}",
-            "-" if price is None else f"{one.cost_per_1000(price):.6f}",
+            f"{one.size_bytes / MB:,.1f}",
+            f"{one.resident_bytes / MB:,.0f}",
         )
         for one in study.measured
     ]
@@ -68,8 +76,11 @@ def chunk_rows(study: Study) -> list[Sequence[str]]:
 
 def reference_rows(references: Iterable[Reference]) -> list[Sequence[str]]:
     """A published figure in a row."""
-    words = {True: "reached", False: "not reached", None: "not measured"}
-    return [(one.what, one.reference, one.here, words[one.reached], one.why) for one in references]
+    words = {True: "yes", False: "no", None: "not measured"}
+    return [
+        (one.what, one.reference, one.here, words[one.reached] + (f": {one.why}" if one.why else ""))
+        for one in references
+    ]
 
 
 def package_rows(study: Study) -> list[Sequence[str]]:

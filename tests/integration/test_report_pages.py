@@ -1,6 +1,5 @@
 """The pages of load tests, bills and studies in a real browser: no cut text, no script error, no other host.
 
-
 Everything that comes from outside tries to break out of the page.
 """
 

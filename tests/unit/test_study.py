@@ -249,8 +249,8 @@ def test_costs_follow_from_the_price() -> None:
     """Per core and per thousand; without a price nothing is said."""
     one = measured("engine", 50, "ours")  # 100 texts/s at 32
     assert one.cost_per_1000(0.36) == pytest.approx(0.001)
-    assert tables.main_rows(a_study(one))[0][-1] == "-"
-    assert tables.main_rows(a_study(one, machine_usd_per_hour=1.44))[0][-1] == "0.001000"  # of four cores
+    assert tables.speed_rows(a_study(one))[0][-1] == "-"
+    assert tables.speed_rows(a_study(one, machine_usd_per_hour=1.44))[0][-1] == "0.001000"  # of four cores
 
 
 def test_accuracy_is_by_row() -> None:
