@@ -69,6 +69,13 @@ COMMANDS: dict[str, Command] = {
         "deploy.metrics", "metrics", "Look", "Print every Prometheus metric: type, labels, unit, meaning.", "all"
     ),
     "loadtest": Command("loadtest.cli", "loadtest", "Look", "Send load to a gateway; hit rate and latency by tier."),
+    "study": Command(
+        "loadtest.study.cli",
+        "study",
+        "Look",
+        "This engine beside usual ways to run its model, and beside peers.",
+        "all",
+    ),
     "cost": Command(
         "loadtest.cost.cli", "cost", "Look", "What embeddings cost by an API and here, and what caches save."
     ),

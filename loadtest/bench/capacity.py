@@ -16,6 +16,7 @@ from redis import Redis
 from rich.console import Console
 from rich.markup import escape
 
+from common.prometheus_text import parse
 from loadtest.bench.gateway import fill
 from loadtest.bench.machine import Machine
 from loadtest.bench.norepeat import made_texts
@@ -24,7 +25,7 @@ from loadtest.bench.processes import BenchmarkError
 from loadtest.bench.rounds import figures_table
 from loadtest.bench.stack import Stack
 from loadtest.bench.wire import embeddings_body, exchange, http_request, model_of, whole
-from loadtest.exposition import METRICS_PATH, parse
+from loadtest.exposition import METRICS_PATH
 from loadtest.texts import read_texts
 
 PATH: Final = "/v1/embeddings"

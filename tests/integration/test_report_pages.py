@@ -1,4 +1,4 @@
-"""The pages of load tests and bills in a real browser: no cut text, no script error, no other host, at any width.
+"""The pages of load tests, bills and studies in a real browser: no cut text, no script error, no other host.
 
 Everything that comes from outside tries to break out of the page.
 """
@@ -23,10 +23,12 @@ from loadtest.page import compare, rate, run
 from loadtest.page.document import ECHARTS, ECHARTS_SHA256, ECHARTS_VERSION, FOLDER, Page, paragraph
 from loadtest.report import Collector, Report, Settings, summarise
 from loadtest.server_watch import ServerSeries
+from loadtest.study.page import render as study_page
 from loadtest.verify import TierVerdict, Verification
 from loadtest.workload import Arrival
 from tests.browser import DESKTOP, PHONE, Chromium, Watched
 from tests.unit.test_cost import ENGINE, GATEWAY
+from tests.unit.test_study import whole_study
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"&{b}<b>"
 DRAWING = "document.querySelector('figure svg path[stroke]').outerHTML"
@@ -111,6 +113,7 @@ PAGES: dict[str, tuple[Callable[[], str], int]] = {  # with the plots that each 
     "compare": (compare_page, 5),
     "rate, with a whole run": (lambda: rate.render(found(), report()), 9),
     "cost": (bill_page, 1),
+    "study": (lambda: study_page(whole_study(HOSTILE)), 2),
 }
 
 
