@@ -34,6 +34,7 @@ from gateway.settings import GatewaySettings
 
 SERVING_CHECK_S = 0.2
 SERVING_CHECKS_BETWEEN_LINES = 50
+LOOKS_PER_WORKER = 8
 SUBFOLDERS = ("logs", "redis", "run")  # of the data folder, each to be written to
 
 
@@ -167,12 +168,21 @@ async def _bring_up(plan: Plan, supervisor: Supervisor, log: Output) -> None:
 
 
 async def _until_serving(plan: Plan, log: Output) -> None:
-    """Wait until the gateway reports that it can embed; log every now and then why it cannot."""
+    """Wait until the gateway reports that it can embed; log every now and then why it cannot.
+
+    Any of its workers may answer a look, so that several in a row must find it ready.
+    """
     host, port = reachable(plan.gateway.gateway_host), plan.gateway.gateway_port
+    workers = plan.gateway.gateway_workers
+    needed, ready = 1 if workers == 1 else LOOKS_PER_WORKER * workers, 0
     for attempt in itertools.count(1):
         answer = await get(host, port, "/ready", plan.supervisor.watch_interval_s)
         if answer and answer.status == 200:
-            return
+            ready += 1
+            if ready == needed:
+                return
+            continue
+        ready = 0
         if attempt % SERVING_CHECKS_BETWEEN_LINES == 0:
             log(
                 OWN_NAME, f"the gateway is not ready: {answer.body.decode(errors='replace') if answer else 'no answer'}"
