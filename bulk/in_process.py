@@ -73,13 +73,14 @@ class BundleEmbedder:
             engine_threads=1,
             engine_deadline_s=DEADLINE_S,
         )
-        self._engine = await self._stack.enter_async_context(build_engine(settings).opened())
-        fingerprint = self._engine.info.fingerprint
+        engine = build_engine(settings)
+        fingerprint = engine.info.fingerprint
         if fingerprint != self._origin.fingerprint:
             raise AnotherModel(
                 f"{self._way.bundle} has the fingerprint {fingerprint} on this node, {self._origin.fingerprint} in the "
                 "plan: give every node the same bundle"
             )
+        self._engine = await self._stack.enter_async_context(engine.opened())
         self._prompt = prompt_of(self._engine.model.bundle, self._prompt_name)
         self._places = asyncio.Semaphore(BATCHES_AT_ONCE * self._way.cpus)
 

@@ -84,8 +84,8 @@ def read_plan(out: Folder) -> Plan | None:
     """The plan of an earlier run; None where nothing is there. Raises CannotResume, OSError."""
     content = out.read(PLAN)
     if content is None:
-        if any(not name.startswith(OWN_FOLDER) for name in out.sizes()):
-            raise CannotResume("the output folder has files, and no plan records how they were made")
+        if any(name.startswith("part-") for name in out.sizes()):
+            raise CannotResume("the output folder has parts, and no plan records how they were made")
         return None
     try:
         entries = orjson.loads(content)

@@ -108,12 +108,16 @@ def an_ingestion(source, out, way, **changes) -> Ingestion:
 
 
 def through(stand_in: StandIn) -> GatewayWay:
-    return GatewayWay(stand_in.url, None, None, batch=3, concurrency=2, patience_s=1.0)
+    return GatewayWay(stand_in.url, None, None, batch=3, concurrency=2, patience_s=60.0)
 
 
 def rows_of(out) -> list[dict]:
     """All rows of an output folder, as another program reads it."""
     return pq.read_table(str(out)).sort_by([("file", "ascending"), ("line", "ascending")]).to_pylist()
+
+
+def json_rows(paths) -> list[dict]:
+    return [json.loads(line) for path in sorted(paths) for line in path.read_text().splitlines()]
 
 
 # --- cutting
@@ -213,7 +217,7 @@ def test_vectors_of_files_of_both_formats(served, tmp_path, out_format):
         metadata = pq.read_schema(out / "part-000000.parquet").metadata
         assert (metadata[b"dejavec.model"], metadata[b"dejavec.fingerprint"]) == (b"stand-in", b"f1")
     else:
-        rows = [json.loads(line) for path in sorted(out.glob("*.jsonl")) for line in path.open()]
+        rows = json_rows(out.glob("*.jsonl"))
     assert [(row["file"], row["line"], str(row["id"])) for row in rows] == [
         *(("a.jsonl", i + 1, f"id a{i}") for i in range(6)),
         *(("b.parquet", i + 1, str(i)) for i in range(9)),
@@ -221,7 +225,7 @@ def test_vectors_of_files_of_both_formats(served, tmp_path, out_format):
     texts = [f"a{i}" for i in range(6)] + [f"b{i}" for i in range(9)]
     for row, text in zip(rows, texts, strict=True):
         assert np.array_equal(np.array(row["vector"], np.float32), vector_of(text, 8))
-    (bad,) = [json.loads(line) for path in (out / "_dejavec").glob("*.bad.jsonl") for line in path.open()]
+    (bad,) = json_rows((out / "_dejavec").glob("*.bad.jsonl"))
     assert (bad["file"], bad["line"]) == ("a.jsonl", 7)
 
 
@@ -284,7 +288,7 @@ def test_a_part_without_a_whole_record_is_done_again(served, tmp_path, damage):
 
 
 def test_new_files_are_added(served, tmp_path):
-    """Behind the parts there are, which keep their numbers; a file that was only touched is read, and not done again."""
+    """Behind the parts there are, which keep their numbers; a file that was only touched is read, not done again."""
     source = tmp_path / "in"
     source.mkdir()
     (source / "m.jsonl").write_text(lines_of(["m1", "m2"]))
