@@ -45,6 +45,10 @@ class PartsProgress:
         """What happens before the first part."""
         self._progress.update(self._task, text=text)
 
+    def note(self, text: str) -> None:
+        """What should stay to be read."""
+        self._console.print(text, highlight=False, markup=False)
+
     def began(self, parts: int, done: Sequence[Counts]) -> None:
         """`parts` in all; what earlier runs have done of them."""
         self._began_at = time.monotonic()

@@ -58,6 +58,9 @@ class Observer(Protocol):
     def say(self, text: str) -> None:
         """What happens before the first part."""
 
+    def note(self, text: str) -> None:
+        """What should stay to be read."""
+
     def began(self, parts: int, done: Sequence[Counts]) -> None:
         """How many parts there are, and what earlier runs have done."""
 
@@ -115,7 +118,7 @@ def _planned(ingestion: Ingestion, origin: Origin, out: Folder, workers: Workers
     observer.say("looking for files")
     found, left_out = find(ingestion.source, ingestion.format)
     if left_out:
-        observer.say(f"left out, neither JSON Lines nor Parquet: {', '.join(left_out[:3])}, {len(left_out):,} in all")
+        observer.note(f"left out, neither JSON Lines nor Parquet: {', '.join(left_out[:3])}, {len(left_out):,} in all")
     if ingestion.start_over:
         _clear(out)
     before = read_plan(out)
