@@ -8,6 +8,7 @@ nothing to spill and nothing to keep in order, and what is in memory is bounded 
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,14 +80,17 @@ def do_all(parts: Sequence[NumberedPart], job: Job, pool: Pool) -> Iterator[Part
     if not parts:
         return
     rows = ray.data.from_items([{"part": pickle.dumps(part)} for part in parts], override_num_blocks=len(parts))
-    outcomes = rows.map_batches(
-        _Actor,
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(_actors(pool), len(parts)), max_tasks_in_flight_per_actor=AHEAD),
-        num_cpus=pool.actor_cpus,
-        fn_constructor_kwargs={"job": job},
-        ray_remote_args_fn=lambda: dict(RESTARTS),
-    )
+    compute = ray.data.ActorPoolStrategy(size=min(_actors(pool), len(parts)), max_tasks_in_flight_per_actor=AHEAD)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ray_remote_args_fn goes in 2.64, and nothing else takes RESTARTS before
+        outcomes = rows.map_batches(
+            _Actor,
+            batch_size=1,
+            compute=compute,
+            num_cpus=pool.actor_cpus,
+            fn_constructor_kwargs={"job": job},
+            ray_remote_args_fn=lambda: dict(RESTARTS),
+        )
     yield from _results(outcomes, "outcome")
 
 
