@@ -28,22 +28,12 @@ pytest.importorskip("ray.data", reason="needs the extra `ray`")
 
 ROOT = Path(__file__).parents[2]
 MARK = "DEJAVEC_RAY_TEST"
-STARTS = 2
+STARTS = 2  # Ray gives its agent 15 s and its node 30 s to start, constants that a busy machine does not keep
 NOT_STARTED = f"Ray did not start in {STARTS} tries: this machine is too busy"
 LIMIT_S = 150.0
 TEXTS = [f"{chr(97 + i)} {chr(98 + i)}" for i in range(18)]
-# Ray gives its node 30 s to start, a constant of its own, which a busy machine does not keep.
-PATIENT = """
+TWO_COMMANDS = """
 import sys
-from ray._private.node import Node
-start = Node.__init__.__code__
-limits = tuple(120 if type(each) is int and each == 30 else each for each in start.co_consts)
-Node.__init__.__code__ = start.replace(co_consts=limits)
-"""
-ONE_COMMAND = PATIENT + "from bulk.cli import ingest; ingest.main(sys.argv[1].split())"
-TWO_COMMANDS = (
-    PATIENT
-    + """
 from bulk.cli import ingest
 from bulk.over_ray import Pool, RayFailed, connected
 try:
@@ -57,7 +47,6 @@ try:
 except RayFailed as error:
     sys.exit(print(error) or 7)
 """
-)
 
 
 def marked() -> list[psutil.Process]:
@@ -93,7 +82,6 @@ def variables() -> Iterator[dict[str, str]]:
             "HOME": folder,
             "RAY_TMPDIR": folder,
             "RAY_ADDRESS": "",
-            "RAY_agent_register_timeout_ms": "120000",  # 15 s by default, in which Ray's own Python has to start
         }
     finally:
         for process in marked():
@@ -133,7 +121,7 @@ async def test_killed_resumed_and_in_process(tmp_path: Path, variables: dict[str
         words = f"{common} --out {out} --url {gateway.url} --batch 4 --concurrency 1"
         gateway.hang_after = 2
         for _ in range(STARTS):
-            killed = await started(variables, "-c", ONE_COMMAND, words)
+            killed = await started(variables, "-m", "deploy.cli", "ingest", *words.split())
             ended, hangs = asyncio.create_task(killed.communicate()), asyncio.create_task(gateway.hanging.wait())
             await asyncio.wait([ended, hangs], timeout=LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
