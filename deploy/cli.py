@@ -45,7 +45,7 @@ COMMANDS: dict[str, Command] = {
     "model": Command(
         "engine.build.cli", "model", "Model", "Make a model bundle from a checkpoint; look into one.", "build"
     ),
-    "ingest": Command("gateway.client.cli", "ingest", "Use", "Embed a file of any size through a gateway, resumably."),
+    "ingest": Command("bulk.cli", "ingest", "Use", "Embed files of any size through a gateway, resumably."),
     "cache": Command(
         "gateway.client.cache_cli",
         "cache",

@@ -6,7 +6,7 @@ column; a file whose pages are huge needs as much.
 
 import importlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,9 +42,10 @@ class ParquetLines(io.RawIOBase):
             self._file = parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
         except failures as error:
             raise SourceError(f"{path} cannot be read as Parquet: {error}") from None
-        columns = _columns(path, self._file.schema_arrow, form, pyarrow.types)
+        columns = text_columns(path, self._file.schema_arrow, form, pyarrow.types)
         self.n_rows: int = self._file.metadata.num_rows
-        self._lines = _translated(path, _lines(self._file, columns), failures)
+        batches = self._file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns, use_threads=False)
+        self._lines = _translated(path, json_lines(batches), failures)
         self._ahead = b""
 
     def readable(self) -> bool:
@@ -70,8 +71,8 @@ def buffered(lines: ParquetLines) -> io.BufferedReader:
     return io.BufferedReader(lines, BUFFER_BYTES)
 
 
-def _columns(path: Path, schema: Any, form: TextForm, types: Any) -> list[str]:
-    """The columns to read. Raises SourceError."""
+def text_columns(path: Path | str, schema: Any, form: TextForm, types: Any) -> list[str]:
+    """The columns to read: that of the text and, where there is one, of the id. Raises SourceError."""
     if form.text_field not in schema.names:
         raise SourceError(f"{path} has no column {form.text_field!r}; it has {', '.join(schema.names)}")
     columns = [form.text_field]
@@ -87,9 +88,9 @@ def _columns(path: Path, schema: Any, form: TextForm, types: Any) -> list[str]:
     return columns
 
 
-def _lines(file: Any, columns: list[str]) -> Iterator[bytes]:
+def json_lines(batches: Iterable[Any]) -> Iterator[bytes]:
     """A line for each row; the lines of a batch in one piece where all of it is valid."""
-    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns, use_threads=False):
+    for batch in batches:
         try:
             yield b"".join(orjson.dumps(row) + b"\n" for row in batch.to_pylist())
         except UnicodeDecodeError:

@@ -28,7 +28,7 @@ from gateway.client.lines import Chunk, read_chunks, read_in_thread
 from gateway.client.narrowing import embed_records
 from gateway.client.output import Answer, Output, Paths
 from gateway.client.pacer import Pacer
-from gateway.client.retry import RetryPolicy
+from gateway.client.retry import OnRetry, RetryPolicy
 from gateway.client.wire import EmbedResult
 
 COMMIT_EVERY_S = 2.0  # what a kill may cost: work of so long is done again, mostly out of the cache
@@ -97,30 +97,48 @@ async def ingest(plan: Plan, observer: Observer) -> Journal:
                 observer.began(output.journal, file)
                 if not output.journal.complete:
                     pacer = Pacer(plan.concurrency, time.monotonic)
-                    async with _patient_client(plan, info.fingerprint, pacer, observer) as client:
+                    async with _client(plan, info.fingerprint, pacer, observer) as client:
                         await _Pipeline(plan, client, pacer, output, observer).run(file)
             except InputChanged as error:
                 raise CannotResume(str(error)) from None
             return output.journal
 
 
-def _patient_client(plan: Plan, fingerprint: str, pacer: Pacer, observer: Observer) -> AsyncClient:
-    """A client that waits out anything that may pass, for as long as the plan has patience."""
+def patient_client(
+    url: str,
+    *,
+    api_key: str | None,
+    fallback_url: str | None,
+    fingerprint: str,
+    patience_s: float,
+    connections: int,
+    on_retry: OnRetry,
+) -> AsyncClient:
+    """A client that waits out anything that may pass, for `patience_s` a request, and takes one fingerprint alone."""
+    return AsyncClient(
+        url,
+        api_key=api_key,
+        fallback_url=fallback_url,
+        fingerprint=fingerprint,
+        retry=RetryPolicy(attempts=None, deadline_s=patience_s, max_retry_after_s=patience_s, wait_for_circuit=True),
+        breaker=BreakerPolicy(open_s=5.0),
+        max_connections=connections,
+        on_retry=on_retry,
+    )
 
+
+def _client(plan: Plan, fingerprint: str, pacer: Pacer, observer: Observer) -> AsyncClient:
     def on_retry(error: ClientError, wait_s: float) -> None:
         pacer.overloaded()
         observer.waits(error, wait_s)
 
-    return AsyncClient(
+    return patient_client(
         plan.url,
         api_key=plan.api_key,
         fallback_url=plan.fallback_url,
         fingerprint=fingerprint,
-        retry=RetryPolicy(
-            attempts=None, deadline_s=plan.patience_s, max_retry_after_s=plan.patience_s, wait_for_circuit=True
-        ),
-        breaker=BreakerPolicy(open_s=5.0),
-        max_connections=plan.concurrency,
+        patience_s=plan.patience_s,
+        connections=plan.concurrency,
         on_retry=on_retry,
     )
 
@@ -143,7 +161,7 @@ class _Pipeline:
                 group.create_task(self._send_all(file, group))
                 group.create_task(self._write_all())
         except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_failure(failures) from None
         finally:
             with suppress(OSError):  # a full disk is already on its way up as the reason
                 self._output.commit()
@@ -203,7 +221,7 @@ class _Pipeline:
         return results, refused
 
 
-def _first(failure: BaseException) -> BaseException:
+def first_failure(failure: BaseException) -> BaseException:
     """The first failure inside groups of groups; the others are its consequences or the same again."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]

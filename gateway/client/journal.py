@@ -31,6 +31,20 @@ class Origin:
     dimensions: int
     options: dict[str, str | int | float | None]
 
+    def require(self, now: "Origin") -> None:
+        """Raise CannotResume, naming what differs, unless `now` is the same."""
+        if self.model != now.model:
+            raise CannotResume(f"the model is {now.model}, the vectors so far are of {self.model}")
+        if self.fingerprint != now.fingerprint:
+            raise CannotResume(
+                f"the model's fingerprint is {now.fingerprint}, the vectors so far are of {self.fingerprint}; "
+                "vectors of two models must not mix in one file"
+            )
+        for name, value in {**now.options, "dimensions": now.dimensions}.items():
+            before = self.dimensions if name == "dimensions" else self.options.get(name)
+            if before != value:
+                raise CannotResume(f"{name} is {value!r} now and was {before!r} when this began")
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -97,18 +111,7 @@ class Journal:
 
     def require(self, origin: Origin) -> None:
         """Raise CannotResume, naming what differs, unless this journal is of `origin`."""
-        was = self.origin
-        if was.model != origin.model:
-            raise CannotResume(f"the gateway serves {origin.model}, the vectors so far are of {was.model}")
-        if was.fingerprint != origin.fingerprint:
-            raise CannotResume(
-                f"the model's fingerprint is {origin.fingerprint}, the vectors so far are of {was.fingerprint}; "
-                "vectors of two models must not mix in one file"
-            )
-        for name, value in {**origin.options, "dimensions": origin.dimensions}.items():
-            before = was.dimensions if name == "dimensions" else was.options.get(name)
-            if before != value:
-                raise CannotResume(f"{name} is {value!r} now and was {before!r} when this began")
+        self.origin.require(origin)
 
 
 def replace_file(path: Path, content: bytes) -> None:

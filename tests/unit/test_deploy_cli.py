@@ -131,6 +131,7 @@ def test_extras_are_those_of_the_package() -> None:
         ("engine.build.cli", ["fastapi", "redis", "starlette", "uvicorn", "prometheus_client"]),
         ("gateway.client.cli", [*EXTRAS["all"], "starlette"]),
         ("gateway.client.cache_cli", [*EXTRAS["all"], "starlette"]),
+        ("bulk.cli", [*EXTRAS["all"], "starlette", "ray", "fsspec", "pyarrow"]),
         ("loadtest.cli", [*EXTRAS["all"], "starlette"]),
         ("deploy.config", [*EXTRAS["all"], "starlette"]),
     ],

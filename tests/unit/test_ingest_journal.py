@@ -29,7 +29,7 @@ def test_what_is_no_journal_is_refused(body):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model": "n"}, "serves n, the vectors so far are of m"),
+        ({"model": "n"}, "the model is n, the vectors so far are of m"),
         ({"fingerprint": "f2"}, "must not mix"),
         ({"dimensions": 4}, "dimensions is 4 now and was 8"),
         ({"options": {"text_field": "body", "min_fidelity": None}}, "text_field is 'body' now and was 'text'"),
