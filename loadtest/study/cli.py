@@ -13,9 +13,9 @@ from loadtest.bench.peers import installed_checkpoint
 from loadtest.bench.processes import BenchmarkError, pinned
 from loadtest.display import wide_console
 from loadtest.study import cached, measure, page
-from loadtest.study.candidates import StudyError, chosen
+from loadtest.study.candidates import LeftOut, StudyError, chosen
 from loadtest.study.display import markdown, show
-from loadtest.study.figures import BATCH, CHUNKS, Study
+from loadtest.study.figures import BATCH, CHUNKS, Cached, Study
 from loadtest.study.peer_help import PEERS
 from loadtest.study.sources import calibration_texts, distinct_texts, make_chunks, with_repeats
 from loadtest.texts import TextsError
@@ -122,16 +122,14 @@ def _run(options: dict[str, Any], console: Console) -> Study:
             calibration=calibration_texts(),
             console=console,
         )
-    stream = (
-        with_repeats(texts, options["cached_requests"], cached.REPEATS, 2 * cached.CONNECTIONS)
-        if options["cached_requests"]
-        else []
-    )
-    if stream:
-        console.print("[dim]the gateway without and with its cache[/]")
+    left_out += outcome.left_out
     if not outcome.measured:
-        reasons = "; ".join(f"{one.name}: {one.reason}" for one in outcome.left_out)
+        reasons = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
         raise StudyError(f"nothing could be measured: {reasons}")
+    with_cache = None
+    if options["cached_requests"]:
+        console.print("[dim]the gateway without and with its cache[/]")
+        with_cache = _cached(texts, options, left_out)
     return Study(
         started=started,
         machine=machine,
@@ -141,11 +139,21 @@ def _run(options: dict[str, Any], console: Console) -> Study:
         rounds=options["rounds"],
         baseline=outcome.baseline,
         measured=outcome.measured,
-        left_out=[*left_out, *outcome.left_out],
-        cached=cached.measure(bundle, stream, core, options["client_core"]) if stream else None,
+        left_out=left_out,
+        cached=with_cache,
         machine_usd_per_hour=options["machine_price"],
         settings={"texts a round and size": str(options["texts_a_round"]), "bundle": bundle.name},
     )
+
+
+def _cached(texts: list[str], options: dict[str, Any], left_out: list[LeftOut]) -> Cached | None:
+    """What repeats are worth; where that fails, the reason is added to `left_out`, and the other figures stand."""
+    stream = with_repeats(texts, options["cached_requests"], cached.REPEATS, 2 * cached.CONNECTIONS)
+    try:
+        return cached.measure(options["bundle"], stream, options["core"], options["client_core"])
+    except BenchmarkError as error:
+        left_out.append(LeftOut("the gateway without and with its cache", str(error)))
+        return None
 
 
 def _sizes(text: str) -> list[int]:

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from loadtest.bench.machine import describe
+from loadtest.bench.processes import BenchmarkError
 from loadtest.figures import Latencies
-from loadtest.study import measure, tables
+from loadtest.study import cached, measure, tables
 from loadtest.study.candidates import INSTALL, KNOWN, Candidate, LeftOut, StudyError, chosen
 from loadtest.study.cli import study as command
 from loadtest.study.display import markdown, show
@@ -230,8 +231,10 @@ def test_reference_figures_say_where_they_are_not_reached() -> None:
     latencies = Latencies(10, 1.0, 2.0, 3.0, 4.0)
     engine = measured("engine", 100, "ours", 0.999, size_bytes=2_600_000)
     engine = replace(engine, chunks=ChunkRun(1000, 10.0, 11.0, latencies, 250_000_000))
-    cached = Cached(100, 0.68, 200.0, 500.0, 20.0, 10.0, 16)
-    found = {one.what: one for one in references(a_study(measured("torch", 25, "usual", None), engine, cached=cached))}
+    with_cache = Cached(100, 0.68, 200.0, 500.0, 20.0, 10.0, 16)
+    found = {
+        one.what: one for one in references(a_study(measured("torch", 25, "usual", None), engine, cached=with_cache))
+    }
     speed = found["FP32 singles, to INT8 in batches"]
     assert (speed.here, speed.reached) == ("25 to 200/s (8.0 x)", False)
     assert found["INT8 on disk"].reached
@@ -327,11 +330,19 @@ def test_the_command_writes_all_forms(tmp_path: Path, monkeypatch: pytest.Monkey
     assert written["machine"]["cores"] >= 1
     assert "<h1>" in files["html"].read_text(encoding="utf-8")
     assert files["markdown"].read_text(encoding="utf-8").startswith("Nothing was measured beside this engine.")
+    monkeypatch.setattr(cached, "measure", refuses)
+    done = CliRunner().invoke(command, [*arguments, "--cached=10"])
+    assert done.exit_code == 0, done.output
+    assert "no Redis server" in done.output
     for wrong, said in (("--sizes=0", "from 1 to 512"), ("--sizes=a", "give numbers"), ("--core=999", "999")):
         refused = CliRunner().invoke(command, [*arguments, wrong])
         assert refused.exit_code == 1
         assert said in refused.output
     assert "--peer openvino=" in CliRunner().invoke(command, ["--list-peers"]).output
+
+
+def refuses(*_given: object) -> Cached:
+    raise BenchmarkError("no Redis server")
 
 
 def test_left_out_ones_are_in_every_table() -> None:
