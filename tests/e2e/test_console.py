@@ -206,7 +206,7 @@ def an_engine_is_killed(watched: Watched, stack: Run, folder: Path) -> None:
     stack.process.send_signal(signal.SIGSTOP)
     try:
         engine.kill()
-        shown(page, "#engines", "nothing answers there")
+        shown(page, "#engines", "it cannot be reached")
         shown(page, "#pills", "Engine.*away")
         shoot(watched, folder, "engine-away")
         assert page.locator("#engines .state.bad").count() == 1
