@@ -1,6 +1,6 @@
 """Ports for servers that tests start, beside other tests that do the same.
 
-ports = free_ports(3)                       # three different ones
+ports = free_ports(3)                       # three different ones; free_port(): one
 found = with_other_ports(start)             # start() again where one of its ports was taken meanwhile
 """
 
@@ -37,6 +37,11 @@ def free_ports(count: int) -> list[int]:
                 continue
             found.append(port)
     return found
+
+
+def free_port() -> int:
+    """One of them."""
+    return free_ports(1)[0]
 
 
 def with_other_ports(start: Callable[[], Started]) -> Started:

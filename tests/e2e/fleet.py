@@ -22,12 +22,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from deploy.embedded_redis import Binaries
-from deploy.ports import free_port
 from engine.build.running import open_graph
 from engine.bundle import GRAPH_FILE, TOKENIZER_FILE, read_bundle
 from engine.feeds import feeds
 from tests.e2e.load import Texts, Truth
 from tests.e2e.stack import until
+from tests.free_ports import free_port
 from tests.integration.engine_under_test import VOCABULARY, write_tiny_bundle
 from tests.redis_cluster import RunningCluster, running_cluster
 

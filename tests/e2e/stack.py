@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from deploy.ports import free_port
+from deploy.ports import refusal
+from tests.free_ports import free_port
 from tests.integration.engine_under_test import write_tiny_bundle
 
 UP = "Ctrl-C stops everything."  # the last line of the start page
@@ -26,7 +27,7 @@ class Run:
     """One `dejavec up`, what it has printed, and the processes it has started."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        self.port, self.engine_port = free_port(), free_port()
+        self.port, self.engine_port = free_port(), _free_row(2)
         own = {
             "DEJAVEC_GATEWAY_PORT": str(self.port),
             "DEJAVEC_ENGINE_PORT": str(self.engine_port),
@@ -101,6 +102,14 @@ class Run:
         with self.process.stdout as stdout:
             for line in stdout:
                 self.printed += line
+
+
+def _free_row(count: int) -> int:
+    """The first of that many free ports in a row: several models have one each."""
+    while True:
+        first = free_port()
+        if not any(refusal(first + place) for place in range(1, count)):
+            return first
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

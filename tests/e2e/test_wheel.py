@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from deploy.install import ROOT
-from deploy.ports import free_port
 from tests.e2e.stack import until
+from tests.free_ports import free_port
 from tests.tiny_bert import write_checkpoint
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

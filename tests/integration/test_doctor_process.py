@@ -7,8 +7,8 @@ from typing import Any
 
 from common.findings import SEVERITIES
 from deploy.doctor.cli import SECTIONS
-from deploy.ports import free_port
 from tests.command_line import dejavec
+from tests.free_ports import free_port
 from tests.gateway_client import running_gateway, until_ready
 from tests.running_redis import RunningRedis
 from tests.stand_in_engine import StandInEngine

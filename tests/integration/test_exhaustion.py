@@ -18,8 +18,8 @@ import orjson
 import psutil
 import pytest
 
-from deploy.ports import free_port
 from tests.background import in_background
+from tests.free_ports import free_port
 from tests.stand_in_engine import StandInEngine
 
 MIB = 1024 * 1024

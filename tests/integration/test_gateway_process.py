@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from common.logs import KeyValueFormatter
-from deploy.ports import free_port
 from gateway.metrics_storage import MEMORY, PREFIX
+from tests.free_ports import free_port
 from tests.gateway_client import running_gateway, until_ready
 from tests.small_disk import fill
 from tests.stand_in_engine import StandInEngine
@@ -164,5 +164,5 @@ async def test_an_engine_with_credentials_is_used_and_its_own_words_are_not_show
             await until_ready(client, 503)
             assert (await client.get("/ready")).json()["engine"] == "its /ready answers 503"
             stats = (await client.get("/admin/stats", headers=headers)).json()
-            assert CREDENTIAL not in stats["engine"]
-            assert stats["engine"].startswith("http://***@127.0.0.1:")
+            assert CREDENTIAL not in stats["models"]["default"]
+            assert stats["models"]["default"].startswith("http://***@127.0.0.1:")

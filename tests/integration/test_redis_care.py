@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from cache.redis_care import inspect
 from cache.redis_report import CannotAsk, ask_url
-from deploy.ports import free_port
+from tests.free_ports import free_port
 from tests.running_redis import RunningRedis
 from tests.tls_front import make_certificates, tls_front
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from common.logs import Flood, KeyValueFormatter, LogHandler
-from deploy.ports import free_port
 from engine.model.session import HEARTBEAT_IDS
 from engine.protocol import Float32Array, Int32Array
+from tests.free_ports import free_port
 from tests.gateway_client import running_gateway, until_ready
 from tests.integration.engine_under_test import DIMENSIONS, engine_of, served, tiny_model
 from tests.running_redis import RunningRedis

@@ -18,11 +18,11 @@ from deploy.embedded_redis import NotAvailable, answers, configure, locate
 from deploy.local import redis_child
 from deploy.orphan_guard import OrphanGuard
 from deploy.output import Output
-from deploy.ports import free_port
 from deploy.probes import alive_probe, http_probe
 from deploy.settings import SupervisorSettings
 from deploy.supervisor import Policy, StartRefused, Supervisor
 from engine.exit_status import CANNOT_START
+from tests.free_ports import free_port
 
 SLEEP = "import time; time.sleep(60)"
 REFUSE = f"print('Error: no bundle; build one'); raise SystemExit({CANNOT_START})"

@@ -19,7 +19,7 @@ import pytest
 from redis.asyncio import Redis
 
 from cache.authentication import SEAL_BYTES, Seal
-from deploy.ports import free_port
+from tests.free_ports import free_port
 from tests.gateway_client import running_gateway, until_ready
 from tests.integration.test_semantic_tier import OPERATOR, ask, true, until, vector
 from tests.running_redis import RunningRedis, running_redis

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from deploy.cli import COMMANDS, EXTRAS, main
 from deploy.install import ROOT
-from deploy.ports import free_port
+from tests.free_ports import free_port
 
 HELP_BUDGET_S = 0.2
 

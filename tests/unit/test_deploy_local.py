@@ -13,13 +13,13 @@ from deploy.child import ChildSpec
 from deploy.embedded_redis import Binaries, Instance, NotAvailable, configure, locate
 from deploy.local import Plan, check_ports, engine_child, gateway_child, redis_child
 from deploy.own_engines import share_cores
-from deploy.ports import free_port
 from deploy.settings import SupervisorSettings
 from deploy.start_page import Found, describe_redis, find, show
 from deploy.up import open_data_dir
 from engine.configuration import ConfigurationError
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
+from tests.free_ports import free_port
 from tests.stand_in_engine import StandInEngine
 
 

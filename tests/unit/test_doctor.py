@@ -16,7 +16,7 @@ from deploy.doctor.process_checks import check_engines, check_gateway, check_por
 from deploy.doctor.running import Section, run
 from deploy.doctor.settings_checks import check_conflicts, check_settings
 from deploy.doctor.setup import SetUp, find_set_up
-from deploy.ports import free_port
+from tests.free_ports import free_port
 from tests.integration.engine_under_test import write_tiny_bundle
 
 NOTHING = SetUp(None, None, None, None)

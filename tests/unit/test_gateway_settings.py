@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cache.keys import SecretError, load_or_make_secret
-from deploy.ports import free_port
 from engine.configuration import ConfigurationError, load
 from engine.exit_status import CANNOT_START
 from gateway.client.settings import ClientSettings
 from gateway.settings import GatewaySettings
+from tests.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 UNSENDABLE = [

@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 from common.open_files import RESERVE
-from deploy.ports import free_port
 from engine.cli import GATEWAY_CONNECTIONS
 from engine.exit_status import CANNOT_START
-from gateway.cli import ENGINE_CONNECTIONS, REDIS_CONNECTIONS
-from gateway.engines.engine_set import MAX_CONNECTIONS
+from gateway.cli import ENGINE_LOOKS, REDIS_CONNECTIONS
+from tests.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
+
+
+REQUESTS = 200  # at the same time, each with a connection to an engine
 
 
 def limited(code: str, soft: int, hard: int, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -50,13 +52,14 @@ def test_a_hard_limit_that_is_too_low_is_refused() -> None:
 
 def test_the_gateway_compares_its_connections_with_the_limit(tmp_path: Path) -> None:
     """One message with the setting and the remedy; what just fits is no fault."""
-    own = ENGINE_CONNECTIONS + REDIS_CONNECTIONS + RESERVE
+    own = REQUESTS + ENGINE_LOOKS + REDIS_CONNECTIONS + RESERVE
     done = limited(
         "",
         256,
         1000 + own,
         *("-m", "deploy.cli", "gateway"),
         DEJAVEC_MAX_CONNECTIONS="1001",
+        DEJAVEC_MAX_CONCURRENT_REQUESTS=str(REQUESTS),
         DEJAVEC_KEY_SECRET_FILE=str(tmp_path / "secret"),
         DEJAVEC_GATEWAY_PORT=str(free_port()),
     )
@@ -65,7 +68,8 @@ def test_the_gateway_compares_its_connections_with_the_limit(tmp_path: Path) -> 
     assert f"{1001 + own} open files are needed and {1000 + own} are allowed" in done.stderr
     assert "Error: max_connections: 1001 clients" in done.stderr
     assert "DEJAVEC_MAX_CONNECTIONS lower" in done.stderr
-    fits = limited("from gateway.cli import _allow_connections; _allow_connections(1000)", 256, 1000 + own)
+    call = f"from gateway.cli import _allow_connections; _allow_connections(1000, {REQUESTS})"
+    fits = limited(call, 256, 1000 + own)
     assert (fits.returncode, fits.stderr) == (0, "")
 
 
@@ -74,8 +78,3 @@ def test_the_engine_refuses_a_limit_that_one_gateway_exceeds(tmp_path: Path) -> 
     done = limited("", 200, 200, "-m", "deploy.cli", "engine", DEJAVEC_MODEL_BUNDLE=str(tmp_path))
     assert done.returncode == CANNOT_START
     assert f"{GATEWAY_CONNECTIONS + RESERVE} open files are needed and 200 are allowed" in done.stderr
-
-
-def test_the_reserve_covers_the_connections_to_the_engine() -> None:
-    """The command does not import the engine's client for one number."""
-    assert ENGINE_CONNECTIONS == MAX_CONNECTIONS == GATEWAY_CONNECTIONS

@@ -3,7 +3,7 @@
 from cache.redis_figures import added_up, read_figures
 from cache.redis_info import RedisInfo
 from cache.redis_link import RedisLink
-from deploy.ports import free_port
+from tests.free_ports import free_port
 
 
 def server(used: int, limit: int, **fields: object) -> RedisInfo:

@@ -10,7 +10,7 @@ import pytest
 
 from common import tracing
 from common.traced_app import traced
-from deploy.ports import free_port
+from tests.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = """
