@@ -21,7 +21,7 @@ from engine.configuration import config_file
 GIB: Final = 2**30
 LOW_DISK_BYTES: Final = GIB
 FULL_DISK_BYTES: Final = 100 * 2**20
-OWN_CONNECTIONS: Final = 320  # of a gateway worker, to engine and Redis
+OWN_CONNECTIONS: Final = 512  # of a gateway worker, to Redis and for looks at engines; see gateway.cli
 MEMORY_SHARE: Final = 0.8  # of the machine's; what is left is for processes, models and the system's own cache
 # Features as Linux names them, the best first, and what follows.
 CPU_KINDS: Final = (
@@ -129,7 +129,8 @@ def check_open_files(set_up: SetUp) -> Iterator[Finding]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needs = {}
     if set_up.gateway is not None:
-        needs["max_connections"] = set_up.gateway.max_connections + OWN_CONNECTIONS + RESERVE
+        requests = set_up.gateway.max_concurrent_requests
+        needs["max_connections"] = set_up.gateway.max_connections + requests + OWN_CONNECTIONS + RESERVE
     if set_up.engine is not None:
         needs["engine_max_connections"] = set_up.engine.engine_max_connections + RESERVE
     for name, needed in needs.items():

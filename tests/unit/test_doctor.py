@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.findings import Finding
+from common.open_files import RESERVE
 from deploy.doctor import machine_checks
 from deploy.doctor.machine_checks import check_cpu, check_disk, check_memory, check_open_files, check_secrets
 from deploy.doctor.model_checks import check_bundles
@@ -16,6 +17,7 @@ from deploy.doctor.process_checks import check_engines, check_gateway, check_por
 from deploy.doctor.running import Section, run
 from deploy.doctor.settings_checks import check_conflicts, check_settings
 from deploy.doctor.setup import SetUp, find_set_up
+from gateway.cli import ENGINE_LOOKS, REDIS_CONNECTIONS
 from tests.free_ports import free_port
 from tests.integration.engine_under_test import write_tiny_bundle
 
@@ -153,11 +155,11 @@ def test_bounds_beyond_the_memory_are_a_warning(place: Path, monkeypatch: pytest
 
 
 def test_too_few_open_files_are_a_fault(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process would not start; the remedy has the number."""
+    """The process would not start; the remedy has the number that the gateway itself would name."""
     monkeypatch.setenv("DEJAVEC_MAX_CONNECTIONS", str(2**30))
     found = by_check(check_open_files(find_set_up()))["open files"]
     assert found.severity == "fault"
-    assert str(2**30 + 448) in found.remedy
+    assert str(2**30 + 1024 + ENGINE_LOOKS + REDIS_CONNECTIONS + RESERVE) in found.remedy
 
 
 def test_a_data_folder_that_is_a_file_is_a_fault(place: Path) -> None:
