@@ -32,7 +32,8 @@ LINES = st.lists(
     st.one_of(
         st.builds(lambda text: orjson.dumps({"text": text}), st.text(alphabet=st.characters(codec="utf-8"))),
         st.builds(lambda text, name: orjson.dumps({"id": name, "text": text}), st.text('ab\n"é'), st.integers(0, 99)),
-        st.binary(max_size=300).map(lambda line: b"-" + line.replace(b"\n", b"")),
+        # A NUL within the first bytes of a file is how other encodings are known: those have a test of their own.
+        st.binary(max_size=300).map(lambda line: b"--------" + line.replace(b"\n", b"")),
         st.just(b""),
     ),
     max_size=30,
