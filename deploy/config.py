@@ -4,7 +4,6 @@ It prints them for people, and writes the table of docs/configuration.md (`make 
 """
 
 import os
-import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from common.credentials import HIDDEN, shown_urls_in
+from deploy.document_table import replace_table
 from engine.configuration import ENV_PREFIX, Configuration, config_file, load
 
 SECRET_NAMES = {"redis_url", "semantic_redis_url", "api_keys"}  # beside those of type SecretStr
-TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=\n<!-- /settings -->)", re.DOTALL)  # in docs/configuration.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +70,7 @@ def markdown_table() -> str:
 
 def with_table(document: str) -> str:
     """A document with today's table between its markers. Raises click.ClickException where it has none."""
-    table = markdown_table()
-    written, count = TABLE.subn(lambda _: table, document)
-    if count != 1:
-        raise click.ClickException("the file lacks the markers <!-- settings --> and <!-- /settings -->")
-    return written
+    return replace_table(document, "settings", markdown_table())
 
 
 @click.command("config")

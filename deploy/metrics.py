@@ -3,7 +3,6 @@
 It prints the table of docs/metrics.md, and writes it there (`make docs`). The rows come from the metrics themselves.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Final
 import click
 from prometheus_client.metrics import MetricWrapperBase
 
-TABLE = re.compile(r"(?<=<!-- metrics -->\n).*?(?=\n<!-- /metrics -->)", re.DOTALL)
+from deploy.document_table import replace_table
+
 UNITS: Final = ("seconds", "bytes", "tokens_per_second", "tokens", "rows", "share")
 # What is made at each scrape, in no metric that could be asked.
 COLLECTED: Final = (
@@ -64,11 +64,7 @@ def markdown_table() -> str:
 
 def with_table(document: str) -> str:
     """A document with today's table between its markers. Raises click.ClickException where it has none."""
-    table = markdown_table()
-    written, count = TABLE.subn(lambda _: table, document)
-    if count != 1:
-        raise click.ClickException("the file lacks the markers <!-- metrics --> and <!-- /metrics -->")
-    return written
+    return replace_table(document, "metrics", markdown_table())
 
 
 @click.command("metrics")

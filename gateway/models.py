@@ -10,7 +10,7 @@ whose model is removed meanwhile is finished by the engine it has begun with.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,7 +67,6 @@ class Models:
     def __init__(self, open_model: Callable[[str, ModelEngines], ServedModel]) -> None:
         self._open = open_model
         self._served: dict[str, ServedModel] = {}
-        self._aliases: Mapping[str, str] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:

@@ -66,6 +66,8 @@ class ModelNames:
 
     def find_configured(self, requested: str, info: EngineInfo | None) -> str | None:
         """The suffix of a name that settings give this model, empty for none; None where it is not such a name."""
+        if not self._own:  # one model by `engine_url`: nothing to take apart on every request
+            return None
         return _suffix(requested, lambda name: name in self._own or self._aliases.get(name) in self._own)
 
     def find(self, requested: str, info: EngineInfo | None) -> str | None:
