@@ -6,6 +6,7 @@ time. hypothesis chooses the requests and shrinks what fails.
 
 import base64
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -48,10 +49,10 @@ class Answer:
 class Gateways:
     """The cached ones, the plain one, and what the plain one has said."""
 
-    engine: StandInEngine
+    engine: StandInEngine = field(repr=False)  # a failure's report has room for the requests alone
     cached: list[httpx.Client]
     plain: httpx.Client
-    told: dict[tuple[str, str, int | None], Answer] = field(default_factory=dict)
+    told: dict[tuple[str, str, int | None], Answer] = field(default_factory=dict, repr=False)
 
     def one_by_one(self, text: str, model: str, dimensions: int | None) -> Answer:
         key = (text, model, dimensions)
@@ -66,8 +67,14 @@ class Gateways:
 def post(
     client: httpx.Client, model: str, given: Any, dimensions: int | None = None, control: str = "normal"
 ) -> httpx.Response:
+    """The answer; a busy machine's 503, for an engine that was not heard of in time, is asked again as it says."""
     body = {"model": model, "input": given, "encoding_format": "base64", "dimensions": dimensions}
-    return client.post("/v1/embeddings", json=body, headers={"x-cache-control": control})
+    for _ in range(30):
+        reply = client.post("/v1/embeddings", json=body, headers={"x-cache-control": control})
+        if reply.status_code != 503:
+            break
+        time.sleep(float(reply.headers["retry-after"]))
+    return reply
 
 
 def parts(reply: httpx.Response) -> tuple[list[bytes], int, int]:
@@ -86,8 +93,8 @@ def gateways(redis: RunningRedis) -> Iterator[Gateways]:
     async def all_of_it() -> AsyncIterator[tuple[StandInEngine, list[str]]]:
         async with (
             StandInEngine(fingerprint=secrets.token_hex(16)).running() as engine,
-            running_gateway(engine.url, redis_url=redis.url) as one,
-            running_gateway(engine.url, redis_url=redis.url, local_cache_mb=0) as two,
+            running_gateway(engine.url, redis_url=redis.url, redis_timeout_ms=10_000) as one,
+            running_gateway(engine.url, redis_url=redis.url, redis_timeout_ms=10_000, local_cache_mb=0) as two,
             running_gateway(engine.url, local_cache_mb=0) as plain,
         ):
             for client in (one, two, plain):
@@ -95,7 +102,7 @@ def gateways(redis: RunningRedis) -> Iterator[Gateways]:
             yield engine, [str(client.base_url) for client in (one, two, plain)]
 
     with in_background(all_of_it()) as (engine, urls):
-        clients = [httpx.Client(base_url=url, timeout=20) for url in urls]
+        clients = [httpx.Client(base_url=url, timeout=60) for url in urls]
         try:
             yield Gateways(engine, clients[:2], clients[2])
         finally:
