@@ -25,11 +25,14 @@ from engine.protocol import Float32Array, Int32Array
 
 PADDED_TO = 4
 
+Feeds = dict[str, npt.NDArray[Any]]
+"""A graph's inputs by name."""
+
 Run = Callable[[Sequence[Int32Array]], Float32Array]
 """Token ids of B texts, int32[length] each -> float32[B, dimensions], row i for text i. May raise."""
 
 
-def feeds(texts: Sequence[Int32Array], padded_to: int = PADDED_TO) -> dict[str, npt.NDArray[Any]]:
+def feeds(texts: Sequence[Int32Array], padded_to: int = PADDED_TO) -> Feeds:
     """The graph's inputs for one batch of n arrays int32[length_i], each with at least one token id.
 
     padded_to: the longest length is rounded up to a multiple of this.

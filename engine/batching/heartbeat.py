@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 EXIT_HUNG = 70  # EX_SOFTWARE
 EXIT_GRACE_S = 0.5  # to send the last answers
 INTERVALS_UNTIL_UNREADY = 3
-TOLERANCE = 1e-3  # CPU vectors repeat to the bit; CUDA picks kernels by shape
+TOLERANCE = 1e-3  # vectors repeat to the bit; a device that computes others by so little is not broken
 
 
 class Heartbeat:

@@ -11,6 +11,7 @@ start chooses again.
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -24,12 +25,14 @@ logger = logging.getLogger(__name__)
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 # The INT8 graph's products are MatMulIntegerToFloat of uint8 x int8; CUDA has only MatMulInteger of int8 x int8. Each
-# product would run on the CPU, with copies around it.
+# product would run on the CPU, with copies around it; and MatMulInteger is 1.6 to 6 times slower than an FP16 product
+# (`python -m tests.measure_gpu`, H200).
 CUDA_PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
 CUDA_OPTIONS = {
     "use_tf32": "0",  # FP32 means FP32: TF32 has FP16's mantissa, and pooling is FP32 for a reason
     "enable_skip_layer_norm_strict_mode": "1",  # the fused Add and LayerNormalization sums in FP32 as the single one
 }
+CUDA_FAULT = re.compile(r"(CUDA|CUBLAS|CUDNN) failure \d+: [^;\n]+")  # "CUDA failure 2: out of memory ; GPU=0 ; ..."
 MAX_CUDA_RUNS = 2  # one on the GPU, and one whose arrays are being made or read
 
 Provider: TypeAlias = str | tuple[str, dict[str, str]]
@@ -80,7 +83,7 @@ def open_on(
                 return "cuda", sessions
             fault = fault or "ONNX Runtime left its CUDA provider out"
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes, CUDA's faults among them
-            fault = str(error)
+            fault = _cuda_fault(str(error))
         logger.warning(
             "running on the CPU: CUDA did not start; check the driver (nvidia-smi) and the CUDA libraries: %s", fault
         )
@@ -103,6 +106,12 @@ def name_kernel_class(precision: Precision, device: Device) -> str:
         )
         return "fp16-cpu"
     return precision
+
+
+def _cuda_fault(message: str) -> str:
+    """CUDA's own words where ONNX Runtime puts a page of C++ names around them."""
+    found = CUDA_FAULT.search(message)
+    return found[0].strip() if found else message
 
 
 def _preload_fault(preload: Callable[[], object]) -> str:

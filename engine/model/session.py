@@ -1,7 +1,7 @@
 """A bundle opened with ONNX Runtime: token ids in, vectors out.
 
 Nothing here may depend on the batch: the session's options are the same for every shape, because the bytes
-of a vector must be the same alone and in any batch.
+of a vector must be the same alone and in any batch. On a GPU, `engine.model.fixed_shapes` sees to it.
 """
 
 import math
@@ -29,6 +29,7 @@ from engine.feeds import Run, feeds
 from engine.model.check_vectors import Agreement, CheckVectors, compare
 from engine.model.cpu_session import CPU_PROVIDER, session_options
 from engine.model.device import MAX_CUDA_RUNS, Provider, choose_device, name_kernel_class, open_on
+from engine.model.fixed_shapes import SHORTEST, lengths_of_runs, rows_of_runs, run_in_shapes
 from engine.model.quality_bar import admit, explain_batch_dependence
 from engine.model.topology import Topology
 from engine.protocol import Float32Array, Int32Array
@@ -98,7 +99,7 @@ def open_model(
             lambda session: run_of(session)([text]),
         )
         kernel_class = name_kernel_class(bundle.precision, device)
-        runs = tuple(map(run_each_of if bundle.batch_dependent else run_of, sessions))
+        runs = tuple(_runs_of(sessions, device, bundle))
         agreement = compare(runs[0], check)
         longest_run_s = _check_bounds(runs[0], bundle)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
@@ -141,7 +142,7 @@ def _check_bounds(run: Run, bundle: Bundle) -> float:
 
 def measure_run_cost(model: Model, repeats: int = 7) -> RunCost:
     """Time runs of one short text, of many and of the longest, and fit what a run takes; warms every session up."""
-    short, many = 8, 32
+    short, many = 8, 32 if model.device == "cpu" else 4 * rows_of_runs(SHORTEST)
     text = heartbeat_text(short, model.bundle.vocab_size)
     for run in model.runs:
         run([text])
@@ -183,6 +184,18 @@ def _open_sessions(graph: Path, topology: Topology, providers: Sequence[Provider
     options = [session_options(topology.threads) for _ in range(count)]
     sessions = [ort.InferenceSession(graph, each, providers=providers, enable_fallback=0) for each in options]
     return sessions * (runs // count)
+
+
+def _runs_of(sessions: Sequence[ort.InferenceSession], device: Device, bundle: Bundle) -> list[Run]:
+    """Each session as a run; on a GPU in fixed shapes, each computed once, which chooses its kernels."""
+    if bundle.batch_dependent:
+        return list(map(run_each_of, sessions))
+    if device == "cpu":
+        return list(map(run_of, sessions))
+    runs = [run_in_shapes(session, bundle.max_tokens) for session in sessions]
+    for length in lengths_of_runs(bundle.max_tokens):
+        runs[0]([heartbeat_text(length, bundle.vocab_size)])
+    return runs
 
 
 def run_of(session: ort.InferenceSession) -> Run:

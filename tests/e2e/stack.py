@@ -1,5 +1,6 @@
 """One `dejavec up` with its real processes, and further gateways beside it, for end-to-end tests."""
 
+import contextlib
 import json
 import os
 import signal
@@ -66,8 +67,18 @@ class Run:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def child(self, word: str) -> psutil.Process:
-        """The child with this word in its command line."""
-        return next(child for child in self.children() if word in child.cmdline() or word in child.cmdline()[0])
+        """The first of `named`."""
+        return self.named(word)[0]
+
+    def named(self, word: str) -> list[psutil.Process]:
+        """The children with this word in their command lines, which one that ends or has just begun does not have."""
+        found = []
+        for child in self.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                line = child.cmdline()
+                if line and (word in line or word in line[0]):
+                    found.append(child)
+        return found
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Until it has printed this."""

@@ -69,7 +69,7 @@ def test_a_killed_child_comes_back(up: Run, name: str) -> None:
     victim.kill()
     until(lambda: f"{who} was ended by SIGKILL" in up.printed, "the log line")
     until(lambda: answers(up), "an answer")
-    until(lambda: any(name in c.cmdline() or name in c.cmdline()[0] for c in up.children()), "another process")
+    until(lambda: up.named(name), "another process")
 
 
 def test_a_hung_child_is_restarted(up: Run) -> None:
@@ -84,7 +84,7 @@ def test_a_hung_child_is_restarted(up: Run) -> None:
 def test_your_own_redis_is_used(tmp_path: Path, redis: RunningRedis) -> None:
     """DEJAVEC_REDIS_URL: no other Redis is started, and its password is not shown."""
     with running(tmp_path, DEJAVEC_REDIS_URL=redis.url) as run:
-        assert not [child for child in run.children() if "redis-server" in child.cmdline()[0]]
+        assert not run.named("redis-server")
         assert f"redis://***@127.0.0.1:{redis.instance.port}" in run.printed
         assert "with RediSearch" in run.printed
         assert run.end(signal.SIGTERM) == 0

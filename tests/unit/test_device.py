@@ -55,6 +55,14 @@ def fail_run(_: FakeSession) -> None:
     raise RuntimeError("no kernel image is available for execution on the device")
 
 
+def fail_for_memory(_: FakeSession) -> None:
+    """As ONNX Runtime says it, shortened."""
+    raise RuntimeError(
+        "/onnxruntime_src/cuda_call.cc:154 std::conditional_t<THRW, void, Status> CudaCall(...) "
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=here ; file=/onnxruntime_src/allocator.cc ; line=72"
+    )
+
+
 def missing_library() -> None:
     """What `onnxruntime.preload_dlls` does without CUDA: it prints."""
     print("Failed to load libcublas.so.13: cannot open shared object file")
@@ -73,6 +81,7 @@ def test_cuda_that_starts_is_used(caplog: pytest.LogCaptureFixture) -> None:
         (fail_on_cuda, no_run, "CUDA driver version is insufficient"),
         (open_on_the_cpu_alone, no_run, "Failed to load libcublas.so.13"),
         (open_as_wished, fail_run, "no kernel image is available"),
+        (open_as_wished, fail_for_memory, "the CUDA libraries: CUDA failure 2: out of memory"),
     ],
 )
 def test_cuda_that_does_not_start_is_left_aloud(
@@ -84,6 +93,7 @@ def test_cuda_that_does_not_start_is_left_aloud(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "running on the CPU: CUDA did not start" in record.message
+    assert "hostname" not in caplog.text
     assert reason in record.message
 
 
