@@ -29,7 +29,7 @@ async def running_gateway(engine_url: str | None, **settings: Any) -> AsyncItera
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+            async with httpx.AsyncClient(base_url=url, timeout=120) as client:
                 while not server.started:
                     assert not task.done(), "the gateway did not start"
                     await asyncio.sleep(0.01)

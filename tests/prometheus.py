@@ -67,7 +67,7 @@ class RunningPrometheus:
     def get(self, path: str, **parameters: str) -> Any:
         """The `data` of one API answer."""
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=30) as reply:
+        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=120) as reply:
             return json.load(reply)["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def running_prometheus(folder: Path, gateway_port: int, engine_port: int) -> Ite
         yield RunningPrometheus(f"http://{url}")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def _started(folder: Path) -> tuple[subprocess.Popen[bytes], str]:

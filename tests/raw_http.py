@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-PATIENCE_S = 30.0  # a hang
+PATIENCE_S = 120.0  # a hang
 STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n")
 END = b"GET /the-end-of-the-conversation HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 END_STATUS = 404

@@ -152,7 +152,7 @@ async def say(run: Run, pieces: Sequence[bytes], process: str = "gateway", pause
                         await asyncio.sleep(pause_s)
 
             sending = asyncio.create_task(send())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while more := await reader.read(2**16):
                     received += more
             sending.cancel()
@@ -298,7 +298,7 @@ async def watch(run: Run, victim: Victim, stop: asyncio.Event) -> None:
     body = {"model": MODEL, "input": TEXT, "encoding_format": "base64"}
     truth = None
     limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{run.port}", timeout=30, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{run.port}", timeout=120, limits=limits) as client:
         while not stop.is_set():
             started = time.monotonic()
             try:

@@ -30,7 +30,7 @@ from tests.e2e.stack import Run, running
 BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2"
 DEADLINE_S = 5.0
 CLIENTS = 8
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 FLEET_FAULT_S = 10.0
 STEADY_S = 2.5  # the breakers' first trials and a worker's replacement come sooner
 SETTINGS = {

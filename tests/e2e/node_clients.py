@@ -31,7 +31,7 @@ def printed_by(script: str, *arguments: str) -> list[Any]:
         file = INSTALLED / "script.mjs"  # a script's imports are looked for beside it
         file.write_text(script)
         command = ["node", str(file), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

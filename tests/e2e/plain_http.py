@@ -18,7 +18,7 @@ def plain(root: str, texts: Sequence[str], **more: Any) -> list[np.ndarray[Any, 
     """What raw HTTP gives, as float32."""
     body = json.dumps({"model": MODEL, "input": list(texts), **more}).encode()
     request = urllib.request.Request(f"{root}/v1/embeddings", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as reply:
+    with urllib.request.urlopen(request, timeout=120) as reply:
         return [np.array(item["embedding"], dtype=np.float32) for item in json.load(reply)["data"]]
 
 

@@ -21,7 +21,7 @@ from tests.free_ports import free_port
 from tests.integration.engine_under_test import write_tiny_bundle
 
 UP = "Ctrl-C stops everything."  # the last line of the start page
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 class Run:
@@ -177,7 +177,7 @@ def another_gateway(stack: Run, folder: Path, **settings: str) -> Iterator[httpx
             yield client
     finally:
         process.terminate()
-        assert process.wait(30) in (0, -15)
+        assert process.wait(120) in (0, -15)
 
 
 def is_ready(client: httpx.Client) -> bool:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("quiet_client")
 
 def output_of(command: list[str]) -> str:
     """What the command prints; its errors are the test's."""
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
 

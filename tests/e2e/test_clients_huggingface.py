@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("quiet_client", "garbage_collected")
 
 @pytest.fixture
 def client(root: str) -> Iterator[InferenceClient]:
-    with InferenceClient(base_url=root, timeout=30) as client:
+    with InferenceClient(base_url=root, timeout=120) as client:
         yield client
 
 
@@ -31,14 +31,14 @@ def test_feature_extraction(root: str, client: InferenceClient) -> None:
 
 async def test_feature_extraction_by_address_async(root: str) -> None:
     """The address in place of the model, and the async client."""
-    async with AsyncInferenceClient(timeout=30) as client:
+    async with AsyncInferenceClient(timeout=120) as client:
         assert_same(list(await client.feature_extraction(TEXTS, model=root)), plain(root, TEXTS))
 
 
 @pytest.mark.parametrize("path", [f"/pipeline/feature-extraction/{MODEL}", f"/models/sentence-transformers/{MODEL}"])
 def test_feature_extraction_by_the_hubs_paths(root: str, path: str) -> None:
     """The paths that Hugging Face's own servers have for a model."""
-    with InferenceClient(base_url=f"{root}{path}", timeout=30) as client:
+    with InferenceClient(base_url=f"{root}{path}", timeout=120) as client:
         assert_same(list(client.feature_extraction(TEXTS)), plain(root, TEXTS))
 
 

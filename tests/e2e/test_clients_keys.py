@@ -38,7 +38,7 @@ def test_azure(root: str, keyed_root: str) -> None:
 
 def test_hugging_face(root: str, keyed_root: str) -> None:
     """Its token."""
-    with InferenceClient(base_url=keyed_root, api_key=API_KEY, timeout=30) as client:
+    with InferenceClient(base_url=keyed_root, api_key=API_KEY, timeout=120) as client:
         assert_same(list(client.feature_extraction(TEXTS)), plain(root, TEXTS))
 
 

@@ -40,7 +40,7 @@ async def test_providers(root: str, litellm: Any, provider: str, path: str, more
     """The same vectors, sync and async, with the parameters that it drops or sends along."""
     call = {"model": f"{provider}/{MODEL}", "input": TEXTS, "api_base": f"{root}{path}", "api_key": "unused"}
     expected = plain(root, TEXTS)
-    reply = litellm.embedding(**call, **more, drop_params=True, timeout=30)
+    reply = litellm.embedding(**call, **more, drop_params=True, timeout=120)
     assert_same([item["embedding"] for item in reply.data], expected)
     reply = await litellm.aembedding(**call, **more)
     assert_same([item["embedding"] for item in reply.data], expected)

@@ -85,7 +85,7 @@ def send_some(run: Run, texts: Iterator[tuple[str, ...]]) -> None:
 
 
 def text_of(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=30) as reply:
+    with urllib.request.urlopen(url, timeout=120) as reply:
         content: bytes = reply.read()
         return content.decode()
 

@@ -117,7 +117,7 @@ def test_a_built_model_is_served(environment: Path, tmp_path: Path) -> None:
         assert len(vector(port, "w1 w2 w3")) == 32
     finally:
         engine.terminate()
-        assert engine.wait(30) == 0
+        assert engine.wait(120) == 0
 
 
 def is_ready(port: int) -> bool:
@@ -133,6 +133,6 @@ def vector(port: int, text: str) -> list[float]:
     headers = {"content-type": "application/json"}
     body = json.dumps({"texts": [text]}).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{port}/vectors", body, headers)
-    with urllib.request.urlopen(request, timeout=30) as reply:
+    with urllib.request.urlopen(request, timeout=120) as reply:
         found: list[float] = json.load(reply)["embeddings"][0]
         return found

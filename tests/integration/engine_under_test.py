@@ -95,7 +95,7 @@ def served(engine: Engine) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(_serve(server, started)))
     thread.start()
     try:
-        assert started.wait(30)
+        assert started.wait(120)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:

@@ -180,7 +180,7 @@ async def test_the_overview_counts_what_was_answered(client: httpx.AsyncClient) 
         return [reading["texts"].get("local", 0), reading["texts"].get("miss", 0), requests, reading["tokens"]]
 
     expected = [count + more for count, more in zip(counted(before), (2, 2, 4, 16), strict=True)]
-    async with asyncio.timeout(30):  # a reading may be half a second old, L0's figures a second
+    async with asyncio.timeout(120):  # a reading may be half a second old, L0's figures a second
         while counted(after := await overview(client)) != expected or after["local"]["entries"] != 2:
             await asyncio.sleep(0.05)
     assert after["redis"] == {"state": "none"}

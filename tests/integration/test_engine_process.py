@@ -17,7 +17,7 @@ from engine.batching.heartbeat import EXIT_HUNG
 from engine.exit_status import CANNOT_START
 from engine.protocol import CONTENT_TYPE, decode_response, encode_request
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 REPOSITORY = Path(__file__).parents[2]
 
 

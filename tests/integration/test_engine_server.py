@@ -31,7 +31,7 @@ from engine.protocol import (
 from engine.serving import Engine
 from tests.integration.engine_under_test import DIMENSIONS, MAX_TOKENS, engine_of, served, tiny_model
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 BINARY = {"content-type": CONTENT_TYPE}
 
 

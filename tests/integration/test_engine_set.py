@@ -51,7 +51,7 @@ async def engine_set(*urls: str, hedge_after_s: float | None = None, **options: 
 async def until(condition: object) -> None:
     """Wait until `condition()` holds."""
     assert callable(condition)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -99,7 +99,7 @@ async def test_no_request_is_lost_to_slow_killed_frozen_and_foreign_engines() ->
             await until(lambda: state_of(engines, killed) == "away")
             assert not foreign.computed
             frozen.process.send_signal(signal.SIGCONT)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while state_of(engines, frozen) != "serving":  # an ejected one comes back by a call
                     await ask(engines, 0)
                     await asyncio.sleep(0.01)
@@ -121,7 +121,7 @@ async def test_failing_engine_is_ejected_and_comes_back() -> None:
     failing, healthy = StandInEngine(refusal=(500, "engine_failed", {})), StandInEngine()
     async with running(failing, healthy), engine_set(failing.url, healthy.url) as engines:
         await serving(engines, failing, healthy)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while state_of(engines, failing) != "ejected":
                 await ask(engines, 0)
                 await asyncio.sleep(0.01)
@@ -133,7 +133,7 @@ async def test_failing_engine_is_ejected_and_comes_back() -> None:
                 await ask(engines, 0)
                 await asyncio.sleep(0.02)
 
-        await asyncio.wait_for(used_again(), 30)
+        await asyncio.wait_for(used_again(), 120)
         await serving(engines, failing)
 
 

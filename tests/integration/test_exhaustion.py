@@ -23,7 +23,7 @@ from tests.free_ports import free_port
 from tests.stand_in_engine import StandInEngine
 
 MIB = 1024 * 1024
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 LONG = 199_000  # characters; the limit is 200,000
 TEXTS = ["a b c " * (LONG // 6), "x" * LONG, "電" * (LONG // 3), " " * LONG, "e" + "\u0301" * (LONG // 2)]
 KEYS = {f"key-of-namespace-{name}": {"namespace": name} for name in ("attacker", "victim")}

@@ -169,7 +169,7 @@ async def test_states_and_matrices_of_others(gateway: Callable[..., Any], direct
             await until_ready(client)
             await ask(client, TEXTS[1], "key-of-namespace-b")
             before = await refused(client, "state")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while await refused(client, "state") == before:
                     await explain(client, TEXTS[1], namespace="b")
             shown = (await explain(client, TEXTS[1], namespace="b"))["threshold"]

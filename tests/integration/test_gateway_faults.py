@@ -321,7 +321,7 @@ async def test_running_requests_are_answered_on_shutdown(engine: StandInEngine) 
     engine.gate = asyncio.Event()
     async with running_gateway(engine.url) as client:
         await until_ready(client)
-        patient = httpx.AsyncClient(base_url=client.base_url, timeout=20)
+        patient = httpx.AsyncClient(base_url=client.base_url, timeout=120)
         held = asyncio.create_task(ask(patient, "a"))
         await asyncio.sleep(0.2)
         asyncio.get_running_loop().call_later(0.3, engine.gate.set)

@@ -54,7 +54,7 @@ class Gateway:
 
     def get(self, path: str) -> str:
         """What it answers; empty when it does not."""
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as reply:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=120) as reply:
             content: bytes = reply.read()
             return content.decode()
         return ""

@@ -71,11 +71,11 @@ async def test_what_was_not_delivered_is_given_back(engine: StandInEngine) -> No
                 headers={"authorization": f"Bearer {KEY}"},
                 timeout=0.5,
             )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while engine.cancelled == 0:
                 await asyncio.sleep(0.01)
         engine.gate = None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while (await ask(client, 1)).status_code != 200:
                 await asyncio.sleep(0.01)
         assert (await ask(client, 1)).status_code == 429

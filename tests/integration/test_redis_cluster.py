@@ -29,7 +29,7 @@ from tests.stand_in_engine import StandInEngine
 
 SECRET = b"s" * 32
 DIMENSIONS = 8
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,7 @@ async def _use_index(link: RedisLink) -> None:
     near = [Neighbour(secrets.token_bytes(16), row, row) for row in rows]
     await index.add([(tag, one) for one in near], 600)
     for kind in ("flat", "hnsw"):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while index.kind != kind or index.documents < len(near):
                 await index.check()
                 await asyncio.sleep(0.05)
@@ -229,7 +229,7 @@ async def _use_index(link: RedisLink) -> None:
         )
         assert (await index.nearest(secrets.token_hex(16), rows[:1], 3))[0] == []
     await index.remove(near[2].digest)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (await index.nearest(tag, rows, 3))[2][0].digest == near[2].digest:
             await asyncio.sleep(0.05)
 

@@ -56,7 +56,7 @@ async def explain(client: httpx.AsyncClient, text: str, **more: Any) -> dict[str
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not await condition():
             await asyncio.sleep(0.05)
 

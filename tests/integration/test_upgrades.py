@@ -217,7 +217,7 @@ async def later_gateway(engine: StandInEngine, redis: RunningRedis, folder: Path
     with (folder / "later.log").open("ab") as log:
         process = _start(command, cwd=folder, env={**os.environ, **own}, stdout=log, stderr=log)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
             async with asyncio.timeout(60):
                 while not await _is_ready(client):
                     assert process.poll() is None, (folder / "later.log").read_text()

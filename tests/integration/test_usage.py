@@ -122,7 +122,7 @@ async def test_a_days_budget_of_both_ends_with_openais_error(pairs: Pairs, engin
     async def count(request: object) -> None:
         requests.append(request)
 
-    client = openai.AsyncOpenAI(api_key=pair.key, base_url=f"{pair.clients[0].base_url}/v1", max_retries=5, timeout=20)
+    client = openai.AsyncOpenAI(api_key=pair.key, base_url=f"{pair.clients[0].base_url}/v1", max_retries=5, timeout=120)
     client._client.event_hooks["request"].append(count)
     with pytest.raises(openai.RateLimitError) as raised:
         await client.embeddings.create(model="tiny", input="w6")
@@ -276,7 +276,7 @@ async def test_worker_processes_share_limits_and_sum_usage(
     gateway = running(tmp_path, tmp_path / "log", **variables)
     started = await asyncio.to_thread(gateway.__enter__)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{started.port}", timeout=30) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{started.port}", timeout=120) as client:
             await until_ready(client)
 
             async def embed(number: int) -> int:

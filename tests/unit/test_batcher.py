@@ -18,7 +18,7 @@ from engine.errors import DeadlineExceeded, Draining, EngineFailed, QueueFull
 from engine.protocol import Float32Array, Int32Array, Lane
 
 DIMENSIONS = 2
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 class FakeRun:

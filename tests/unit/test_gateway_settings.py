@@ -94,7 +94,7 @@ def gateway(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     }
     command = [sys.executable, "-m", "deploy.cli", "gateway"]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=500
     )
 
 

@@ -214,7 +214,7 @@ def test_child_that_ends_is_told_with_its_last_lines(tmp_path: Path) -> None:
     """A server that dies at start is shown with what it said."""
     command = (sys.executable, "-c", "raise SystemExit('no such model')")
     with Child("server", command, tmp_path) as child, pytest.raises(BenchmarkError, match="no such model"):
-        child.wait_for(f"http://127.0.0.1:{free_port()}/health", 30)
+        child.wait_for(f"http://127.0.0.1:{free_port()}/health", 120)
 
 
 def test_missing_bundle_names_the_remedy() -> None:
@@ -230,7 +230,7 @@ def test_children_do_not_inherit_the_users_settings(monkeypatch: pytest.MonkeyPa
     with Stack() as stack:
         child = stack.child("env", (sys.executable, "-c", script), {"DEJAVEC_CACHE_TTL_SECONDS": "9"})
         with pytest.raises(BenchmarkError, match="ended with 0"):
-            child.wait_for(f"http://127.0.0.1:{free_port()}/health", 30)
+            child.wait_for(f"http://127.0.0.1:{free_port()}/health", 120)
         assert child.last_lines() == "{'DEJAVEC_CACHE_TTL_SECONDS': '9'}"
 
 

@@ -121,7 +121,7 @@ async def test_models_change_while_requests_are_answered() -> None:
     for gone in ("handbook", "code", "minilm"):
         with pytest.raises(ModelNotFound):
             models.find(gone)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not code.engine.is_closed:  # type: ignore[attr-defined]
             await asyncio.sleep(0)
     assert not docs.engine.is_closed  # type: ignore[attr-defined]

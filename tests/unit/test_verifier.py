@@ -49,7 +49,7 @@ async def verify(engine: Engine, texts: list[str]) -> Tier:
     for text in texts:
         verifier.submit(Verification(MODEL, tier, None, text, text, None))  # type: ignore[arg-type]
     loop = asyncio.create_task(verifier.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while verifier._queue or not engine.calls:
             await asyncio.sleep(0)
         await asyncio.sleep(0.05)
