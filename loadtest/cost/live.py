@@ -1,8 +1,8 @@
 """What a running gateway has saved since it started, by tier, from its own counters and its engine's.
 
 A hit saves the engine's time for a text, which is taken to be the mean of the texts that it computed. Against it stand
-the look-ups in Redis, all of them, those of misses too, and the hits that were computed again to check them. What has
-no counter, such as the time of semantic look-ups, is said and not estimated.
+the look-ups, all of them, those of misses too, and the hits that were computed again to check them. What the counters
+do not say is named and not estimated.
 """
 
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ def savings(gateway: Samples, engine: Samples | None, api: Price | None, machine
     found = Savings([], texts=texts)
     a_text = _engine_seconds_a_text(found, engine)
     tokens = _tokens_a_text(found, gateway, texts)
-    spent = {"local": 0.0, "exact": _lookups(found, gateway), "semantic": _checks(found, gateway, a_text)}
+    spent = {"local": 0.0, "exact": _lookups(found, gateway), "semantic": _semantic(found, gateway, a_text)}
     if api is None:
         found.missing.append("What an API would have charged: give --api or --api-price.")
     for tier in HITS:
@@ -74,8 +74,6 @@ def savings(gateway: Samples, engine: Samples | None, api: Price | None, machine
         found.tiers.append(
             TierSaving(tier, count, count / texts, None if a_text is None else count * a_text, spent[tier], price)
         )
-    if counts["semantic"] or gateway.total("dejavec_semantic_lookups_total"):
-        found.missing.append("The time of semantic look-ups: no counter has it, so it is not taken off.")
     _money(found, machine)
     return found
 
@@ -121,6 +119,21 @@ def _lookups(found: Savings, gateway: Samples) -> float | None:
         )
     )
     return seconds
+
+
+def _semantic(found: Savings, gateway: Samples, a_text: float | None) -> float | None:
+    """Seconds of semantic look-ups and of the checks of their hits; None where either is unknown."""
+    checks = _checks(found, gateway, a_text)
+    seconds = gateway.total("dejavec_stage_seconds_sum", stage="semantic")
+    count = gateway.total("dejavec_stage_seconds_count", stage="semantic")
+    if seconds is None or count is None:
+        if gateway.total("dejavec_semantic_lookups_total"):
+            found.missing.append("The time of semantic look-ups: the gateway has not counted it.")
+            return None
+        return checks
+    formula = f"{count:,.0f} requests, also with texts that were then computed; taken off in full"
+    found.figures.append(Figure("waited for semantic look-ups", seconds, "s", formula))
+    return None if checks is None else checks + seconds
 
 
 def _checks(found: Savings, gateway: Samples, a_text: float | None) -> float | None:

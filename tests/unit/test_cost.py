@@ -170,6 +170,8 @@ dejavec_cache_hits_total{model="code",tier="miss"} 30
 dejavec_tokens_total 20000
 dejavec_exact_lookup_seconds_sum 0.4
 dejavec_exact_lookup_seconds_count 400
+dejavec_stage_seconds_sum{stage="semantic"} 0.2
+dejavec_stage_seconds_count{stage="semantic"} 210
 dejavec_semantic_lookups_total{outcome="hit"} 100
 dejavec_semantic_labels_total{of="hit",verdict="good"} 9
 dejavec_semantic_labels_total{of="hit",verdict="violation"} 1
@@ -179,13 +181,21 @@ ENGINE = "dejavec_engine_run_seconds_sum 1.1\ndejavec_engine_batch_rows_sum 110\
 
 
 def test_what_a_gateway_has_saved_by_hand() -> None:
-    """A text took 10 ms: hits save that, less 0.4 s of look-ups and ten checks."""
+    """A text took 10 ms: hits save that, less 0.4 s of look-ups, 0.2 s of semantic ones and ten checks."""
     found = savings(parse(GATEWAY), parse(ENGINE), API_PRICE, MACHINE)
-    assert [tier.net_s for tier in found.tiers] == pytest.approx([6.0, 2.0 - 0.4, 1.0 - 0.1])
-    assert found.net_s == pytest.approx(8.5)
+    assert [tier.net_s for tier in found.tiers] == pytest.approx([6.0, 2.0 - 0.4, 1.0 - 0.2 - 0.1])
+    assert found.net_s == pytest.approx(8.3)
     assert found.api_usd == pytest.approx(900 * 20 / 1e6 * 0.02)
-    assert found.machine_usd == pytest.approx(8.5 / 3600 * 0.10)
+    assert found.machine_usd == pytest.approx(8.3 / 3600 * 0.10)
+    assert found.missing == []
+
+
+def test_semantic_look_ups_that_are_not_timed_are_not_left_out_silently() -> None:
+    """An older gateway counts them without their time: what the tier saves is unknown."""
+    untimed = "\n".join(line for line in GATEWAY.splitlines() if "stage_seconds" not in line)
+    found = savings(parse(untimed), parse(ENGINE), API_PRICE, MACHINE)
     assert any("semantic look-ups" in line for line in found.missing)
+    assert (found.tiers[2].net_s, found.net_s, found.machine_usd) == (None, None, None)
 
 
 def test_the_traffic_of_a_gateway_is_that_of_all_its_models() -> None:
@@ -252,7 +262,7 @@ def test_the_command_reads_a_running_gateway() -> None:
     assert result.exit_code == 0, result.output
     assert "local 60.0%, exact 20.0%, semantic 10.0%" in result.output
     assert "the counters of" in result.output
-    assert "8.5 s / 3,600 x $0.1" in result.output
+    assert "8.3 s / 3,600 x $0.1" in result.output
 
 
 @pytest.mark.parametrize(
