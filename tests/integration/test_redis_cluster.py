@@ -25,6 +25,7 @@ from common.tasks import cancel_and_wait
 from deploy.embedded_redis import NotAvailable, locate
 from tests.gateway_client import running_gateway, until_ready
 from tests.redis_cluster import RunningCluster, running_cluster
+from tests.running_redis import valkey_binaries
 from tests.stand_in_engine import StandInEngine
 
 SECRET = b"s" * 32
@@ -32,10 +33,10 @@ DIMENSIONS = 8
 PATIENCE_S = 120.0
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     try:
-        binaries = locate()
+        binaries = valkey_binaries() if request.param == "valkey" else locate()
     except NotAvailable as reason:
         pytest.skip(str(reason))
     with running_cluster(tmp_path_factory.mktemp("cluster"), binaries) as cluster:

@@ -57,10 +57,10 @@ async def until_kept(link: RedisLink) -> None:
 # Sentinels
 
 
-@pytest.fixture
-def sentinels(tmp_path: Path) -> Iterator[RunningSentinels]:
+@pytest.fixture(params=["redis", "valkey"])
+def sentinels(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningSentinels]:
     try:
-        binaries = locate()
+        binaries = valkey_binaries() if request.param == "valkey" else locate()
     except NotAvailable as reason:
         pytest.skip(str(reason))
     with running_sentinels(tmp_path, binaries) as running:
