@@ -26,7 +26,7 @@ from tests.running_redis import RunningRedis, running_redis
 from tests.stand_in_engine import StandInEngine
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = 40
+EXAMPLES = 20
 # The gateway runs in a thread of this process, and draws its jitter of TTLs while hypothesis draws a case.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 KEYS = ["message", "type", "param", "code"]
