@@ -50,14 +50,21 @@ class Served:
     def encode(self, texts: list[str]) -> Any:
         """float32[n, dimensions]."""
         body = json.dumps({"model": self._model, "input": texts})
-        self._connection.request("POST", self._path, body, {"content-type": "application/json"})
-        response = self._connection.getresponse()
-        content = response.read()
-        if response.status != 200:
-            raise RuntimeError(f"{response.status}: {content[:200]!r}")
+        try:
+            status, content = self._post(body)
+        except (BrokenPipeError, ConnectionResetError):  # servers end connections that idle while others take turns
+            self._connection.close()
+            status, content = self._post(body)
+        if status != 200:
+            raise RuntimeError(f"{status}: {content[:200]!r}")
         rows = sorted(json.loads(content)["data"], key=lambda row: row["index"])
         vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def _post(self, body: str) -> tuple[int, bytes]:
+        self._connection.request("POST", self._path, body, {"content-type": "application/json"})
+        response = self._connection.getresponse()
+        return response.status, response.read()
 
     def close(self) -> None:
         """Stop it."""
