@@ -1,1 +1,1 @@
-"""Caches of embeddings, each behind the same two functions: see worker.py. All but `dejavec_client` import nothing of ours."""
+"""Caches of embeddings, each behind one function: see worker.py. All but `dejavec_client` import nothing of ours."""

@@ -12,10 +12,10 @@ PACKAGES = ("litellm", "redis")
 def open_cache(options: dict[str, Any], embed: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
     """See worker.py. The embedder is a provider of LiteLLM's, so a miss goes its whole way."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it is fetched
-    litellm = importlib.import_module("litellm")
+    litellm: Any = importlib.import_module("litellm")
     at = urlsplit(options["redis_url"])
 
-    class Instant(litellm.CustomLLM):  # type: ignore[misc,name-defined]
+    class Instant(litellm.CustomLLM):  # type: ignore[misc]
         def embedding(self, model: str, input: list[str], model_response: Any, **_kept: Any) -> Any:
             rows = enumerate(embed(input))
             model_response.data = [{"object": "embedding", "index": index, "embedding": row} for index, row in rows]

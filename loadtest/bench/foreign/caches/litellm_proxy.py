@@ -16,18 +16,22 @@ def open_cache(options: dict[str, Any], _embed: Callable[[list[str]], Any]) -> C
     """See worker.py. What is missing comes from the server behind the proxy, not from `embed`."""
     at = urlsplit(options["url"])
 
-    def connection() -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(at.hostname or "", at.port, timeout=60)
+    kept = http.client.HTTPConnection(at.hostname or "", at.port, timeout=60)
 
-    kept = connection()
+    def post(body: str) -> tuple[int, bytes]:
+        kept.request("POST", "/v1/embeddings", body, {"content-type": "application/json"})
+        response = kept.getresponse()
+        return response.status, response.read()
 
     def look_up(texts: list[str]) -> Any:
         body = json.dumps({"model": "peer", "input": texts, "encoding_format": "base64"})
-        kept.request("POST", "/v1/embeddings", body, {"content-type": "application/json"})
-        response = kept.getresponse()
-        content = response.read()
-        if response.status != 200:
-            raise RuntimeError(f"{response.status}: {content[:200]!r}")
+        try:
+            status, content = post(body)
+        except (BrokenPipeError, ConnectionResetError):  # it ends connections that idle while others take turns
+            kept.close()
+            status, content = post(body)
+        if status != 200:
+            raise RuntimeError(f"{status}: {content[:200]!r}")
         rows = [row["embedding"] for row in json.loads(content)["data"]]
         return [np.frombuffer(base64.b64decode(row), "<f4") if isinstance(row, str) else row for row in rows]
 
