@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import click
 import numpy as np
+import orjson
 import psutil
 from redis import Redis
 from redis.exceptions import RedisError
@@ -22,16 +23,18 @@ from redis.exceptions import RedisError
 from loadtest.bench import gateway as cached_side
 from loadtest.bench.cache_process import ADAPTERS, CacheProcess, Stored, options_for
 from loadtest.bench.cache_result import CacheResult, Measured, Round
+from loadtest.bench.engine import run_counts
 from loadtest.bench.options import Bench, server_options
 from loadtest.bench.peers import start_litellm
 from loadtest.bench.processes import BenchmarkError
 from loadtest.bench.stack import Stack
-from loadtest.bench.wire import batches, embeddings_body, exchange_json, model_of
+from loadtest.bench.wire import batches, embeddings_body, exchange, model_of
 from loadtest.figures import decode_vector
 
 BATCH: Final = 32
-FILLED, KEPT_BACK = 128, 16  # texts; the latter are new to the caches until a fact needs them
+FILLED, NEW, NEARS = 128, 32, 16  # texts; the latter are new to the caches until a fact needs them
 SAMPLED: Final = 20  # entries whose size and TTL are read
+REGROUPED: Final = 5  # texts of a request, as they have not been asked for together before
 NEAR: Final = "{} please"  # a text that means nearly the same, for caches that look up by similarity
 
 HELP = """Caches of embeddings beside ours, each in an environment of its own, all on --core.
@@ -55,7 +58,7 @@ else uses with --redis-url.
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A cache that can be measured: its adapter, and whether its Redis entries can be read."""
+    """A cache that can be measured: its adapter, and whether its entries in Redis are read: ours are, once."""
 
     name: str
     adapter: str
@@ -68,11 +71,13 @@ PEERS: Final[dict[str, Known]] = {
     "gptcache": Known("GPTCache, map in process", "gptcache_map.py", in_redis=False),
     "gptcache-redis": Known("GPTCache, Redis", "gptcache_redis.py"),
     "litellm": Known("LiteLLM library, Redis", "litellm_library.py"),
-    "litellm-proxy": Known("LiteLLM proxy, Redis", "litellm_proxy.py"),
+    "litellm-proxy": Known("LiteLLM proxy, Redis", "openai_http.py"),
 }
 OURS: Final = (
-    Known("dejavec over HTTP, from L0", "dejavec_client.py"),
-    Known("dejavec over HTTP, from Redis", "dejavec_client.py"),
+    Known("dejavec's client, from L0", "dejavec_client.py"),
+    Known("dejavec's client, from Redis", "dejavec_client.py", in_redis=False),
+    Known("dejavec, plain HTTP, from L0", "openai_http.py", in_redis=False),
+    Known("dejavec, plain HTTP, from Redis", "openai_http.py", in_redis=False),
 )
 
 
@@ -91,7 +96,7 @@ class Contender:
 
 @click.command("caches", help=HELP)
 @click.option("--peer", "peers", multiple=True, metavar="NAME=PYTHON", help=f"One of {', '.join(PEERS)}.")
-@click.option("--look-ups", default=512, show_default=True, type=click.IntRange(BATCH), help="Texts of each round.")
+@click.option("--look-ups", default=1024, show_default=True, type=click.IntRange(BATCH), help="Texts of each round.")
 @click.option("--redis-url", help="A local Redis that nothing else uses, instead of starting one.")
 @server_options
 def caches(bench: Bench, *, peers: Sequence[str], look_ups: int, redis_url: str | None) -> Sequence[CacheResult]:
@@ -100,9 +105,13 @@ def caches(bench: Bench, *, peers: Sequence[str], look_ups: int, redis_url: str 
     with Stack(bench.core) as stack, ExitStack() as processes:
         with bench.console.status("starting the servers"):
             redis = redis_url or stack.redis()
-            gateways = cached_side.start_gateways(stack, bench, redis)
-        stored = stored_from(gateways.exact, bench.texts())
-        opened = Opener(bench, stack, processes, gateways, stored)
+            engine = stack.engine(bench.bundle)
+            local = stack.gateway(
+                engine, redis, local_cache_ttl_seconds=cached_side.DAY_S, cache_ttl_seconds=cached_side.DAY_S
+            )
+            exact = stack.gateway(engine, redis, local_cache_mb=0, cache_ttl_seconds=cached_side.DAY_S)
+        stored = stored_from(exact, bench.texts())
+        opened = Opener(bench, stack, processes, cached_side.Gateways(local, exact, redis), stored)
         contenders = opened.ours()
         for key, python in pythons.items():
             contender = opened.peer(key, python)
@@ -117,9 +126,9 @@ def caches(bench: Bench, *, peers: Sequence[str], look_ups: int, redis_url: str 
                     contenders.remove(contender)
                     opened.left_out[contender.known.name] = str(error)
         opened.left_out |= look_up_in_turn(contenders, filled, look_ups, bench.rounds, redis, bench.console.status)
-        for contender in contenders:
+        for place, contender in enumerate(contenders):
             with bench.console.status(f"what it does: {contender.known.name}"):
-                find_facts(contender, stored)
+                find_facts(contender, stored, place, engine)
     title = f"Hits of {len(filled)} texts, {stored.vectors.shape[1]} dimensions; CPU time of client, server and Redis"
     return [CacheResult(title, bench.machine, [one.measured for one in contenders], opened.left_out)]
 
@@ -137,14 +146,14 @@ def named(peers: Sequence[str]) -> dict[str, str]:
 
 def stored_from(url: str, texts: Sequence[str]) -> Stored:
     """Texts, near ones, and the vectors that the gateway computes for them. Raises BenchmarkError."""
-    if len(texts) < FILLED + KEPT_BACK:
-        raise BenchmarkError(f"--texts: {len(texts)} distinct texts, and {FILLED + KEPT_BACK} are needed")
-    used = list(texts[: FILLED + KEPT_BACK])
-    used += [NEAR.format(text) for text in used[:KEPT_BACK]]
+    if len(texts) < FILLED + NEW:
+        raise BenchmarkError(f"--texts: {len(texts)} distinct texts, and {FILLED + NEW} are needed")
+    used = list(texts[: FILLED + NEW])
+    used += [NEAR.format(text) for text in used[:NEARS]]
     model, rows = model_of(url), []
     for group in batches(used, BATCH):
-        answer = exchange_json(url, cached_side.PATH, embeddings_body(model, group))
-        rows += [decode_vector(row["embedding"]) for row in answer["data"]]
+        content, _ = exchange(url, cached_side.PATH, embeddings_body(model, group), {"x-cache-control": "no-store"})
+        rows += [decode_vector(row["embedding"]) for row in orjson.loads(content)["data"]]
     return Stored(used, np.stack(rows))
 
 
@@ -160,8 +169,8 @@ class Opener:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def ours(self) -> list[Contender]:
-        """The gateway with L0, and without; each with its worker's CPU time."""
-        urls = (self.gateways.local, self.gateways.exact)
+        """The gateway with L0, and without, by our client and by a plain one; each with its worker's CPU time."""
+        urls = (self.gateways.local, self.gateways.exact) * 2
         return [
             Contender(known, self._process(known, sys.executable, url, ours=True), [self._pid(url)])
             for known, url in zip(OURS, urls, strict=True)
@@ -189,6 +198,7 @@ class Opener:
             redis_url=self.gateways.redis,
             url=url,
         )
+        options["server_model"] = model_of(url) if url else ""
         adapter = ADAPTERS / known.adapter
         return self.processes.enter_context(CacheProcess(python, adapter, options, self.bench.core, ours=ours))
 
@@ -209,12 +219,11 @@ def fill(contender: Contender, texts: Sequence[str], redis_url: str) -> None:
         before = set(redis.scan_iter(count=1000))
         for _ in range(2):  # some write behind the reply
             process.ask("time", texts, batch=1)
-        if contender.known.in_redis and contender.known is not OURS[0]:
+        if contender.known.in_redis:
             new = sorted(set(redis.scan_iter(count=1000)) - before)
             measured.bytes_a_text = sum(redis.memory_usage(key) or 0 for key in new) / len(texts)
             ttls = [redis.ttl(key) for key in new[:SAMPLED]]
             measured.has_ttl = any(0 < ttl <= cached_side.DAY_S for ttl in ttls)
-    measured.facts["regrouped"] = process.ask("time", texts, batch=8).get("embedded", 0)
     for _ in range(2):
         process.ask("time", texts, batch=BATCH)
 
@@ -245,17 +254,16 @@ def look_up_in_turn(
 def _round(contender: Contender, texts: Sequence[str], batch: int, redis: Redis) -> Round:
     process = contender.process
     process.ask("time", texts[:BATCH], batch=batch)  # caches were the others' meanwhile
-    server_s, redis_s = sum(map(cpu_seconds, contender.servers)), redis_seconds(redis)
+    server_s, redis_s = cpu_seconds(contender.servers), redis_seconds(redis)
     taken = process.ask("time", texts, batch=batch)
-    server_s, redis_s = sum(map(cpu_seconds, contender.servers)) - server_s, redis_seconds(redis) - redis_s
+    server_s, redis_s = cpu_seconds(contender.servers) - server_s, redis_seconds(redis) - redis_s
     return Round(len(texts), taken["cpu_s"], server_s, redis_s, taken["wall_s"])
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and of all that it started."""
-    process = psutil.Process(pid)
-    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return float(sum(one.user + one.system for one in times))
+def cpu_seconds(servers: Sequence[int]) -> float:
+    """CPU time of processes and of all that they started, in steps of the kernel's tick."""
+    processes = [one for pid in servers for one in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
+    return float(sum(times.user + times.system for times in (one.cpu_times() for one in processes)))
 
 
 def redis_seconds(redis: Redis) -> float:
@@ -267,21 +275,30 @@ def redis_seconds(redis: Redis) -> float:
     return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
-def find_facts(contender: Contender, stored: Stored) -> None:
-    """What it does besides; a question that fails is answered by its failure."""
-    filled, new = stored.texts[:FILLED], stored.texts[FILLED : FILLED + KEPT_BACK]
-    near = stored.texts[FILLED + KEPT_BACK :]
+def find_facts(contender: Contender, stored: Stored, place: int, engine_url: str) -> None:
+    """What it does besides, with new texts of its own; a question that fails is answered by its failure.
+
+    What a server computed is counted by the engine behind it, what a library computed by the worker's embedder.
+    """
+    ask, served = contender.process.ask, bool(contender.servers)
+    filled, new = stored.texts[:FILLED], stored.texts[FILLED + 3 * place : FILLED + 3 * place + 3]
     questions: dict[str, Callable[[], dict[str, Any]]] = {
-        "exact": lambda: contender.process.ask("exact", filled, batch=1),
-        "threads": lambda: contender.process.ask("threads", filled),
-        "repeated": lambda: contender.process.ask("repeated", new[:1]),
-        "at once": lambda: contender.process.ask("at_once", new[1:2]),
-        "near": lambda: contender.process.ask("exact", near, batch=1),
-        "other model": lambda: contender.process.ask("other_model", filled[:4]),
-        "without Redis": lambda: contender.process.ask("without_redis", new[2:3]),
+        "exact": lambda: ask("exact", filled, batch=1),
+        "threads": lambda: ask("threads", filled),
+        "regrouped": lambda: ask("time", filled, batch=REGROUPED),
+        "repeated": lambda: ask("repeated", new[:1]),
+        "at once": lambda: ask("at_once", new[1:2]),
+        "near": lambda: ask("exact", stored.texts[FILLED + NEW :], batch=1),
     }
+    if not served:
+        questions["other model"] = lambda: ask("other_model", filled[:4])
+        questions["without Redis"] = lambda: ask("without_redis", new[2:3])
     for name, question in questions.items():
+        before = run_counts(engine_url).texts
         try:
-            contender.measured.facts[name] = question()
+            answer = question()
         except BenchmarkError as error:
-            contender.measured.facts[name] = {"error": str(error)}
+            answer = {"error": str(error)}
+        if served and "error" not in answer:
+            answer["embedded"] = run_counts(engine_url).texts - before
+        contender.measured.facts[name] = answer

@@ -38,6 +38,7 @@ class Served:
     ) -> None:
         """Raises TimeoutError where it does not answer."""
         self.files, self._model, self._path, self._port = files, model, path, port
+        self._connection = http.client.HTTPConnection(HOST, port, timeout=START_S)
         self._process = subprocess.Popen(list(command), env={**os.environ, **(environment or {})}, stdout=2)  # noqa: S603  # a list
         deadline_s = time.monotonic() + START_S
         while not self._answers(ready):
@@ -45,7 +46,6 @@ class Served:
                 self.close()
                 raise TimeoutError(f"{command[0]} does not serve")
             time.sleep(0.1)
-        self._connection = http.client.HTTPConnection(HOST, port, timeout=START_S)
 
     def encode(self, texts: list[str]) -> Any:
         """float32[n, dimensions]."""
@@ -68,6 +68,7 @@ class Served:
 
     def close(self) -> None:
         """Stop it."""
+        self._connection.close()
         self._process.terminate()
         try:
             self._process.wait(15)
