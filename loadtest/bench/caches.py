@@ -300,5 +300,5 @@ def find_facts(contender: Contender, stored: Stored, place: int, engine_url: str
         except BenchmarkError as error:
             answer = {"error": str(error)}
         if served and "error" not in answer:
-            answer["embedded"] = run_counts(engine_url).texts - before
+            answer["embedded"] = round(run_counts(engine_url).texts - before)
         contender.measured.facts[name] = answer

@@ -31,7 +31,7 @@ infinity: Infinity's server on dynamic INT8
       "optimum==1.24.0" "transformers<4.49" "click<8.2" onnx onnxruntime
   dejavec study --peer infinity=infinity/bin/python
 
-Not to be had as packages: text-embeddings-inference and Ollama (Python packages of these names are clients).
+No backend: text-embeddings-inference and Ollama, whose packages on PyPI, npm and Debian are clients.
 
 Any other: a file of yours, run with the Python you name, without anything of ours
   dejavec study --peer mine=env/bin/python,mine.py
