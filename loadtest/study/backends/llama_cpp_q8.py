@@ -16,7 +16,7 @@ import numpy as np
 PACKAGES = ("xllamacpp", "llama-cpp-python", "gguf")
 MODEL = "q8_0.gguf"
 SLOTS = 32  # texts that are computed together
-POSITIONS = 512  # of each slot, and tokens of a batch: llama.cpp's own default, faster here than more
+POSITIONS = 512  # of each slot, and tokens of a batch: llama.cpp's own default; others were no faster here
 
 
 class Server:
