@@ -8,7 +8,8 @@ ADAPTER.py is a file of this folder. It has
     PACKAGES: distributions whose versions are reported
 
 `look_up` asks the cache for all texts at once where it can, and calls `embed` for those that are missing. Options:
-redis_url, url and server_model (of a server, where the cache is one), folder, model, ttl_s, texts, vectors (base64 of float32 rows).
+redis_url, url and server_model (of a server, where the cache is one), folder, model, ttl_s, dimensions, texts, vectors
+(base64 of float32 rows).
 `embed` answers at once out of these and counts, so that what is timed is the cache. Runs with the peer's Python, so
 this file needs NumPy alone.
 """
