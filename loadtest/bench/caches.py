@@ -278,7 +278,8 @@ def redis_seconds(redis: Redis) -> float:
 def find_facts(contender: Contender, stored: Stored, place: int, engine_url: str) -> None:
     """What it does besides, with new texts of its own; a question that fails is answered by its failure.
 
-    What a server computed is counted by the engine behind it, what a library computed by the worker's embedder.
+    What a server computed is counted by the engine behind it, the text of its heartbeat among them, one in
+    some seconds; what a library computed is counted by the worker's embedder.
     """
     ask, served = contender.process.ask, bool(contender.servers)
     filled, new = stored.texts[:FILLED], stored.texts[FILLED + 3 * place : FILLED + 3 * place + 3]
