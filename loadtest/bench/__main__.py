@@ -1,7 +1,8 @@
-"""`python -m loadtest.bench`: the benchmarks' command line; without a name it runs all but `engines` and `peers`."""
+"""`python -m loadtest.bench`: the benchmarks' command line; without a name it runs all that need nothing of others."""
 
 import click
 
+from loadtest.bench.caches import caches
 from loadtest.bench.capacity import capacity
 from loadtest.bench.engine import engine
 from loadtest.bench.engines import engines
@@ -23,7 +24,7 @@ def bench(context: click.Context) -> None:
             context.invoke(command)
 
 
-for named in (gateway, engine, engines, capacity, norepeat, peers):
+for named in (gateway, engine, engines, capacity, norepeat, peers, caches):
     bench.add_command(named)
 
 if __name__ == "__main__":

@@ -167,7 +167,8 @@ def start_infinity(stack: Stack, named: Peers) -> str:
     model = named.infinity_model or quantized_model(stack, python, named.checkpoint)
     port = free_port()
     options = ("--engine", "optimum", "--device", "cpu", "--host", LOOPBACK, "--port", str(port))
-    command = (str(python.with_name("infinity_emb")), "v2", "--model-id", str(model), *options)
+    ready = ("--pooling-method", "mean", "--no-model-warmup")  # by default the first token's; its warm-up takes minutes
+    command = (str(python.with_name("infinity_emb")), "v2", "--model-id", str(model), *options, *ready)
     environment = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
     child = stack.child("infinity", (*command, "--served-model-name", PEER_MODEL), environment)
     url = f"http://{LOOPBACK}:{port}"

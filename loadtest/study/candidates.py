@@ -58,6 +58,7 @@ KNOWN: Final[dict[str, _Known]] = {
     "openvino-int8": _Known("OpenVINO static INT8 (NNCF)", "peer", "openvino_int8.py"),
     "ctranslate2": _Known("CTranslate2 INT8", "peer", "ctranslate2_int8.py"),
     "llama-cpp": _Known("llama.cpp Q8_0", "peer", "llama_cpp_q8.py"),
+    "fastembed": _Known("fastembed FP32", "peer", "fastembed_fp32.py"),
     "infinity": _Known("Infinity INT8, over HTTP", "peer", "infinity_int8.py", over_http=True),
 }
 

@@ -5,27 +5,33 @@ Peers, each in an environment of its own, in a folder of your choice. PyTorch fi
 gigabytes of CUDA come along.
 
 The usual ways (torch, onnx, onnx-int8), where they shall not be in this environment
-  python -m venv usual && usual/bin/pip install torch sentence-transformers onnx onnxruntime
+  python -m venv usual && usual/bin/pip install torch sentence-transformers "transformers<5" onnx onnxruntime
   dejavec study --peer torch=usual/bin/python --peer onnx=usual/bin/python --peer onnx-int8=usual/bin/python
 
 openvino, openvino-int8: OpenVINO in FP32, and in static INT8 by NNCF
-  python -m venv ov && ov/bin/pip install openvino nncf torch transformers onnx
+  python -m venv ov && ov/bin/pip install openvino nncf torch "transformers<5" onnx
   dejavec study --peer openvino=ov/bin/python --peer openvino-int8=ov/bin/python
 
 ctranslate2: CTranslate2 with INT8 weights
   python -m venv ct2 && ct2/bin/pip install ctranslate2 torch transformers
   dejavec study --peer ctranslate2=ct2/bin/python
 
-llama-cpp: llama.cpp with Q8_0 weights (compiled on this machine, for its CPU)
-  python -m venv llama && CMAKE_ARGS="-DGGML_NATIVE=ON" llama/bin/pip install llama-cpp-python
-  and, with the converter of llama.cpp's source:
-  python convert_hf_to_gguf.py CHECKPOINT --outtype q8_0 --outfile .dejavec/study/llama-cpp/q8_0.gguf
+llama-cpp: llama.cpp's server in process, Q8_0 weights, converted here; built for AVX2
+  python -m venv llama && llama/bin/pip install xllamacpp gguf safetensors
+  for a CPU with more than AVX2, compiled for it (ten minutes and more):
+  python -m venv llama && CMAKE_ARGS="-DGGML_NATIVE=ON" llama/bin/pip install llama-cpp-python gguf safetensors
   dejavec study --peer llama-cpp=llama/bin/python
+
+fastembed: ONNX Runtime in FP32, as Qdrant's library runs it
+  python -m venv fastembed && fastembed/bin/pip install fastembed torch "transformers<5" onnx
+  dejavec study --peer fastembed=fastembed/bin/python
 
 infinity: Infinity's server on dynamic INT8
   python -m venv infinity && infinity/bin/pip install torch "infinity-emb[server,optimum]==0.0.78" \\
       "optimum==1.24.0" "transformers<4.49" "click<8.2" onnx onnxruntime
   dejavec study --peer infinity=infinity/bin/python
+
+No backend: text-embeddings-inference and Ollama, whose packages on PyPI, npm and Debian are clients.
 
 Any other: a file of yours, run with the Python you name, without anything of ours
   dejavec study --peer mine=env/bin/python,mine.py

@@ -1,4 +1,8 @@
-"""Infinity's server with its Optimum engine on the usual dynamic INT8 graph."""
+"""Infinity's server with its Optimum engine on the usual dynamic INT8 graph.
+
+It does not read how a checkpoint pools: unless told otherwise it takes the first token's vector. Its warm-up computes
+32 long texts again and again, for minutes on one core, so it is left out; the study warms up itself.
+"""
 
 import shutil
 import sys
@@ -7,6 +11,7 @@ from typing import Any
 
 import onnx_int8
 from served import HOST, Served, free_port
+from usual_graph import pooled_by_first_token
 
 PACKAGES = ("infinity-emb", "optimum", "onnxruntime")
 MODEL = "model"
@@ -25,9 +30,11 @@ def prepare(options: dict[str, Any]) -> None:
 def load(options: dict[str, Any]) -> Served:
     """See worker.py."""
     folder, port = Path(options["folder"]) / MODEL, free_port()
+    pooling = "cls" if pooled_by_first_token(options["checkpoint"]) else "mean"
     command = (
         str(Path(sys.executable).with_name("infinity_emb")), "v2", "--model-id", str(folder), "--engine", "optimum",
         "--device", "cpu", "--host", HOST, "--port", str(port), "--served-model-name", "study",
+        "--pooling-method", pooling, "--no-model-warmup",
     )  # fmt: skip
     offline = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
     return Served(command, port, [folder / "onnx" / "model_quantized.onnx"], environment=offline)

@@ -38,6 +38,7 @@ class Served:
     ) -> None:
         """Raises TimeoutError where it does not answer."""
         self.files, self._model, self._path, self._port = files, model, path, port
+        self._connection = http.client.HTTPConnection(HOST, port, timeout=START_S)
         self._process = subprocess.Popen(list(command), env={**os.environ, **(environment or {})}, stdout=2)  # noqa: S603  # a list
         deadline_s = time.monotonic() + START_S
         while not self._answers(ready):
@@ -45,22 +46,29 @@ class Served:
                 self.close()
                 raise TimeoutError(f"{command[0]} does not serve")
             time.sleep(0.1)
-        self._connection = http.client.HTTPConnection(HOST, port, timeout=START_S)
 
     def encode(self, texts: list[str]) -> Any:
         """float32[n, dimensions]."""
         body = json.dumps({"model": self._model, "input": texts})
-        self._connection.request("POST", self._path, body, {"content-type": "application/json"})
-        response = self._connection.getresponse()
-        content = response.read()
-        if response.status != 200:
-            raise RuntimeError(f"{response.status}: {content[:200]!r}")
+        try:
+            status, content = self._post(body)
+        except (BrokenPipeError, ConnectionResetError):  # servers end connections that idle while others take turns
+            self._connection.close()
+            status, content = self._post(body)
+        if status != 200:
+            raise RuntimeError(f"{status}: {content[:200]!r}")
         rows = sorted(json.loads(content)["data"], key=lambda row: row["index"])
         vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
+    def _post(self, body: str) -> tuple[int, bytes]:
+        self._connection.request("POST", self._path, body, {"content-type": "application/json"})
+        response = self._connection.getresponse()
+        return response.status, response.read()
+
     def close(self) -> None:
         """Stop it."""
+        self._connection.close()
         self._process.terminate()
         try:
             self._process.wait(15)

@@ -1,0 +1,1 @@
+"""Caches of embeddings, each behind one function: see worker.py. All but `dejavec_client` import nothing of ours."""
