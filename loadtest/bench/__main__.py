@@ -10,6 +10,7 @@ from loadtest.bench.gateway import gateway
 from loadtest.bench.norepeat import norepeat
 from loadtest.bench.peers import peers
 from loadtest.bench.products import products
+from loadtest.bench.replays.cli import replays
 
 HELP = ("--help", "-h")
 
@@ -33,7 +34,7 @@ def bench() -> None:
     """
 
 
-for named in (aims, gateway, engine, engines, capacity, norepeat, products, peers):
+for named in (aims, gateway, engine, engines, capacity, norepeat, products, replays, peers):
     bench.add_command(named)
 
 if __name__ == "__main__":
