@@ -23,7 +23,7 @@ from loadtest.bench.machine import Machine, describe, usable_cores
 from loadtest.bench.options import OWN_GENERATOR, text_options
 from loadtest.bench.products import RATIOS as PRODUCT_RATIOS
 from loadtest.bench.products import products
-from loadtest.bench.rounds import Difference, Ratio, Reported, figures_table, short
+from loadtest.bench.rounds import Difference, Ratio, Reported, figures_table
 from loadtest.display import wide_console
 from loadtest.figures import Spread
 
@@ -140,10 +140,13 @@ class AimsTable:
         table = figures_table(("aim", "bound", "median", "lowest - highest", "", "alone"))
         for one in sorted(self.judged, key=lambda one: ORDER.index(one.verdict)):
             figure, aim = one.figure, one.aim
-            cells = ("", "") if figure is None else (f"{short(figure.median)}{aim.unit}", _range(figure))
+            cells = ("", "") if figure is None else (f"{_shown(figure.median)}{aim.unit}", _range(figure))
             verdict = f"[red]{one.verdict}[/]" if one.verdict in (MISSED, NOT_MEASURED) else one.verdict
             table.add_row(escape(aim.figure), aim.bound, *cells, verdict, escape(aim.command))
         console.print(table)
+        if self.machine.server_core is not None:
+            cores = f"--core {self.machine.server_core} --generator-core {self.machine.generator_core}"
+            console.print(f"Servers and generator had cores of their own: give {cores} with a command, too.")
 
     def spreads(self) -> Mapping[str, Spread]:
         """Every figure there is, by its aim's name."""
@@ -162,7 +165,12 @@ ORDER: Final = (MISSED, NOT_MEASURED, REACHED, OTHER_CPU, ELSEWHERE)
 
 
 def _range(figure: Spread) -> str:
-    return f"{short(figure.low)} - {short(figure.high)}"
+    return f"{_shown(figure.low)} - {_shown(figure.high)}"
+
+
+def _shown(value: float) -> str:
+    """With three decimals: what misses a bound by less is still seen to."""
+    return f"{value:.3f}"
 
 
 @dataclass(frozen=True, slots=True)

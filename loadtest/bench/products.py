@@ -18,9 +18,8 @@ import onnx
 import orjson
 from onnx import TensorProto, helper
 
-from engine.model.cpu_session import open_cpu_session
 from loadtest.bench.generator import Measurement
-from loadtest.bench.graph import START_S, Feed, feed_for
+from loadtest.bench.graph import START_S, Feed, feed_for, open_graph
 from loadtest.bench.options import SEED, Bench, server_options
 from loadtest.bench.processes import BenchmarkError, run_pinned
 from loadtest.bench.rounds import Contender, Outcome, Ratio, Result
@@ -115,7 +114,7 @@ def drive(task: ProductsTask) -> list[list[list[Measurement]]]:
     nodes = [node for node in model.graph.node if node.op_type in OPERATORS]
     if not nodes:
         raise BenchmarkError(f"{path} has no INT8 products: build it with --precision int8")
-    whole = open_cpu_session(path, 1)
+    whole = open_graph(path, 1)
     names = [entry.name for entry in whole.get_inputs()]
     found: list[list[list[Measurement]]] = []
     alone, widths = None, activations_of(model)
@@ -124,7 +123,7 @@ def drive(task: ProductsTask) -> list[list[list[Measurement]]]:
         feed = feed_for(names, draw.integers(FIRST_ID, LAST_ID, (texts, length)).tolist())
         given = compute_activations(model, widths, feed)
         if alone is None:
-            alone = open_cpu_session(products_alone(model, given).SerializeToString(), 1)
+            alone = open_graph(products_alone(model, given).SerializeToString(), 1)
         pairs = ((whole, feed), (alone, given))
         for session, entries in pairs:
             for _ in range(WARMUP_RUNS):
@@ -146,7 +145,7 @@ def compute_activations(model: onnx.ModelProto, names: Sequence[str], feed: Feed
     extended = onnx.ModelProto()
     extended.CopyFrom(model)
     extended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = open_cpu_session(extended.SerializeToString(), 1)
+    session = open_graph(extended.SerializeToString(), 1)
     return dict(zip(names, session.run(list(names), feed), strict=True))
 
 

@@ -212,11 +212,10 @@ def show_comparisons(result: Result, console: Console) -> None:
 
 
 def _cells(values: Spread, unit: str) -> tuple[str, str]:
-    return f"{short(values.median)}{unit}", f"{short(values.low)} - {short(values.high)}"
+    return f"{_short(values.median)}{unit}", f"{_short(values.low)} - {_short(values.high)}"
 
 
-def short(value: float) -> str:
-    """Three figures of a number."""
+def _short(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
