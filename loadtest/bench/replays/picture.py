@@ -84,4 +84,5 @@ def _tier_bar(plot: Plot, one: Replayed, y: float) -> None:
 
 def _key(plot: Plot, colours: dict[str, str]) -> None:
     for place, (name, colour) in enumerate(colours.items()):
-        plot.text(plot.box.left + 76 * place, 44, f"■ {name}", colour=colour)
+        plot.text(plot.box.left + 76 * place, 44, "■", colour=colour)
+        plot.text(plot.box.left + 76 * place + 14, 44, name)

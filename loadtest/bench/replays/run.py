@@ -15,6 +15,7 @@ from typing import Final
 
 import aiohttp
 from rich.console import Console
+from rich.markup import escape
 
 from loadtest.bench.norepeat import NO_CACHE_AT_ALL, SETTLE_S, cpu_seconds
 from loadtest.bench.processes import BenchmarkError, pinned
@@ -73,10 +74,8 @@ def replay(
     for number in range(plan.rounds):
         for stream in streams:
             for setting in SETTINGS[number % len(SETTINGS) :] + SETTINGS[: number % len(SETTINGS)]:
-                with (
-                    console.status(f"round {number + 1} of {plan.rounds}: {stream.name}, {setting.name}"),
-                    Stack(core) as stack,
-                ):
+                console.print(f"[dim]round {number + 1} of {plan.rounds}: {escape(stream.name)}, {setting.name}[/]")
+                with Stack(core) as stack:
                     up = stack.up("product", bundle, semantic_mode=setting.semantic_mode)
                     with pinned(client_core):
                         one = asyncio.run(send(up, stream, setting, plan))
