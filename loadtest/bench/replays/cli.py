@@ -49,7 +49,12 @@ SHOWN = (
 @click.option(
     "--batched", default=960, show_default=True, type=click.IntRange(0), help="Of one with more in a request; 0: all."
 )
-@click.option("--connections", default=8, show_default=True, type=click.IntRange(1, 256), help="Requests at a time.")
+@click.option(
+    "--connections", default=8, show_default=True, type=click.IntRange(1, 256), help="Single texts at a time."
+)
+@click.option(
+    "--bulk-connections", default=2, show_default=True, type=click.IntRange(1, 64), help="Larger requests at a time."
+)
 @click.option(
     "--rounds", default=1, show_default=True, type=click.IntRange(1), help="Each stream and setting so often."
 )
@@ -109,7 +114,7 @@ def _run(context: click.Context, options: dict[str, Any]) -> Replays:
         raise click.UsageError("give each stream another name")
     streams = [one.read((options["count"] if one.size == 1 else options["batched"]) or None) for one in found]
     machine = describe(options["core"], options["client_core"], "closed loop")  # before the load, which would be in it
-    plan = Plan(options["connections"], options["rounds"], options["verify"])
+    plan = Plan(options["connections"], options["bulk_connections"], options["rounds"], options["verify"])
     date = datetime.now(UTC).date().isoformat()
     replayed = replay(
         streams,
@@ -120,7 +125,7 @@ def _run(context: click.Context, options: dict[str, Any]) -> Replays:
         console=wide_console(),
     )
     command = _command(context, options)
-    return Replays(date, machine, command, plan.connections, plan.fidelity, plan.verify_share, replayed)
+    return Replays(date, machine, command, plan.fidelity, plan.verify_share, replayed)
 
 
 def _command(context: click.Context, options: dict[str, Any]) -> str:

@@ -61,6 +61,7 @@ class Replayed:
     setting: str
     texts: int
     size: int
+    at_once: int
     repeat_share: float
     passes: Sequence[Pass]
 
@@ -132,7 +133,6 @@ class Replays:
     date: str
     machine: Machine
     command: str
-    connections: int
     fidelity: float
     verify_share: float
     replayed: Sequence[Replayed]
@@ -174,7 +174,7 @@ def worse(replays: Replays) -> Iterator[str]:
 
 def _worse(one: Replayed, replays: Replays) -> Iterator[str]:
     if one.failed:
-        yield f"{one.failed:,} requests failed."
+        yield f"{one.failed:,} requests failed; the CPU they took counts."
     if one.violations:
         yield f"{one.violations:,} of {one.checked:,} checked hits were below a cosine of {replays.fidelity:g}."
     for name in (WITHOUT, EXACT):
@@ -236,7 +236,8 @@ def markdown(replays: Replays, picture: str | None) -> str:
 def _described(replays: Replays) -> str:
     streams = {one.stream: one for one in replays.replayed}.values()
     sizes = "; ".join(
-        f"{one.stream}: {one.texts:,} texts, {one.repeat_share:.0%} seen before, {one.size} a request"
+        f"{one.stream}: {one.texts:,} texts, {one.repeat_share:.0%} seen before, {one.size} a request, "
+        f"{one.at_once} requests at a time"
         for one in streams
     )
     checked = "No hit was checked."
@@ -246,7 +247,7 @@ def _described(replays: Replays) -> str:
             f"below a cosine of {replays.fidelity:g}."
         )
     return (
-        f"{sizes}. {replays.connections} connections, each sending when it was answered; p50 and p99 are of requests. "
+        f"{sizes}. A connection sends its next request when the last was answered; p50 and p99 are of requests. "
         f"CPU is that of gateway, engine and Redis, processes started anew for each line. {checked}"
     )
 

@@ -49,15 +49,21 @@ SETTINGS: Final = (CACHE_OFF, EXACT_ONLY, EVERYTHING)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How streams are sent: connections, rounds, share of the hits that is checked, against which cosine similarity.
+    """How streams are sent: requests at a time, rounds, share of the hits that is checked, and against which cosine.
 
-    Of semantic hits all are checked, where any are.
+    Requests of several texts have connections of their own number: too many would wait past their deadline. Of semantic
+    hits all are checked, where any are.
     """
 
     connections: int = 8
+    bulk_connections: int = 2
     rounds: int = 1
     verify_share: float = 0.25
     fidelity: float = 0.92
+
+    def at_once(self, stream: Stream) -> int:
+        """Requests of a stream that are sent at a time."""
+        return self.connections if stream.size == 1 else self.bulk_connections
 
 
 def replay(
@@ -86,6 +92,7 @@ def replay(
             setting.name,
             len(stream.texts),
             stream.size,
+            plan.at_once(stream),
             stream.repeat_share,
             passes[stream.name, setting.name],
         )
@@ -97,7 +104,7 @@ def replay(
 async def send(up: Up, stream: Stream, setting: Setting, plan: Plan) -> Pass:
     """The whole stream once. Raises BenchmarkError where the product does not answer or is started again meanwhile."""
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
-    connector = aiohttp.TCPConnector(limit=plan.connections)
+    connector = aiohttp.TCPConnector(limit=plan.at_once(stream))
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         try:
             client = EmbeddingsClient(session, up.url, await first_model(session, up.url))
@@ -107,7 +114,7 @@ async def send(up: Up, stream: Stream, setting: Setting, plan: Plan) -> Pass:
             raise BenchmarkError(f"the gateway does not answer: {error}") from None
         sent = Sent(client, setting.cache_control, Sampler(plan.verify_share, always=frozenset({SEMANTIC})))
         before, started_s = cpu_seconds(up.pid), time.perf_counter()
-        await sent.all(iter(stream.requests), plan.connections)
+        await sent.all(iter(stream.requests), plan.at_once(stream))
         wall_s = time.perf_counter() - started_s
         await asyncio.sleep(SETTLE_S)
         after = cpu_seconds(up.pid)
