@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from loadtest.bench import aims as aims_module
+from loadtest.bench import norepeat, products
 from loadtest.bench.__main__ import bench
 from loadtest.bench.aims import (
     AIMS,
@@ -27,10 +28,11 @@ from loadtest.bench.aims import (
     judge,
     measure,
 )
+from loadtest.bench.generator import Measurement
 from loadtest.bench.machine import AVX2, OTHER, VNNI, Machine, describe, kind_of
 from loadtest.bench.options import server_options
 from loadtest.bench.processes import BenchmarkError
-from loadtest.bench.rounds import Reported
+from loadtest.bench.rounds import Contender, Difference, Outcome, Ratio, Reported, Result
 from loadtest.figures import Spread, spread
 
 RATE = Aim("one / other", "b", "make bench", at_least=0.9)
@@ -231,3 +233,27 @@ def test_the_command_ends_in_the_table_and_writes_it(tmp_path: Path, monkeypatch
     done = CliRunner().invoke(bench, [])
     assert done.exit_code == 1
     assert "gateway did not run: no Redis server found" in done.output
+
+
+def test_figures_have_the_names_that_aims_ask_for() -> None:
+    """What `norepeat` and `products` compare has the names of their aims; so no aim can stay unmeasured unseen."""
+    turns = [norepeat.Turn({"gateway": 0.1, "engine": 0.9}, {"miss": 100})]
+    names: set[str] = set()
+    for load in (norepeat.BATCHED, norepeat.SINGLE):
+        contenders = dict.fromkeys((norepeat.AUTO, norepeat.SEMANTIC_OFF, norepeat.CACHE_OFF), turns)
+        names |= norepeat.CpuResult("title", a_machine(), contenders, load).spreads().keys()
+    assert norepeat.MOST_ADDED.keys() <= names
+    measured_names = {name for shape in (*products.FULL, *products.ALONE) for name in (shape.whole, shape.products)}
+    assert {name for ratio in products.RATIOS for name in (ratio.above, ratio.below)} <= measured_names
+
+
+def test_results_are_data_by_name() -> None:
+    """Ratios and differences of one result, each under its name."""
+    rounds = {"a": Measurement(200, 1.0, 2.0), "b": Measurement(100, 3.0, 4.0)}
+
+    def contender(name: str) -> Contender:
+        return Contender(name, lambda: rounds[name])
+
+    outcomes = {name: Outcome(contender(name), [one]) for name, one in rounds.items()}
+    result = Result("t", a_machine(), outcomes, [Ratio("a / b", "a", "b")], [Difference("b - a", "b", "a")])
+    assert {name: figure.median for name, figure in result.spreads().items()} == {"a / b": 2.0, "b - a": 2.0}
