@@ -16,7 +16,7 @@ from loadtest.bench.machine import describe
 from loadtest.bench.processes import BenchmarkError
 from loadtest.bench.replays.picture import draw
 from loadtest.bench.replays.report import HEAD, MARKER, Pass, Replayed, Replays, markdown, rows, worse
-from loadtest.bench.replays.run import SETTINGS, Sent
+from loadtest.bench.replays.run import SEMANTIC_ON, SETTINGS, Sent
 from loadtest.bench.replays.sources import FOLDER, Source, Stream, of_folder, parse
 from loadtest.client import Answer, EmbeddingsClient, RequestFailed
 from loadtest.figures import latencies
@@ -229,11 +229,12 @@ def test_nothing_is_kept_where_nothing_is_checked() -> None:
 
 
 def test_settings_differ_in_what_the_cache_may_do() -> None:
-    """Nothing at all; the exact tiers; the product's own default."""
-    assert [(one.name, one.semantic_mode, one.cache_control) for one in SETTINGS] == [
+    """Nothing at all; the exact tiers; the product's own default; and, where asked for, hits without proof."""
+    assert [(one.name, one.semantic_mode, one.cache_control) for one in (*SETTINGS, SEMANTIC_ON)] == [
         ("cache off", "off", "no-store"),
         ("exact only", "off", None),
         ("everything on", "auto", None),
+        ("semantic_mode on", "on", None),
     ]
 
 

@@ -1,6 +1,7 @@
 """`python -m loadtest.bench replays`: streams in, a table, a picture, figures out."""
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from loadtest.bench.processes import BenchmarkError
 from loadtest.bench.replays import sources
 from loadtest.bench.replays.picture import draw
 from loadtest.bench.replays.report import MARKER, Replays, markdown
-from loadtest.bench.replays.run import Plan, replay
+from loadtest.bench.replays.run import SEMANTIC_ON, Plan, replay
 from loadtest.bench.stack import check_bundle
 from loadtest.display import wide_console
 from loadtest.texts import TextsError
@@ -61,6 +62,7 @@ SHOWN = (
 @click.option(
     "--verify", default=0.25, show_default=True, type=click.FloatRange(0, 1), help="Share of hits computed again."
 )
+@click.option("--semantic-on", is_flag=True, help="Also with semantic_mode on, which serves before it has proof.")
 @click.option("--core", type=int, help="Pin all servers to this core.")
 @click.option("--client-core", type=int, help="Pin what sends to this one.")
 @click.option(
@@ -115,6 +117,8 @@ def _run(context: click.Context, options: dict[str, Any]) -> Replays:
     streams = [one.read((options["count"] if one.size == 1 else options["batched"]) or None) for one in found]
     machine = describe(options["core"], options["client_core"], "closed loop")  # before the load, which would be in it
     plan = Plan(options["connections"], options["bulk_connections"], options["rounds"], options["verify"])
+    if options["semantic_on"]:
+        plan = replace(plan, settings=(*plan.settings, SEMANTIC_ON))
     date = datetime.now(UTC).date().isoformat()
     replayed = replay(
         streams,
@@ -134,6 +138,7 @@ def _command(context: click.Context, options: dict[str, Any]) -> str:
     if options["data"] is not None:
         parts.append("--data FOLDER")
     parts += ["--stream ..."] if options["streams"] else []
+    parts += ["--semantic-on"] if options["semantic_on"] else []
     given = click.core.ParameterSource.COMMANDLINE
     parts += [
         f"--{name.replace('_', '-')} {options[name]:g}" for name in SHOWN if context.get_parameter_source(name) is given

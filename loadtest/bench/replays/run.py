@@ -1,4 +1,4 @@
-"""Sends streams through the whole product in three settings, each to processes that were started for it alone.
+"""Sends streams through the whole product in several settings, each to processes that were started for it alone.
 
 A closed loop: so many connections, each sending its next request when the last was answered, all in the stream's
 order. CPU time is the operating system's, of gateway, engine and Redis with what is left to do after the last reply;
@@ -44,7 +44,8 @@ class Setting:
 CACHE_OFF: Final = Setting("cache off", "off", NO_CACHE_AT_ALL["x-cache-control"])
 EXACT_ONLY: Final = Setting("exact only", "off")
 EVERYTHING: Final = Setting("everything on", "auto")
-SETTINGS: Final = (CACHE_OFF, EXACT_ONLY, EVERYTHING)
+SEMANTIC_ON: Final = Setting("semantic_mode on", "on")
+SETTINGS: Final = (CACHE_OFF, EXACT_ONLY, EVERYTHING)  # and SEMANTIC_ON where it is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Plan:
     rounds: int = 1
     verify_share: float = 0.25
     fidelity: float = 0.92
+    settings: tuple[Setting, ...] = SETTINGS
 
     def at_once(self, stream: Stream) -> int:
         """Requests of a stream that are sent at a time."""
@@ -79,7 +81,8 @@ def replay(
     passes: dict[tuple[str, str], list[Pass]] = {}
     for number in range(plan.rounds):
         for stream in streams:
-            for setting in SETTINGS[number % len(SETTINGS) :] + SETTINGS[: number % len(SETTINGS)]:
+            first = number % len(plan.settings)
+            for setting in plan.settings[first:] + plan.settings[:first]:
                 console.print(f"[dim]round {number + 1} of {plan.rounds}: {escape(stream.name)}, {setting.name}[/]")
                 with Stack(core) as stack:
                     up = stack.up("product", bundle, semantic_mode=setting.semantic_mode)
@@ -97,7 +100,7 @@ def replay(
             passes[stream.name, setting.name],
         )
         for stream in streams
-        for setting in SETTINGS
+        for setting in plan.settings
     ]
 
 
