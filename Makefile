@@ -33,7 +33,7 @@ docs: install  ## write the tables of docs/configuration.md and docs/metrics.md 
 	@$(BIN)/dejavec config --write docs/configuration.md
 	@$(BIN)/dejavec metrics --write docs/metrics.md
 
-bench: install  ## cached against a bare echo; uncached against the bare graph; what a text costs; what caching costs
+bench: install  ## all aims of speed in one table, reached or missed on this CPU; five minutes (ARGS="engine" for one benchmark)
 	@$(BIN)/dejavec model build >/dev/null
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from common.credentials import HIDDEN, shown_urls_in
-from deploy.document_table import replace_table
+from common.document_table import replace_table
 from engine.configuration import ENV_PREFIX, Configuration, config_file, load
 
 SECRET_NAMES = {"redis_url", "semantic_redis_url", "api_keys"}  # beside those of type SecretStr

@@ -11,7 +11,7 @@ from typing import Final
 import click
 from prometheus_client.metrics import MetricWrapperBase
 
-from deploy.document_table import replace_table
+from common.document_table import replace_table
 
 UNITS: Final = ("seconds", "bytes", "tokens_per_second", "tokens", "rows", "share")
 # What is made at each scrape, in no metric that could be asked.

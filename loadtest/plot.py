@@ -1,4 +1,4 @@
-"""Plots as SVG text: dots, lines and labels over a grid, on linear or logarithmic scales.
+"""Plots as SVG text: dots, lines, bars and labels over a grid, on linear or logarithmic scales.
 
     plot = Plot(Box(48, 48, 764, 164), Scale(0, 60), Scale(1e-4, 1, is_logarithmic=True))
     plot.grid_line(0.01, "10 ms")
@@ -105,6 +105,12 @@ class Plot:
         """A line through (x, y)."""
         path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
         self.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+
+    def bar(self, start: float, end: float, y: float, height: float, colour: str) -> None:
+        """A bar from one value of x to another; its upper edge `y` and its height are in pixels."""
+        left, right = self.x(start), self.x(end)
+        place = f'x="{left:.1f}" y="{y:.1f}" width="{right - left:.1f}" height="{height:.1f}"'
+        self.parts.append(f'<rect {place} fill="{colour}"/>')
 
     def text(self, x: float, y: float, text: str, *, anchor: str = "start", colour: str = "", more: str = "") -> None:
         """A label at pixels; `more`: further attributes."""

@@ -32,10 +32,11 @@ class Served:
 
 @dataclass
 class Sampler:
-    """Keeps a seeded share of what cache tiers served."""
+    """Keeps a seeded share of what cache tiers served, and all of the tiers in `always` unless that share is 0."""
 
     share: float
     seed: int = 0
+    always: frozenset[str] = frozenset()
     kept: list[Served] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,8 @@ class Sampler:
     def offer(self, texts: Sequence[str], answer: Answer) -> None:
         """Keep some of the hits of one answer."""
         for text, tier, vector in zip(texts, answer.tiers, answer.vectors, strict=True):
-            if tier in HITS and len(self.kept) < MAX_KEPT and self._rng.random() < self.share:
+            share = 1.0 if self.share and tier in self.always else self.share
+            if tier in HITS and len(self.kept) < MAX_KEPT and self._rng.random() < share:
                 self.kept.append(Served(text, tier, vector))
 
 

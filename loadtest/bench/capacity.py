@@ -26,6 +26,7 @@ from loadtest.bench.rounds import figures_table
 from loadtest.bench.stack import Stack
 from loadtest.bench.wire import embeddings_body, exchange, http_request, model_of, whole
 from loadtest.exposition import METRICS_PATH
+from loadtest.figures import Spread
 from loadtest.texts import read_texts
 
 PATH: Final = "/v1/embeddings"
@@ -120,6 +121,10 @@ class CapacityResult:
             },
             "bytes_of_request_and_answer": dict(self.bytes_of),
         }
+
+    def spreads(self) -> Mapping[str, Spread]:
+        """Nothing: it compares nothing."""
+        return {}
 
     def show(self, console: Console) -> None:
         """Print machine and costs."""

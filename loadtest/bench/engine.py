@@ -43,10 +43,11 @@ RATIOS = (
     Ratio("engine singles / bare graph sorted by length", ENGINE_SINGLE, GRAPH_SORTED),
     Ratio("gateway singles / bare graph", GATEWAY_SINGLE, GRAPH_ORDER),
     Ratio("gateway requests of 32 / bare graph", GATEWAY_BATCH, GRAPH_ORDER),
-    Ratio("gateway singles / engine singles", GATEWAY_SINGLE, ENGINE_SINGLE),
+    Ratio("gateway singles / engine singles", GATEWAY_SINGLE, ENGINE_SINGLE, 0.9),
 )
 IDLE = (
     Difference("added by the engine to the bare graph, p50", ENGINE_IDLE, GRAPH_SINGLE, 1.0),
+    Difference("added by the gateway to the engine, p50", GATEWAY_IDLE, ENGINE_IDLE, 1.0),
     Difference("added by gateway and engine to the bare graph, p50", GATEWAY_IDLE, GRAPH_SINGLE),
 )
 BESIDE = (

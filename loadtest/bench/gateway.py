@@ -30,8 +30,8 @@ ECHO, ROUTE, ROUTE_GET = "bare ASGI echo", "bare FastAPI route", "bare FastAPI r
 RATIOS = (
     Ratio("L0 hits / bare FastAPI route", L0, ROUTE, 0.6),
     Ratio("Redis hits / bare FastAPI route + one GET", EXACT, ROUTE_GET, 0.7),
-    Ratio("L0 hits / bare ASGI echo (stretch)", L0, ECHO, 0.45),
-    Ratio("Redis hits / bare ASGI echo (stretch)", EXACT, ECHO, 0.30),
+    Ratio("L0 hits / bare ASGI echo", L0, ECHO, 0.45),
+    Ratio("Redis hits / bare ASGI echo", EXACT, ECHO, 0.30),
 )
 
 

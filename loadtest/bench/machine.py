@@ -2,11 +2,13 @@
 
 import os
 import platform
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-INT8_FLAGS = {"avx512_vnni", "avx_vnni", "asimddp"}
+VNNI_FLAGS, DOT_FLAGS = {"avx512_vnni", "avx_vnni"}, {"asimddp"}
+VNNI, AVX2, ARM_DOT, OTHER = "VNNI", "AVX2", "arm64 with dot products", "neither AVX2 nor INT8 dot products"
 NOISY_LOAD = 0.5
 PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "redis", "onnxruntime")
 
@@ -24,11 +26,22 @@ class Machine:
     load_before: float  # processes that were runnable in the minute before: noise in every figure
     python: str
     packages: dict[str, str]
+    kind: str = ""  # by what its integer products need: VNNI, AVX2, ...; empty in older reports
 
     @property
     def is_noisy(self) -> bool:
         """Whether others were using the machine, so that only the ratios mean something, and they vaguely."""
         return self.load_before > NOISY_LOAD
+
+    @property
+    def warning(self) -> str:
+        """What must be said where others were using the machine; else nothing."""
+        if not self.is_noisy:
+            return ""
+        return (
+            f"NOT QUIET: load {self.load_before:g} before the start. CPU times bear that better than wall times, but "
+            "shared caches and memory do not: take the ratios, and them as rough."
+        )
 
     def __str__(self) -> str:
         pins = "nothing pinned"
@@ -47,17 +60,33 @@ def describe(server_core: int | None, generator_core: int | None, generator: str
     """This machine, and how the benchmark uses it."""
     fields = _cpu_fields()
     flags = {*fields.get("flags", "").split(), *fields.get("features", "").split()}
+    kind = kind_of(flags)
     return Machine(
         cpu=fields.get("model name") or platform.processor() or platform.machine(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        int8_dot_products=bool(INT8_FLAGS & flags),
+        cores=len(usable_cores()),
+        int8_dot_products=kind in (VNNI, ARM_DOT),
         server_core=server_core,
         generator_core=generator_core,
         generator=generator,
         load_before=round(os.getloadavg()[0], 2),
         python=platform.python_version(),
         packages={name: number for name in PACKAGES if (number := _version(name))},
+        kind=kind,
     )
+
+
+def usable_cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def kind_of(flags: Collection[str]) -> str:
+    """A CPU's kind by its flags in /proc/cpuinfo."""
+    if VNNI_FLAGS & set(flags):
+        return VNNI
+    if DOT_FLAGS & set(flags):
+        return ARM_DOT
+    return AVX2 if "avx2" in flags else OTHER
 
 
 def _core(number: int | None) -> str:

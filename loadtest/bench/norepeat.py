@@ -52,6 +52,20 @@ AUTO, SEMANTIC_OFF, CACHE_OFF = "auto", "semantic off", "cache off"
 ORDERS: Final = ((CACHE_OFF, SEMANTIC_OFF, AUTO), (AUTO, CACHE_OFF, SEMANTIC_OFF))
 COMPARED: Final = ((AUTO, CACHE_OFF), (AUTO, SEMANTIC_OFF), (SEMANTIC_OFF, CACHE_OFF))
 
+BATCHED: Final = (BATCH, 1)
+SINGLE: Final = (1, AT_ONCE)
+
+
+def ratio_name(above: str, below: str, load: tuple[int, int]) -> str:
+    """What a ratio of CPU times is called."""
+    return f"CPU of {above} / {below}, {load[0]} in a request, {load[1]} at a time"
+
+
+MOST_ADDED: Final = {  # what caching may cost where nothing repeats
+    ratio_name(AUTO, CACHE_OFF, BATCHED): 1.03,
+    ratio_name(AUTO, CACHE_OFF, SINGLE): 1.10,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -83,11 +97,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class CpuResult:
-    """All turns of one request size, by contender; the n-th turns of all contenders had the same texts."""
+    """All turns of one request size, by contender; the n-th turns of all contenders had the same texts.
+
+    `load` is texts in a request and requests at a time.
+    """
 
     title: str
     machine: Machine
     turns: Mapping[str, Sequence[Turn]]
+    load: tuple[int, int] = (1, 1)
 
     def ms_per_text(self, name: str) -> Spread:
         """CPU milliseconds a text of one contender over the rounds."""
@@ -109,6 +127,10 @@ class CpuResult:
         """
         rounds = zip(self.turns[above], self.turns[below], strict=True)
         return spread([one.ms_beside_engine - other.ms_beside_engine for one, other in rounds])
+
+    def spreads(self) -> Mapping[str, Spread]:
+        """Ratios of CPU time, by name."""
+        return {ratio_name(above, below, self.load): self.ratio(above, below) for above, below in COMPARED}
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
@@ -162,7 +184,7 @@ def norepeat(bench: Bench, *, batched: int, singles: int) -> Sequence[CpuResult]
 
     Starts two stacks with `dejavec up`, on --core. Without --texts, texts are made of pieces of our own.
     """
-    loads = {(BATCH, 1): max(batched // BATCH, 1) * BATCH, (1, 1): singles, (1, AT_ONCE): singles}
+    loads = {BATCHED: max(batched // BATCH, 1) * BATCH, (1, 1): singles, SINGLE: singles}
     rounds = bench.rounds + 1  # the first does not count: connections, code paths, allocators and the index settle
     texts = iter(distinct_texts(bench, rounds * sum(loads.values())))
     with Stack(bench.core) as stack, pinned(bench.generator_core):
@@ -184,7 +206,7 @@ def norepeat(bench: Bench, *, batched: int, singles: int) -> Sequence[CpuResult]
                     if number:
                         turns[load][name].append(turn)
     title = "No text twice: {:,} texts a round in requests of {}, {} at a time"
-    return [CpuResult(title.format(count, *load), bench.machine, turns[load]) for load, count in loads.items()]
+    return [CpuResult(title.format(count, *load), bench.machine, turns[load], load) for load, count in loads.items()]
 
 
 @dataclass(frozen=True, slots=True)

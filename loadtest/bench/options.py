@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -65,39 +65,59 @@ class Bench:
             self.json_file.write_bytes(results_json(results))
 
 
-def server_options(run: Callable[..., Sequence[Reported]]) -> Callable[..., None]:
-    """Give a command the options of every benchmark as one Bench, and turn known faults into one line."""
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-    @click.option("--core", type=int, help="Pin all servers to this core (best: 0).")
-    @click.option("--generator-core", type=int, help="Pin the generator to this one (best: another, 1).")
-    @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Alternating rounds.")
-    @click.option(
+_TEXT_OPTIONS = (
+    click.option(
         "--texts",
         "texts_file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="One text a line, or .jsonl, or .tsv with a header; a small file of our own by default.",
-    )
-    @click.option("--field", default="text", show_default=True, help="JSONL field or TSV column of the text.")
-    @click.option(
+    ),
+    click.option("--field", default="text", show_default=True, help="JSONL field or TSV column of the text."),
+    click.option(
         "--bundle",
         type=click.Path(file_okay=False, path_type=Path),
         default=DEFAULT_BUNDLE,
         show_default=True,
         help="Model bundle that the engine serves.",
-    )
+    ),
+)
+
+
+def text_options(command: Command) -> Command:
+    """The options of what is embedded, and by which model."""
+    for option in reversed(_TEXT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def server_options(run: Callable[..., Sequence[Reported]]) -> Callable[..., Sequence[Reported]]:
+    """Give a command the options of every benchmark as one Bench, and turn known faults into one line.
+
+    The command returns its results too. One that is invoked by another may be given the `machine` as it was before.
+    """
+
+    @click.option("--core", type=int, help="Pin all servers to this core (best: 0).")
+    @click.option("--generator-core", type=int, help="Pin the generator to this one (best: another, 1).")
+    @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Alternating rounds.")
+    @text_options
     @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all rounds.")
     @functools.wraps(run)
-    def command(**options: Any) -> None:
+    def command(machine: Machine | None = None, **options: Any) -> Sequence[Reported]:
         names = Bench.__dataclass_fields__.keys() - {"machine", "console"}
         common = {name: options.pop(name) for name in names & options.keys()}
-        machine = describe(common["core"], common["generator_core"], common.get("generator", OWN_GENERATOR))
+        if machine is None:
+            machine = describe(common["core"], common["generator_core"], common.get("generator", OWN_GENERATOR))
         bench = Bench(**common, machine=machine, console=wide_console())
         if bench.generator == WRK and not wrk_installed():
             raise click.ClickException("wrk is not installed: leave --generator out")
         try:
-            bench.finish(run(bench, **options))
+            results = run(bench, **options)
+            bench.finish(results)
         except (BenchmarkError, TextsError) as error:
             raise click.ClickException(str(error)) from None
+        return results
 
     return command
 
@@ -122,7 +142,7 @@ LOAD_OPTIONS = (
 )
 
 
-def common_options(run: Callable[..., Sequence[Reported]]) -> Callable[..., None]:
+def common_options(run: Callable[..., Sequence[Reported]]) -> Callable[..., Sequence[Reported]]:
     """`server_options`, and those of the benchmarks that put servers under load."""
     command = server_options(run)
     for option in reversed(LOAD_OPTIONS):

@@ -97,6 +97,9 @@ class Reported(Protocol):
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
 
+    def spreads(self) -> Mapping[str, Spread]:
+        """What it compared, by name: what aims are judged by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -117,6 +120,11 @@ class Result:
         """A difference's spread over the rounds, in milliseconds."""
         above, below = self.outcomes[difference.above], self.outcomes[difference.below]
         return spread([one - other for one, other in zip(above.p50_ms, below.p50_ms, strict=True)])
+
+    def spreads(self) -> Mapping[str, Spread]:
+        """Ratios, and differences in milliseconds, by name."""
+        ratios_ = {ratio.name: self.ratio(ratio) for ratio in self.ratios}
+        return ratios_ | {one.name: self.difference(one) for one in self.differences}
 
     def show(self, console: Console) -> None:
         """Print machine, contenders and ratios."""
@@ -194,8 +202,8 @@ def show_comparisons(result: Result, console: Console) -> None:
         table.add_row(escape(ratio.name), *_cells(values, ""), aim, verdict)
     for difference in result.differences:
         values = result.difference(difference)
-        aim = "" if difference.at_most_ms is None else f"< {difference.at_most_ms:g} ms"
-        reached = difference.at_most_ms is None or values.median < difference.at_most_ms
+        aim = "" if difference.at_most_ms is None else f"≤ {difference.at_most_ms:g} ms"
+        reached = difference.at_most_ms is None or values.median <= difference.at_most_ms
         table.add_row(escape(difference.name), *_cells(values, " ms"), aim, _verdict(aim, reached))
     if table.row_count:
         console.print(table)

@@ -15,7 +15,7 @@ def show(study: Study, console: Console) -> None:
     for line in verdict(study):
         console.print(f"[bold]{escape(line)}[/]")
     console.print(escape(tables.machine_line(study.machine)))
-    if warning := tables.noise(study.machine):
+    if warning := study.machine.warning:
         console.print(f"[red]{escape(warning)}[/]")
     for title, head, rows in _all(study):
         table = Table(title=title, title_justify="left", box=None)
@@ -31,7 +31,7 @@ def show(study: Study, console: Console) -> None:
 
 def markdown(study: Study) -> str:
     """All tables for a document, what was lost first."""
-    lines = [*verdict(study), "", tables.machine_line(study.machine), tables.noise(study.machine)]
+    lines = [*verdict(study), "", tables.machine_line(study.machine), study.machine.warning]
     for title, head, rows in _all(study):
         lines += ["", f"**{title}**", "", _row(head), _row(["---"] * len(head)), *map(_row, rows)]
     return "\n".join([*lines, "", *(f"- {note}" for note in (*tables.NOTES, limits(study.machine)))]) + "\n"

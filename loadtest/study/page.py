@@ -22,7 +22,7 @@ def render(study: Study) -> str:
     """The whole page; what was lost stands first."""
     page = Page("How fast, how small, how true: ways to run one embedding model on one core")
     page.add(header(page.title, *verdict(study), tables.machine_line(study.machine)))
-    if text := tables.noise(study.machine):
+    if text := study.machine.warning:
         page.add(warning(text))
     page.add(tiles(_headline(study)))
     page.section("Speed", table(tables.SPEED_HEAD, tables.speed_rows(study)), _note(0), _note(1))

@@ -98,16 +98,6 @@ def machine_line(machine: Machine) -> str:
     )
 
 
-def noise(machine: Machine) -> str:
-    """A warning where the machine was not quiet; else nothing."""
-    if not machine.is_noisy:
-        return ""
-    return (
-        f"NOT QUIET: load {machine.load_before:g} before the start. CPU times bear that better than wall times, but "
-        "shared caches and memory do not: take the ratios, and them as rough."
-    )
-
-
 def settings_rows(study: Study) -> list[Sequence[str]]:
     """How it was run."""
     price = study.machine_usd_per_hour

@@ -267,8 +267,8 @@ def test_accuracy_is_by_row() -> None:
 
 def test_a_busy_machine_is_a_warning() -> None:
     """With the load; a quiet one has none."""
-    assert tables.noise(a_study().machine) == ""
-    assert tables.noise(replace(a_study().machine, load_before=3.5)).startswith("NOT QUIET: load 3.5")
+    assert a_study().machine.warning == ""
+    assert replace(a_study().machine, load_before=3.5).warning.startswith("NOT QUIET: load 3.5")
 
 
 def test_candidates_by_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
