@@ -9,20 +9,22 @@ waiting for a free one, replacing a broken one) is redis-py's.
 
 from typing import Any
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool, Connection, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.connection import HiredisRespSerializer
 
-_SERIALIZER = HiredisRespSerializer()  # type: ignore[no-untyped-call]
+_SERIALIZER = HiredisRespSerializer()
 
 
 class ConnectionPool(BlockingConnectionPool):
     """At most `max_connections`; who finds none free waits, `timeout` seconds at most. Options are redis-py's."""
 
-    def __init__(self, connection_class: type[Connection] = Connection, **options: Any) -> None:
+    def __init__(self, connection_class: type[AbstractConnection] = Connection, **options: Any) -> None:
         super().__init__(connection_class=_packed_by_hiredis(connection_class), **options)
         self._callers_waiting = 0
 
-    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Connection:
+    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> AbstractConnection:
         """A connection for one caller, until `release`."""
         if self._available_connections and not self._callers_waiting:
             connection = self._available_connections[-1]
@@ -30,7 +32,7 @@ class ConnectionPool(BlockingConnectionPool):
                 return connection
         self._callers_waiting += 1
         try:
-            found: Connection = await super().get_connection()
+            found: AbstractConnection = await super().get_connection()  # type: ignore[no-untyped-call]
         finally:
             self._callers_waiting -= 1
         return found
@@ -43,7 +45,7 @@ class ConnectionPool(BlockingConnectionPool):
         self._in_use_connections.remove(connection)
         self._available_connections.append(connection)
 
-    def _take(self, connection: Connection) -> bool:
+    def _take(self, connection: AbstractConnection) -> bool:
         """Take the connection that is next, unless it is another one by now."""
         if not self._available_connections or self._available_connections[-1] is not connection:
             return False
@@ -54,18 +56,19 @@ class ConnectionPool(BlockingConnectionPool):
 async def exchange(redis: Redis, *words: Any) -> Any:
     """One command and its reply as it came, without the client's retries and conversions.
 
-    A connection that was left within a command is closed. Raises what `execute_command` does.
+    Words are str, bytes, int or float; the command's name is one word. A connection that was left within a command is
+    closed. Raises what `execute_command` does.
     """
     pool = redis.connection_pool
-    connection = await pool.get_connection()
+    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
     try:
-        await connection.send_packed_command(connection.pack_command(*words))
+        await connection.send_packed_command(hiredis.pack_command(words))
         return await connection.read_response()
     finally:
         await pool.release(connection)
 
 
-async def _is_clean(connection: Connection) -> bool:
+async def _is_clean(connection: AbstractConnection) -> bool:
     """Whether it is open, and no reply waits in it that nobody read."""
     try:
         return not await connection.can_read()
@@ -73,12 +76,12 @@ async def _is_clean(connection: Connection) -> bool:
         return False
 
 
-def _packed_by_hiredis(connection_class: type[Connection]) -> type[Connection]:
+def _packed_by_hiredis(connection_class: type[AbstractConnection]) -> type[AbstractConnection]:
     """The same kind of connection, whose commands hiredis packs: a third of the time, and a tenth for large ones."""
 
     class Packed(connection_class):  # type: ignore[valid-type, misc]
         def pack_command(self, *args: Any) -> list[bytes]:
-            packed: list[bytes] = _SERIALIZER.pack(*args)  # type: ignore[no-untyped-call]
+            packed: list[bytes] = _SERIALIZER.pack(*args)
             return packed
 
     return Packed

@@ -3,7 +3,6 @@
 import asyncio
 import struct
 import zlib
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -71,9 +70,7 @@ async def test_numbers_that_are_not_finite_are_never_sealed(number: float) -> No
     class Link:
         write_timeout_s = 1.0
 
-        async def on_each(
-            self, keys: list[bytes], together: object, apart: object, timeout_s: float
-        ) -> Any:
+        async def on_each(self, keys: list[bytes], together: object, apart: object, timeout_s: float) -> Any:
             written.append(len(keys))
             return [True] * len(keys)
 
