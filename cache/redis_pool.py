@@ -1,7 +1,8 @@
 """Connections to one Redis server, cheaper than by redis-py's own pool and packing.
 
 A lone look-up is one command, so what surrounds it decides its price: 66 us of CPU in this process instead of 132
-(`python -m tests.measure_writes`). `exchange` sends one command and reads its reply; a client made `from_pool` works as ever.
+(`python -m tests.measure_writes`). `exchange` sends one command and reads its reply; a client made `from_pool` works as
+ever.
 
 An idle connection is handed out as it is where it is connected and nothing waits in it. Everything else (connecting,
 waiting for a free one, replacing a broken one) is redis-py's.
