@@ -29,11 +29,12 @@ class Seal:
         self.kind = kind
         self._keyed = hashlib.blake2b(key=secret, digest_size=MAC_BYTES, person=b"dv-seal-" + kind.encode())
 
-    def mac(self, name: bytes, content: bytes) -> bytes:
+    def mac(self, name: bytes, *content: bytes) -> bytes:
         """16 bytes that only a holder of the secret can make for this name and content."""
         state = self._keyed.copy()
         state.update(len(name).to_bytes(4, "little") + name)
-        state.update(content)
+        for part in content:
+            state.update(part)
         return state.digest()
 
     def fits(self, name: bytes, content: bytes, mac: bytes) -> bool:
@@ -43,9 +44,9 @@ class Seal:
         self.refuse("mac")
         return False
 
-    def seal(self, name: bytes, content: bytes) -> bytes:
-        """The stored form of `content` under `name`."""
-        return VERSION + self.mac(name, content) + content
+    def seal(self, name: bytes, *content: bytes) -> bytes:
+        """The stored form of `content`, in one or several parts, under `name`."""
+        return b"".join((VERSION, self.mac(name, *content), *content))
 
     def open(self, name: bytes, sealed: bytes) -> bytes | None:
         """What was sealed under this name; None, and counted, for anything else."""

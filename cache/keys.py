@@ -16,6 +16,7 @@ An entry's digest is a keyed BLAKE2b of fingerprint, namespace, epochs and token
 text to someone who lacks the secret nor matches that of another model, namespace or epoch.
 """
 
+import binascii
 import hashlib
 import hmac
 import os
@@ -49,7 +50,7 @@ class SecretError(Exception):
 
 def exact_key(digest: bytes) -> bytes:
     """The Redis key of an exact entry."""
-    return EXACT_PREFIX + digest.hex().encode()
+    return EXACT_PREFIX + binascii.hexlify(digest)
 
 
 def epoch_key(namespace: str) -> bytes:

@@ -18,11 +18,12 @@ from redis.asyncio import Redis
 from redis.exceptions import AskError, ClusterCrossSlotError, MovedError, RedisError
 
 from cache.metrics import EXACT_ERRORS
+from cache.redis_pool import exchange
 from cache.redis_server import Redirected, RedisAway, RedisServer, command, script, script_on_disk
 from cache.redis_servers import LOOK_TIMEOUT_S, Servers, is_in_cluster
 from cache.redis_url import TlsFiles, Topology, read_redis_url
 
-__all__ = ["RedisAway", "RedisLink", "command", "script", "script_on_disk"]
+__all__ = ["RedisAway", "RedisLink", "command", "exchange", "script", "script_on_disk"]
 
 T = TypeVar("T")
 Groups = dict[tuple[RedisServer, bool], list[int]]  # places of keys by their server, and whether it must be told ASKING

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -23,6 +23,7 @@ from redis.exceptions import (
 
 from cache.breaker import Breaker
 from cache.metrics import EXACT_ERRORS
+from cache.redis_pool import ConnectionPool
 
 log = logging.getLogger("dejavec.cache")
 T = TypeVar("T")
@@ -63,14 +64,14 @@ class RedisServer:
         limits: dict[str, Any] = {
             "max_connections": max_connections,
             "timeout": timeout_s,
-            "socket_timeout": 5.0,  # a backstop: `call` enforces the real limit
+            "socket_timeout": None,  # `call` has the limit; this one costs a task for each command
             "socket_connect_timeout": timeout_s,
             "protocol": 2,
             "decode_responses": False,
             "retry": Retry(NoBackoff(), 0),
             "health_check_interval": 0,
         }
-        self._pool = BlockingConnectionPool(**{**limits, **options})
+        self._pool = ConnectionPool(**{**limits, **options})
         self.redis: Redis = Redis.from_pool(self._pool)
 
     @property

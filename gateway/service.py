@@ -12,7 +12,7 @@ from typing import Final
 
 from cache.epochs import Epochs
 from cache.exact import Dtype, ExactTier, as_stored
-from cache.keys import Scope
+from cache.keys import DIGEST_BYTES, Scope
 from cache.local import LocalCache, LocalEntry
 from cache.semantic.tier import Lookup, Observation, SemanticTier, Text
 from common import tracing
@@ -46,6 +46,7 @@ class _Item:
     encoded: EncodedText | None = None
     digest: bytes = b""
     vector: bytes | None = None
+    is_in_local: bool = False  # already put there, by this request's own computation
     lookup: Lookup | None = None  # when it was looked up in the semantic tier
 
     @property
@@ -96,7 +97,7 @@ class EmbeddingService:
         self._pool = pool
         self._tiers = tiers
         self._verifier = verifier
-        self._flights: SingleFlight[tuple[bytes, CacheControl], bytes] = SingleFlight()
+        self._flights: SingleFlight[bytes, bytes] = SingleFlight()
         self._scopes: dict[tuple[str, str, tuple[str, str]], Scope] = {}
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
@@ -260,10 +261,11 @@ class EmbeddingService:
             raise Overloaded(
                 f"{self._computing} requests wait for the engine of this model; others are answered", retry_after_s=1
             )
-        by_key = {(item.digest, request.control): item for item in missing}
+        control = request.control.value.encode()
+        by_key = {item.digest + control: item for item in missing}  # bytes keep their hash, an enum's is made anew
         lane = Lane.BULK if len(by_key) >= self._bulk_request_items else Lane.INTERACTIVE
 
-        async def compute(keys: list[tuple[bytes, CacheControl]]) -> dict[tuple[bytes, CacheControl], bytes]:
+        async def compute(keys: list[bytes]) -> dict[bytes, bytes]:
             texts = [encoded for key in keys if (encoded := by_key[key].encoded) is not None]
             in_span = _NO_SPAN if tracing.tracer is None else spans.engine_call(texts)
             with self._metrics.engine_call.time(), in_span:
@@ -281,7 +283,7 @@ class EmbeddingService:
             found = await self._flights.run(list(by_key), compute)
         finally:
             self._computing -= 1
-        return {digest: vector for (digest, _), vector in found.items()}
+        return {key[:DIGEST_BYTES]: vector for key, vector in found.items()}
 
     def _place(self, item: _Item, vector: bytes | None, tier: str, result: EmbedResult) -> None:
         """Put an item's vector at each of its positions."""
@@ -301,7 +303,8 @@ class EmbeddingService:
             if item.lookup is not None and item.lookup.vector is not None:
                 continue
             assert item.vector is not None
-            self._keep_local(item, item.vector)
+            if not item.is_in_local:
+                self._keep_local(item, item.vector)
         if exact is not None:
             exact.put_many([(item.digest, item.vector) for item in computed if item.vector is not None])
 
@@ -322,6 +325,7 @@ class EmbeddingService:
         assert item.encoded is not None
         entry = LocalEntry(vector, item.encoded.tokens, item.encoded.truncated)
         self._local.put(item.local_digest, entry, self._cache_ttl_s)
+        item.is_in_local = True
 
 
 class _Stages:

@@ -69,7 +69,7 @@ class SingleFlight(Generic[K, V]):
     def _start(self, keys: list[K], compute: Compute[K, V]) -> "_Flight[K, V] | None":
         if not keys:
             return None
-        flight: _Flight[K, V] = _Flight(keys, asyncio.ensure_future(_call(compute, keys)))
+        flight: _Flight[K, V] = _Flight(keys, asyncio.create_task(_call(compute, keys)))
         for key in keys:
             self._flights[key] = flight
         flight.task.add_done_callback(lambda _: self._drop(flight))

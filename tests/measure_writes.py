@@ -15,9 +15,8 @@ import numpy as np
 import psutil
 
 from cache.authentication import Seal
-from cache.exact import WRITE, ExactTier, encode_value
-from cache.keys import exact_key
-from cache.redis_link import RedisLink, script
+from cache.exact import Dtype, ExactTier, encode_value
+from cache.redis_link import RedisLink
 from tests.running_redis import running_redis
 
 ROUNDS = 15
@@ -42,19 +41,14 @@ def kinds(link: RedisLink) -> dict[str, Work]:
         for start in range(0, TEXTS, at_once):
             await tier.get_many(digests[start : start + at_once], DIMENSIONS)
 
-    async def seal_all(dtype: str) -> None:
+    async def seal_all(dtype: Dtype) -> None:
         for digest in fresh():
-            encode_value(seal, digest, vector, dtype)  # type: ignore[arg-type]
+            encode_value(seal, digest, vector, dtype)
 
-    async def write(at_once: int, dtype: str) -> None:
-        digests = fresh()
+    async def write(at_once: int, dtype: Dtype) -> None:
+        writer, digests = ExactTier(link, SECRET, ttl_s=3600, ttl_jitter=0.1, dtype=dtype), fresh()
         for start in range(0, TEXTS, at_once):
-            part = digests[start : start + at_once]
-            keys = [exact_key(digest) for digest in part]
-            words: list[bytes | int] = []
-            for digest in part:
-                words += [3600, encode_value(seal, digest, vector, dtype)]  # type: ignore[arg-type]
-            await link.call(lambda redis, keys=keys, words=words: script(redis, WRITE, keys, words))  # type: ignore[misc]
+            await writer._write([(digest, vector) for digest in digests[start : start + at_once]])
 
     return {
         "look-up of 32 that finds nothing": lambda: look_up(32),
@@ -62,6 +56,7 @@ def kinds(link: RedisLink) -> dict[str, Work]:
         "seal, float32": lambda: seal_all("float32"),
         "seal, float16": lambda: seal_all("float16"),
         "seal and write 1 at once, float32": lambda: write(1, "float32"),
+        "seal and write 4 at once, float32": lambda: write(4, "float32"),
         "seal and write 32 at once, float32": lambda: write(32, "float32"),
         "seal and write 128 at once, float32": lambda: write(128, "float32"),
         "seal and write 512 at once, float32": lambda: write(512, "float32"),

@@ -1,5 +1,6 @@
 """What the engine computed becomes labels, index entries and sums of the alignment; a bounded queue, after the reply.
 
+What comes within `GATHER_S` shares its calls to Redis; a verification is processed at once, with all that waits.
 A miss's label compares the computed vector with the neighbour that would have been served; a verification's with the
 one that was. A verified violation takes the neighbour out of the index and stores the recomputed vector.
 """
@@ -8,6 +9,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,6 +24,7 @@ from cache.semantic.static_embedding import StaticEmbedding
 from cache.semantic.sync import Partitions
 
 JOBS_AT_ONCE: Final = 64
+GATHER_S: Final = 0.05  # longer than `cache.exact.WRITE_GATHER_S`: what the index names is stored by then
 
 
 class VectorStore(Protocol):
@@ -60,6 +63,7 @@ class Observations:
         self._clock = clock
         self._jobs: deque[_Job] = deque()
         self._work = asyncio.Event()
+        self._is_enough = asyncio.Event()
         self._processing = asyncio.Lock()
 
     def add(self, scope: Scope, observation: Observation) -> None:
@@ -72,6 +76,8 @@ class Observations:
             return
         self._jobs.append(_Job(scope, observation))
         self._work.set()
+        if observation.is_verification or len(self._jobs) >= JOBS_AT_ONCE:
+            self._is_enough.set()
 
     def drop_all(self) -> None:
         """Count what waits as dropped."""
@@ -82,7 +88,11 @@ class Observations:
         """Process what comes until cancelled."""
         while True:
             await self._work.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_S):
+                    await self._is_enough.wait()
             self._work.clear()
+            self._is_enough.clear()
             await self.process_all()
 
     async def process_all(self) -> None:

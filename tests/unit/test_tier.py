@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import numpy as np
+import pytest
 
 from cache.keys import Scope
 from cache.metrics import REFUSED
 from cache.semantic.in_memory import InMemoryExchange, InMemoryIndex, InMemoryVectors
+from cache.semantic.observation import JOBS_AT_ONCE
 from cache.semantic.policy import Policy
 from cache.semantic.static_embedding import StaticEmbedding
 from cache.semantic.tier import Observation, SemanticSettings, SemanticTier, Text
@@ -84,6 +86,35 @@ async def test_a_violation_that_a_verification_finds_is_mended() -> None:
     assert parts.vectors.held[NEAR.digest] == other
     ((found,),) = await parts.index.nearest(SCOPE.tag, EMBEDDING.vector(NEAR.ids)[None], 5)
     assert found.digest == NEAR.digest
+
+
+async def test_what_is_observed_in_a_moment_is_processed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Misses wait for each other, a verification for nothing: with it goes all that waits."""
+    monkeypatch.setattr("cache.semantic.observation.GATHER_S", 3600.0)
+    parts = Parts()
+    parts.tier.start(keep_running)
+    parts.tier.observe(SCOPE, [Observation(BASE, parts.compute(BASE))], engine_s=0.001)
+    await parts.tier.process_observed()
+    (hit,) = await parts.tier.look_up(SCOPE, [NEAR])
+    assert hit is not None
+    parts.tier.observe(SCOPE, [Observation(FAR, parts.compute(FAR))], engine_s=0.001)
+    await asyncio.sleep(0.02)
+    assert parts.index.documents == 1
+    parts.tier.observe(SCOPE, [Observation(NEAR, EMBEDDING.vector(NEAR.ids).tobytes(), hit)])
+    async with asyncio.timeout(30):
+        while parts.index.documents < 2:
+            await asyncio.sleep(0.001)
+    await parts.tier.stop()
+
+
+async def test_many_observations_wait_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are processed at once."""
+    monkeypatch.setattr("cache.semantic.observation.GATHER_S", 3600.0)
+    parts = Parts()
+    parts.tier.start(keep_running)
+    await asyncio.sleep(0)
+    await indexed(parts, *(text(*range(number, number + 10)) for number in range(JOBS_AT_ONCE)))
+    await parts.tier.stop()
 
 
 async def test_the_final_flush_loses_nothing_and_takes_nothing_more() -> None:
