@@ -29,6 +29,7 @@ from cache.usage import LocalUsage, UsageStore
 from common import tracing
 from common.tasks import cancel_and_wait
 from engine.configuration import config_file, load
+from gateway import tallies
 from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
 from gateway.docs_page import router as docs_page
@@ -112,6 +113,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
 async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tracing.aclose)
+        stack.callback(tallies.hand_over)
         secret = _secret(settings)
         # As many as requests need, which are bounded: waiting for a free one, calls to an engine that hangs would hold
         # up those to others, and the looks at them.

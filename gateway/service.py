@@ -22,7 +22,7 @@ from gateway import spans
 from gateway.embed_request import CacheControl, EmbedRequest, EmbedResult
 from gateway.engines.engine_set import EngineSet, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged, Overloaded
-from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, STAGE_TIMES, TRUNCATED, ModelMetrics
+from gateway.metrics import STAGE_TIMES, TEXTS, TEXTS_HIT, TRUNCATED, model_metrics
 from gateway.semantic_tiers import SemanticTiers
 from gateway.singleflight import SingleFlight
 from gateway.verifier import Verification, Verifier
@@ -84,7 +84,7 @@ class EmbeddingService:
     ) -> None:
         self.max_computing: int | None = None
         self._computing = 0
-        self._metrics = ModelMetrics(name)
+        self._metrics = model_metrics(name)
         self._engine = engine
         self._local = local
         self._exact = exact
@@ -307,16 +307,14 @@ class EmbeddingService:
 
     def _count(self, result: EmbedResult) -> None:
         texts = len(result.tiers)
-        CACHE_REQUESTS.inc(texts)
-        self._metrics.tokens.inc(result.tokens)
+        TEXTS.count += texts
+        self._metrics.tokens.count += result.tokens
         if result.truncated:
             TRUNCATED.inc(result.truncated)
-        misses = result.tiers.count("miss")
-        if misses < texts:
-            CACHE_HITS.inc(texts - misses)
+        TEXTS_HIT.count += texts - result.tiers.count("miss")
         STAGE_TIMES.add(result.stage_s)
-        for tier in set(result.tiers):
-            self._metrics.served[tier].inc(result.tiers.count(tier))
+        for tier in result.tiers if texts == 1 else set(result.tiers):
+            self._metrics.served[tier].count += result.tiers.count(tier)
 
     def _keep_local(self, item: _Item, vector: bytes) -> None:
         assert item.encoded is not None
