@@ -37,6 +37,7 @@ from gateway.engines.engine_set import EngineSet
 from gateway.errors import GatewayError
 from gateway.gauges import run_gauges
 from gateway.http import Front, RequestIds
+from gateway.kept_replies import KeptReplies
 from gateway.limits import Limits
 from gateway.models import SETTINGS as MODEL_SETTINGS
 from gateway.models import Models, ServedModel
@@ -165,7 +166,9 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             settings, models, epochs, local, exact, link, semantic_link, app.state.tenants, policies, usage
         )
         app.state.gateway = gateway
-        app.state.calls = EmbeddingCalls(settings, models, _decoder(settings), pool)
+        app.state.calls = EmbeddingCalls(
+            settings, models, _decoder(settings), pool, KeptReplies(local, epochs, models, secret)
+        )
         file = SettingsFile(settings, config_file(), partial(load, GatewaySettings))
         file.follow(("api_keys",), partial(_adopt_keys, gateway, app.state.front))
         stack.enter_context(on_hangup(file.wake))

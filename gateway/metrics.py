@@ -208,7 +208,10 @@ class _GroupMemory(Collector):
 
 
 def exposition() -> tuple[bytes, str]:
-    """The body and content type of `/metrics`, for this worker or for all workers together; others' tallies are of up to a second ago."""
+    """The body and content type of `/metrics`, for this worker or for all workers together.
+
+    What other workers count shows within a second.
+    """
     hand_over()
     if metrics_storage.VARIABLE not in os.environ:
         return generate_latest(REGISTRY), CONTENT_TYPE_LATEST

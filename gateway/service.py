@@ -164,7 +164,7 @@ class EmbeddingService:
                 if missing and tier is not None:
                     self._observe(tier, scope, missing, stages.durations_s["engine"])
         result.stage_s = stages.durations_s
-        self._count(result)
+        self.count(result)
         return result
 
     async def _scope(self, model: Model, namespace: str) -> tuple[Scope, bool]:
@@ -201,6 +201,7 @@ class EmbeddingService:
                 raise _too_long(position, result.model.max_tokens)
             result.vectors[position] = entry.vector
             result.tiers[position] = "local"
+            result.local_digests.append(digest)
             result.tokens += entry.tokens
             result.truncated += entry.truncated
         return list(items.values())
@@ -305,7 +306,8 @@ class EmbeddingService:
         if exact is not None:
             exact.put_many([(item.digest, item.vector) for item in computed if item.vector is not None])
 
-    def _count(self, result: EmbedResult) -> None:
+    def count(self, result: EmbedResult) -> None:
+        """Count an answer's texts, tokens and stages."""
         texts = len(result.tiers)
         TEXTS.count += texts
         self._metrics.tokens.count += result.tokens
