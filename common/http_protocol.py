@@ -27,7 +27,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from common.asgi import WHOLE_BODY
+from common.asgi import MAX_SMALL_BODY, WHOLE_BODY
 from common.http_refusals import health_only, refusal
 from common.send_watch import SendWatch
 
@@ -217,7 +217,9 @@ class LimitedProtocol(HttpToolsProtocol):
             return  # of a head that is parsed again without its upgrade, or of a request after the last
         self._in_head = True
         self._unparsed = 0
-        self.cycle.scope[WHOLE_BODY] = True  # type: ignore[typeddict-unknown-key]
+        body = self.cycle.body
+        whole = bytes(body) if len(body) <= MAX_SMALL_BODY else None
+        self.cycle.scope[WHOLE_BODY] = whole  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         if self._is_idle:
             self._stop_timer()  # the rest of a request that was answered before has come

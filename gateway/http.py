@@ -16,7 +16,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import request_ids
-from common.asgi import JSON, WHOLE_BODY, BodyLimits, ClientGone, Reply, send_reply
+from common.asgi import JSON, BodyLimits, ClientGone, Reply, send_reply
 from common.content_coding import MIN_REPLY_BYTES, compressed
 from common.disconnects import DisconnectWatch
 from gateway.admission import UNCOUNTED_BYTES, Admission, Place
@@ -103,7 +103,7 @@ class Front:
             place.enter(tenant.namespace)
             if tenant.requests is not None:
                 await tenant.admit()
-            body = await body_of(headers, receive, self._limits, place, WHOLE_BODY in scope)
+            body = await body_of(headers, receive, self._limits, place, scope)
             if b"content-encoding" in headers:
                 body = await self._expanded(body, headers, place, tenant)
             deadline = asyncio.get_running_loop().time() + self._request_timeout_s
