@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 ENTRY_OVERHEAD_BYTES: Final = 400  # measured: dict slot, key, entry and expiry objects beside the vector
-REPLY_OVERHEAD_BYTES: Final = 1_200  # measured: what `about` holds, and the request's name, beside the body
+REPLY_OVERHEAD_BYTES: Final = 1_200  # measured: what `about` holds, headers among it, beside the body
 REPLY_SHARE: Final = 4  # replies take at most this part of the bytes, so that there is room for vectors
 
 
