@@ -98,6 +98,9 @@ class LocalCache:
         if entry is None:
             return
         self._drop_reply(entry)
+        earlier = self._requests.get(reply.request)
+        if earlier is not None:  # the same request meant another text's entry then: its model has changed
+            self._drop_reply(self._entries[earlier][1])
         if self._reply_bytes + reply.size > self._max_bytes // REPLY_SHARE:
             return
         entry.reply = reply

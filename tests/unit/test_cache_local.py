@@ -96,6 +96,20 @@ def test_an_entry_has_one_reply() -> None:
     assert cache.used_bytes == 100 + ENTRY_OVERHEAD_BYTES + 300 + REPLY_OVERHEAD_BYTES
 
 
+def test_a_request_has_one_reply() -> None:
+    """Its entry is another one when its model has changed; the earlier entry then has none, and may go."""
+    cache = LocalCache(100_000, ttl_s=60)
+    for digest in (b"before", b"now"):
+        cache.put(digest, entry())
+        cache.keep_reply(digest, reply())
+    assert cache.get(b"before").reply is None  # type: ignore[union-attr]
+    cache.put(b"before", entry())
+    assert replying(cache) is cache.get(b"now").reply is not None  # type: ignore[union-attr]
+    cache.put(b"now", entry())
+    assert replying(cache) is None
+    assert cache.used_bytes == 2 * (100 + ENTRY_OVERHEAD_BYTES)
+
+
 def test_replies_take_their_share_of_the_bytes_at_most() -> None:
     """Whatever is kept, all bytes are within the bound, replies within their part of it, and vectors stay."""
     most = 40 * (100 + ENTRY_OVERHEAD_BYTES)
