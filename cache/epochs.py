@@ -96,6 +96,10 @@ class Epochs:
         """Epochs of this process alone, for what never leaves it."""
         return self._own, self._own
 
+    def at_hand(self, namespace: str) -> tuple[str, str] | None:
+        """The epochs to go by, where that is known without asking Redis."""
+        return self.private() if self._link is None else self.current(namespace)
+
     async def ensure(self, namespace: str) -> tuple[str, str] | None:
         """As `current`, asking Redis for what is unknown; None when it does not answer."""
         if self._link is None:

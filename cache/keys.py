@@ -71,13 +71,14 @@ def api_key_key(identity: str, what: str) -> bytes:
 class Scope:
     """Digests for one combination of fingerprint, namespace and epochs; cheap to use, kept per combination."""
 
-    __slots__ = ("_ids", "_text", "namespace", "tag")
+    __slots__ = ("_ids", "_request", "_text", "namespace", "tag")
 
     def __init__(self, secret: bytes, fingerprint: str, namespace: str, epochs: tuple[str, str]) -> None:
         self.namespace = namespace
         parts = "\n".join((fingerprint, namespace, *epochs)).encode()
         self._ids = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-ids")
         self._text = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-text")
+        self._request = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-request")
         tag = hashlib.blake2b(parts, digest_size=DIGEST_BYTES, key=secret, person=b"dejavec-tag")
         self.tag = tag.hexdigest()  # names this scope in Redis where a name is needed: the index, the partition
 
@@ -91,6 +92,12 @@ class Scope:
         """16 bytes naming this text behind this prompt in this scope: L0's digest, made before tokenising."""
         state = self._text.copy()
         state.update(f"{len(prompt)}\n{prompt}{text}".encode())
+        return state.digest()
+
+    def digest_of_request(self, kind: bytes, body: bytes) -> bytes:
+        """16 bytes naming a request's body, as it was sent, and its kind: what else its reply depends on."""
+        state = self._request.copy()
+        state.update(b"%d\n%b%b" % (len(kind), kind, body))
         return state.digest()
 
 

@@ -15,14 +15,18 @@ What can end a transfer early, for the caller to translate into its own errors:
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Receive, Send
 
 JSON: Final = b"application/json"
 SEND_BYTES: Final = 262_144
-WHOLE_BODY: Final = "dejavec.whole_body"  # in a request's scope once all of its body has arrived
+# In a request's scope once all of its body has arrived: that body where it is small, else None.
+WHOLE_BODY: Final = "dejavec.whole_body"
+MAX_SMALL_BODY: Final = 16_384
 UNREAD_BODY: Final = (408, 413)  # the rest of the body is not read: no further request on this connection
+
+NO_SCOPE: Final[Mapping[str, Any]] = {}
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -67,16 +71,19 @@ def media_type(headers: Mapping[bytes, bytes], default: bytes = b"") -> bytes:
 
 
 async def read_body(
-    headers: Mapping[bytes, bytes], receive: Receive, limits: BodyLimits, is_whole: bool = False
+    headers: Mapping[bytes, bytes], receive: Receive, limits: BodyLimits, scope: Mapping[str, Any] = NO_SCOPE
 ) -> bytes:
-    """The whole body of a request; `is_whole`: it has arrived, so that there is nothing to wait for (WHOLE_BODY).
+    """The whole body of a request; `scope` is looked at for WHOLE_BODY, and nothing may have been received before.
 
     Raises BodyTooLarge, before reading where the length is declared, BodyTimeout, ClientGone.
     """
     declared = headers.get(b"content-length", b"0").lstrip(b"0")
     if declared.isdigit() and (len(declared) > 19 or int(declared) > limits.max_bytes):
         raise BodyTooLarge
-    if is_whole:
+    if WHOLE_BODY in scope:
+        body: bytes | None = scope[WHOLE_BODY]
+        if body is not None and len(body) <= limits.max_bytes:
+            return body
         return await _read_parts(receive, limits.max_bytes)
     try:
         async with asyncio.timeout(limits.timeout_s):
@@ -110,8 +117,16 @@ def _start_of(reply: Reply) -> dict[str, object]:
 
 
 async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
-    parts: list[bytes] = []
-    size, more = 0, True
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if len(body) > max_bytes:
+        raise BodyTooLarge
+    if not message.get("more_body", False):  # nearly all requests
+        return body
+    parts = [body]
+    size, more = len(body), True
     while more:
         message = await receive()
         if message["type"] != "http.request":
@@ -122,4 +137,4 @@ async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise BodyTooLarge
         more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)

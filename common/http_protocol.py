@@ -27,7 +27,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from common.asgi import WHOLE_BODY
+from common.asgi import MAX_SMALL_BODY, WHOLE_BODY
 from common.http_refusals import health_only, refusal
 from common.send_watch import SendWatch
 
@@ -217,7 +217,9 @@ class LimitedProtocol(HttpToolsProtocol):
             return  # of a head that is parsed again without its upgrade, or of a request after the last
         self._in_head = True
         self._unparsed = 0
-        self.cycle.scope[WHOLE_BODY] = True  # type: ignore[typeddict-unknown-key]
+        body = self.cycle.body
+        whole = bytes(body) if len(body) <= MAX_SMALL_BODY else None
+        self.cycle.scope[WHOLE_BODY] = whole  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         if self._is_idle:
             self._stop_timer()  # the rest of a request that was answered before has come
@@ -244,19 +246,19 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         """Refuse a head that is too large, or that somebody else might read otherwise."""
-        names = [name for name, _ in self.headers]
-        distinct = set(names)
-        if len(distinct) != len(names):
+        fields = dict(self.headers)
+        if len(fields) != len(self.headers):
+            names = [name for name, _ in self.headers]
             for single in _SINGLE:
                 if names.count(single) > 1:
                     self._fail(400, f"two `{single.decode()}` fields in one head")
-        if b"host" not in distinct and self.parser.get_http_version() == "1.1":
+        if b"host" not in fields and self.parser.get_http_version() == "1.1":
             self._fail(400, "HTTP/1.1 needs a `Host` field")
-        if b"transfer-encoding" in distinct:
+        if b"transfer-encoding" in fields:
             coding = b",".join(value for name, value in self.headers if name == b"transfer-encoding")
             if coding.strip().lower() != b"chunked" or self.parser.get_http_version() != "1.1":
                 self._fail(501, "the only transfer coding here is `chunked`, of HTTP/1.1")
-        if b"content-length" in distinct and len(dict(self.headers)[b"content-length"]) > 19:
+        if len(fields.get(b"content-length", b"")) > 19:
             self._fail(400, "`Content-Length` has more than 19 digits")
         if self._unparsed > MAX_HEAD_BYTES:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

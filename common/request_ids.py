@@ -4,6 +4,7 @@ id = request_ids.accepted(headers.get(HEADER_NAME)) or request_ids.new()
 request_ids.current.set(id)          # log lines of this task carry it from here on
 """
 
+import itertools
 import os
 import re
 from contextvars import ContextVar
@@ -12,6 +13,9 @@ from typing import Final
 HEADER: Final = "x-request-id"
 HEADER_NAME: Final = HEADER.encode()
 SAFE: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+
+_PROCESS: Final = "req-" + os.urandom(8).hex()
+_numbers: Final = itertools.count()
 
 current: Final[ContextVar[str]] = ContextVar("request_id", default="")
 
@@ -23,4 +27,4 @@ def accepted(value: bytes | None) -> str:
 
 def new() -> str:
     """A fresh id."""
-    return "req-" + os.urandom(12).hex()
+    return f"{_PROCESS}{next(_numbers):08x}"

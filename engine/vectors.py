@@ -125,7 +125,7 @@ class VectorsEndpoint:
     async def _read_body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body. Raises BodyTooLarge before reading more than the limit, BodyTimeout, ClientGone."""
         try:
-            return await read_body(headers, receive, self._limits, asgi.WHOLE_BODY in scope)
+            return await read_body(headers, receive, self._limits, scope)
         except asgi.BodyTooLarge:
             raise BodyTooLarge(f"the body has more than {self._limits.max_bytes} bytes") from None
         except asgi.BodyTimeout:

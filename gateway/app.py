@@ -29,6 +29,7 @@ from cache.usage import LocalUsage, UsageStore
 from common import tracing
 from common.tasks import cancel_and_wait
 from engine.configuration import config_file, load
+from gateway import tallies
 from gateway.background import keep_running
 from gateway.browsers import BrowserGuard
 from gateway.docs_page import router as docs_page
@@ -36,6 +37,7 @@ from gateway.engines.engine_set import EngineSet
 from gateway.errors import GatewayError
 from gateway.gauges import run_gauges
 from gateway.http import Front, RequestIds
+from gateway.kept_replies import KeptReplies
 from gateway.limits import Limits
 from gateway.models import SETTINGS as MODEL_SETTINGS
 from gateway.models import Models, ServedModel
@@ -112,6 +114,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
 async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tracing.aclose)
+        stack.callback(tallies.hand_over)
         secret = _secret(settings)
         # As many as requests need, which are bounded: waiting for a free one, calls to an engine that hangs would hold
         # up those to others, and the looks at them.
@@ -163,7 +166,9 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
             settings, models, epochs, local, exact, link, semantic_link, app.state.tenants, policies, usage
         )
         app.state.gateway = gateway
-        app.state.calls = EmbeddingCalls(settings, models, _decoder(settings), pool)
+        app.state.calls = EmbeddingCalls(
+            settings, models, _decoder(settings), pool, KeptReplies(local, epochs, models, secret)
+        )
         file = SettingsFile(settings, config_file(), partial(load, GatewaySettings))
         file.follow(("api_keys",), partial(_adopt_keys, gateway, app.state.front))
         stack.enter_context(on_hangup(file.wake))

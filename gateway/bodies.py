@@ -1,11 +1,12 @@
 """Request bodies: JSON, perhaps compressed, held by the request's place as they arrive and as they expand."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from starlette.types import Message, Receive
 
 from common import asgi
-from common.asgi import JSON, BodyLimits, media_type, read_body
+from common.asgi import JSON, NO_SCOPE, BodyLimits, media_type, read_body
 from common.content_coding import STEP_BYTES, STEP_PARTS, BrokenBody, UnknownCoding, coding_of, expansion_steps
 from gateway.admission import UNCOUNTED_BYTES, Place
 from gateway.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedMedia
@@ -20,21 +21,21 @@ async def body_of(
     receive: Receive,
     limits: BodyLimits,
     place: Place | None = None,
-    is_whole: bool = False,
+    scope: Mapping[str, Any] = NO_SCOPE,
 ) -> bytes:
     """A JSON body as it was sent; `place` holds its length, where that is declared before it is read.
 
-    `is_whole`: it has arrived.
+    `scope` is looked at for what has arrived.
 
     Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, Overloaded, ClientGone.
     """
-    if media_type(headers, JSON) != JSON:
+    if headers.get(b"content-type") != JSON and media_type(headers, JSON) != JSON:
         raise UnsupportedMedia("send JSON with `Content-Type: application/json`")
     declared = headers.get(b"content-length", b"")
     if place is not None and not (len(declared) < UNCOUNTED_DIGITS and declared.isdigit()):
         receive = _held(declared, receive, limits, place)
     try:
-        return await read_body(headers, receive, limits, is_whole)
+        return await read_body(headers, receive, limits, scope)
     except asgi.BodyTooLarge:
         raise _too_large(limits.max_bytes) from None
     except asgi.BodyTimeout:

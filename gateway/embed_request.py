@@ -55,5 +55,6 @@ class EmbedResult:
     tiers: list[str]
     tokens: int = 0
     truncated: int = 0
+    local_digests: list[bytes] = field(default_factory=list)  # of texts that L0 held at the first look
     semantic_hits: list[Lookup] = field(default_factory=list)  # one for each distinct text
     stage_s: dict[str, float] = field(default_factory=dict)

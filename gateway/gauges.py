@@ -1,4 +1,4 @@
-"""What metrics show of a gateway's state, set once a second: caches, semantic tier, Redis; and its stages' times.
+"""What metrics show of a gateway's state, set once a second: caches, semantic tier, Redis; and the tallies of requests.
 
 Namespaces come from configuration and may be many, and each worker's gauges lie in a file of fixed size: the first
 MAX_NAMESPACES that a worker sees have gauges of their own, and `/admin` has all.
@@ -10,7 +10,7 @@ from typing import Final
 
 from cache.redis_figures import read_figures
 from cache.semantic.tier import PartitionFigures
-from gateway import metrics
+from gateway import metrics, tallies
 from gateway.state import Gateway
 
 MAX_NAMESPACES: Final = 32
@@ -25,7 +25,7 @@ async def run_gauges(gateway: Gateway) -> None:
     metrics.REDIS_CONFIGURED.set(gateway.link is not None)
     turn = 0
     while True:
-        metrics.STAGE_TIMES.hand_over()
+        tallies.hand_over()
         states = gateway.redis_states
         metrics.REDIS_OK.set(states["redis"] == "ok")
         metrics.SEMANTIC_REDIS_OK.set(states.get("semantic_redis", states["redis"]) == "ok")

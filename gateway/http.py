@@ -16,14 +16,14 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import request_ids
-from common.asgi import JSON, WHOLE_BODY, BodyLimits, ClientGone, Reply, send_reply
+from common.asgi import JSON, BodyLimits, ClientGone, Reply, send_reply
 from common.content_coding import MIN_REPLY_BYTES, compressed
 from common.disconnects import DisconnectWatch
 from gateway.admission import UNCOUNTED_BYTES, Admission, Place
 from gateway.auth_failures import AuthFailures
 from gateway.bodies import body_of, expanded_body
 from gateway.errors import DeadlineExceeded, EngineAway, GatewayError, InternalError, Unauthorized, UnsupportedMedia
-from gateway.metrics import CLIENT_GONE, IN_FLIGHT, LATENCY, REQUESTS
+from gateway.metrics import CLIENT_GONE, LATENCIES, REQUESTS_NOW, answered
 from gateway.presented_key import KEY_HEADERS, one_key
 from gateway.settings import GatewaySettings
 from gateway.tenants import Tenant, Tenants
@@ -103,7 +103,7 @@ class Front:
             place.enter(tenant.namespace)
             if tenant.requests is not None:
                 await tenant.admit()
-            body = await body_of(headers, receive, self._limits, place, WHOLE_BODY in scope)
+            body = await body_of(headers, receive, self._limits, place, scope)
             if b"content-encoding" in headers:
                 body = await self._expanded(body, headers, place, tenant)
             deadline = asyncio.get_running_loop().time() + self._request_timeout_s
@@ -130,7 +130,7 @@ class Front:
             message = "an internal fault; the gateway's log has it under this x-request-id"
             return _refusal(InternalError(message), error_body)
         finally:
-            LATENCY.observe(time.perf_counter() - started)
+            LATENCIES.add(time.perf_counter() - started)
 
     async def _expanded(self, body: bytes, headers: dict[bytes, bytes], place: Place, tenant: Tenant) -> bytes:
         coding = headers[b"content-encoding"]
@@ -165,19 +165,19 @@ class _Route:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its head to the end of its reply; until then it is in flight and holds its memory."""
         place = Place(self._front.admission)
-        IN_FLIGHT.inc()
+        REQUESTS_NOW.now += 1
         try:
             reply = await self._front.answer(self._handler, scope, receive, place, self._error_body)
-            REQUESTS.labels(str(reply.status)).inc()
+            answered(reply.status)
             if len(reply.body) > UNCOUNTED_BYTES:
                 place.keep_reply(len(reply.body))
             await send_reply(reply, send)
         except ClientGone:
             CLIENT_GONE.inc()
-            REQUESTS.labels("499").inc()
+            answered(499)
         finally:
             place.leave()
-            IN_FLIGHT.dec()
+            REQUESTS_NOW.now -= 1
 
 
 class _Guarded:
@@ -225,15 +225,19 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == request_ids.HEADER_NAME), None)
+        given = None
+        for name, value in scope["headers"]:
+            if name == request_ids.HEADER_NAME:
+                given = value
+                break
         request_id = request_ids.accepted(given) or request_ids.new()
         request_ids.current.set(request_id)
         header = (request_ids.HEADER_NAME, request_id.encode())
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:  # not async: one coroutine a message less
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], header]
-            await send(message)
+            return send(message)
 
         await self._app(scope, receive, send_with_id)
 

@@ -8,6 +8,7 @@ docs/metrics.md has the table of all (`deploy.metrics`).
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 
 import psutil
 from prometheus_client import (
@@ -26,6 +27,7 @@ from prometheus_client.registry import Collector
 from common.latency_buckets import LATENCY_BUCKETS_S
 from gateway import metrics_storage
 from gateway.stage_times import StageTimes
+from gateway.tallies import Durations, Level, Tally, hand_over
 
 TIERS = ("local", "exact", "semantic", "miss")
 STAGES = ("local", "tokenize", "exact", "semantic", "engine")
@@ -98,7 +100,22 @@ REDIS_MEMORY_MAX = _shared(
 )
 REDIS_EVICTED = _shared("dejavec_redis_evicted_keys", "Keys that Redis has evicted since its start, all servers")
 
+# What every request adds to.
 STAGE_TIMES = StageTimes(STAGE, STAGES, LATENCY_BUCKETS_S)
+LATENCIES = Durations(LATENCY, LATENCY_BUCKETS_S)
+TEXTS, TEXTS_HIT = Tally(CACHE_REQUESTS), Tally(CACHE_HITS)
+REQUESTS_NOW = Level(IN_FLIGHT)
+_answered: dict[int, Tally] = {}
+
+
+def answered(status: int) -> None:
+    """Count a request answered with this HTTP status; there are few."""
+    tally = _answered.get(status)
+    if tally is None:
+        tally = _answered[status] = Tally(REQUESTS.labels(str(status)))
+    tally.count += 1
+
+
 # Engines of all sets, the first MAX_SHOWN_ENGINES. `engine` is the model's name and a keyed hash: whoever reads this
 # needs no key and sees no address; `EngineSet.states` has the addresses.
 MAX_SHOWN_ENGINES = 64
@@ -167,9 +184,15 @@ class ModelMetrics:
     """What is counted for each model by itself; `model` is its name in the settings, so there are few."""
 
     def __init__(self, model: str) -> None:
-        self.served = {tier: TIER_HITS.labels(tier, model) for tier in TIERS}
-        self.tokens = TOKENS.labels(model)
+        self.served = {tier: Tally(TIER_HITS.labels(tier, model)) for tier in TIERS}
+        self.tokens = Tally(TOKENS.labels(model))
         self.engine_call = ENGINE_CALL.labels(model)
+
+
+@cache
+def model_metrics(model: str) -> ModelMetrics:
+    """A model's metrics, the same ones when it is opened again."""
+    return ModelMetrics(model)
 
 
 class _GroupMemory(Collector):
@@ -185,7 +208,11 @@ class _GroupMemory(Collector):
 
 
 def exposition() -> tuple[bytes, str]:
-    """The body and content type of `/metrics`, for this worker or for all workers together."""
+    """The body and content type of `/metrics`, for this worker or for all workers together.
+
+    What other workers count shows within a second.
+    """
+    hand_over()
     if metrics_storage.VARIABLE not in os.environ:
         return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
     metrics_storage.drop_gauges_of_ended()

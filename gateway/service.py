@@ -22,7 +22,7 @@ from gateway import spans
 from gateway.embed_request import CacheControl, EmbedRequest, EmbedResult
 from gateway.engines.engine_set import EngineSet, Model
 from gateway.errors import BadRequest, EngineAway, ModelChanged, Overloaded
-from gateway.metrics import CACHE_HITS, CACHE_REQUESTS, STAGE_TIMES, TRUNCATED, ModelMetrics
+from gateway.metrics import STAGE_TIMES, TEXTS, TEXTS_HIT, TRUNCATED, model_metrics
 from gateway.semantic_tiers import SemanticTiers
 from gateway.singleflight import SingleFlight
 from gateway.verifier import Verification, Verifier
@@ -85,7 +85,7 @@ class EmbeddingService:
     ) -> None:
         self.max_computing: int | None = None
         self._computing = 0
-        self._metrics = ModelMetrics(name)
+        self._metrics = model_metrics(name)
         self._engine = engine
         self._local = local
         self._exact = exact
@@ -165,7 +165,7 @@ class EmbeddingService:
                 if missing and tier is not None:
                     self._observe(tier, scope, missing, stages.durations_s["engine"])
         result.stage_s = stages.durations_s
-        self._count(result)
+        self.count(result)
         return result
 
     async def _scope(self, model: Model, namespace: str) -> tuple[Scope, bool]:
@@ -202,6 +202,7 @@ class EmbeddingService:
                 raise _too_long(position, result.model.max_tokens)
             result.vectors[position] = entry.vector
             result.tiers[position] = "local"
+            result.local_digests.append(digest)
             result.tokens += entry.tokens
             result.truncated += entry.truncated
         return list(items.values())
@@ -308,18 +309,17 @@ class EmbeddingService:
         if exact is not None:
             exact.put_many([(item.digest, item.vector) for item in computed if item.vector is not None])
 
-    def _count(self, result: EmbedResult) -> None:
+    def count(self, result: EmbedResult) -> None:
+        """Count an answer's texts, tokens and stages."""
         texts = len(result.tiers)
-        CACHE_REQUESTS.inc(texts)
-        self._metrics.tokens.inc(result.tokens)
+        TEXTS.count += texts
+        self._metrics.tokens.count += result.tokens
         if result.truncated:
             TRUNCATED.inc(result.truncated)
-        misses = result.tiers.count("miss")
-        if misses < texts:
-            CACHE_HITS.inc(texts - misses)
+        TEXTS_HIT.count += texts - result.tiers.count("miss")
         STAGE_TIMES.add(result.stage_s)
-        for tier in set(result.tiers):
-            self._metrics.served[tier].inc(result.tiers.count(tier))
+        for tier in result.tiers if texts == 1 else set(result.tiers):
+            self._metrics.served[tier].count += result.tiers.count(tier)
 
     def _keep_local(self, item: _Item, vector: bytes) -> None:
         assert item.encoded is not None

@@ -178,7 +178,10 @@ class GatewaySettings(Configuration):
         description="How vectors are stored; `float16` halves the memory and rounds the vectors served by every tier",
     )
     local_cache_mb: int = Field(
-        64, ge=0, le=65_536, description="In-process cache (L0) of each worker; 0 switches it off"
+        64,
+        ge=0,
+        le=65_536,
+        description="In-process cache (L0) of each worker, at most a quarter of it whole replies; 0 switches it off",
     )
     local_cache_ttl_seconds: float = Field(60, gt=0, le=86_400, description="Time to live of an L0 entry")
     redis_timeout_ms: int = Field(100, ge=1, le=10_000, description="Longest wait for a look-up before it is a miss")

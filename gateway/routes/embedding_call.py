@@ -13,6 +13,7 @@ from gateway import spans
 from gateway.embed_request import CacheControl, EmbedRequest, EmbedResult
 from gateway.errors import BadRequest
 from gateway.http import Exchange
+from gateway.kept_replies import KeptReplies
 from gateway.models import Models
 from gateway.routes.dimensions import check_shortening
 from gateway.routes.fields import BASE64, FLOAT, PLAIN, PLAIN_BASE64, PLAIN_FIELDS, Options, options_of
@@ -61,6 +62,7 @@ class EmbeddingCalls:
     models: Models
     decode: Decode | None
     pool: WorkPool
+    kept: KeptReplies
 
     async def parsed(self, exchange: Exchange, parse: Callable[[bytes], T]) -> T:
         """What `parse` makes of the body, which is then freed; of a large one off the event loop. Raises GatewayError.

@@ -13,13 +13,20 @@ router = APIRouter(tags=["OpenAI"])
 
 async def embeddings(calls: EmbeddingCalls, exchange: Exchange, deployment: str | None = None) -> Reply:
     """`POST /v1/embeddings`; a `deployment` of the path, as Azure has it, stands in place of the body's model."""
+    request = calls.kept.request_of(exchange, deployment)
+    if request is not None and (reply := await calls.kept.find(request, exchange)) is not None:
+        return reply
     if len(exchange.body) <= INLINE_BODY_BYTES:
         body = parse(exchange.body, EmbeddingsBody)
     else:
         body = await calls.parsed(exchange, partial(parse, shape=EmbeddingsBody))
-    answer = await calls.embed(exchange, deployment or body.model, body.input, calls.options(exchange, body))
+    model = deployment or body.model
+    answer = await calls.embed(exchange, model, body.input, calls.options(exchange, body))
     result = answer.result
-    return Reply(embeddings_reply(answer.vectors, result.model.model, result.tokens), answer.headers)
+    reply = Reply(embeddings_reply(answer.vectors, result.model.model, result.tokens), answer.headers)
+    if request is not None and not body.model_extra:  # unknown fields are counted by name each time
+        calls.kept.keep(request, model, result, reply)
+    return reply
 
 
 @router.get("/v1/models", summary="The models and their other names")

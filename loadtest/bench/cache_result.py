@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from loadtest.bench.machine import Machine
-from loadtest.bench.rounds import figures_table
+from loadtest.bench.rounds import Spread, figures_table
 
 FACTS = ("exact", "threads", "near", "repeated", "at once", "regrouped", "other model", "without Redis")
 
@@ -72,6 +72,10 @@ class CacheResult:
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
         return asdict(self)
+
+    def spreads(self) -> Mapping[str, Spread]:
+        """Nothing: no aim is judged by other caches."""
+        return {}
 
 
 def rate(rounds: Sequence[Round]) -> list[float]:

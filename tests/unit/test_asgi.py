@@ -8,6 +8,7 @@ from starlette.types import Message, Receive
 
 from common.asgi import (
     SEND_BYTES,
+    WHOLE_BODY,
     BodyLimits,
     BodyTimeout,
     BodyTooLarge,
@@ -70,7 +71,14 @@ async def test_a_body_that_does_not_arrive_is_given_up() -> None:
 
 async def test_a_body_that_has_arrived_is_not_timed() -> None:
     """There is nothing to wait for."""
-    assert await read_body({}, receiving(*parts(b"a", b"b")), BodyLimits(10, 0.0), is_whole=True) == b"ab"
+    assert await read_body({}, receiving(*parts(b"a", b"b")), BodyLimits(10, 0.0), {WHOLE_BODY: None}) == b"ab"
+
+
+async def test_a_small_body_that_has_arrived_needs_no_message() -> None:
+    """It is in the scope; the limits are the same."""
+    assert await read_body({}, receiving(), LIMITS, {WHOLE_BODY: b"ab"}) == b"ab"
+    with pytest.raises(BodyTooLarge):
+        await read_body({}, receiving(*parts(b"abc")), BodyLimits(2, AFTER_S), {WHOLE_BODY: b"abc"})
 
 
 @pytest.mark.parametrize("size", [0, 1, SEND_BYTES, SEND_BYTES + 1, 3 * SEND_BYTES])
