@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from loadtest.bench.machine import Machine
-from loadtest.bench.rounds import Spread, figures_table
+from loadtest.bench.rounds import figures_table
+from loadtest.figures import Spread
 
 FACTS = ("exact", "threads", "near", "repeated", "at once", "regrouped", "other model", "without Redis")
 
