@@ -1,5 +1,6 @@
 """What several kinds of tests share: a real Redis for those that ask for one, and children with usual signals."""
 
+import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -10,9 +11,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from engine.build import build_bundle, default_checkpoint
 from tests.browser import Chromium, running_chromium
 from tests.running_redis import RunningRedis, running_redis, valkey_binaries
 from tests.small_disk import small_disk_at
+
+BUNDLE = Path(__file__).parents[1] / ".dejavec/models/all-MiniLM-L6-v2"
 
 
 def pytest_configure() -> None:
@@ -23,6 +27,16 @@ def pytest_configure() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session")
+def real_bundle() -> Path:
+    """The default model's bundle, built where `make up` builds it; unchanged inputs make this a look at a file."""
+    BUNDLE.parent.mkdir(parents=True, exist_ok=True)
+    with (BUNDLE.parent / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build_bundle(str(default_checkpoint()), BUNDLE)
+    return BUNDLE
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The whole product with its real model, started once for the tests that only use it."""
 
-import fcntl
 import gc
 import json
 from collections.abc import Iterator
@@ -9,11 +8,9 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded_redis import NotAvailable, locate
-from engine.build import build_bundle, default_checkpoint
 from tests.e2e.plain_http import API_KEY, TEXTS
 from tests.e2e.stack import Run, another_gateway, running
 
-BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2"
 TELEMETRY_OFF = {
     "ANONYMIZED_TELEMETRY": "False",  # Chroma
     "DO_NOT_TRACK": "1",
@@ -26,16 +23,6 @@ TELEMETRY_OFF = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LLAMA_INDEX_CACHE_DIR": "/nonexistent",
 }
-
-
-@pytest.fixture(scope="session")
-def real_bundle() -> Path:
-    """The default model's bundle, built where `make up` builds it; unchanged inputs make this a look at a file."""
-    BUNDLE.parent.mkdir(parents=True, exist_ok=True)
-    with (BUNDLE.parent / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        build_bundle(str(default_checkpoint()), BUNDLE)
-    return BUNDLE
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,6 @@ from tests.stand_in_engine import StandInEngine
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 20
-# The gateway runs in a thread of this process, and draws its jitter of TTLs while hypothesis draws a case.
-pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 KEYS = ["message", "type", "param", "code"]
 BEARER = {"authorization": "Bearer operator-of-these-tests"}
 

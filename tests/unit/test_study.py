@@ -153,7 +153,7 @@ def test_cpu_time_is_the_default_clock(tmp_path: Path) -> None:
     file.write_text(
         "import subprocess, sys, time\n"
         "import numpy as np\n"
-        "BURN = 'import time\\nwhile time.process_time() < 0.4: pass\\ninput()'\n"
+        "BURN = 'import time\\nwhile time.process_time() < 0.6: pass\\ninput()'\n"
         "class Burns:\n"
         "    files = []\n"
         "    def encode(self, texts):\n"
