@@ -60,12 +60,21 @@ class Encoder:
         if connection is None:
             connection = HTTPConnection(self._address.hostname or "", self._address.port, timeout=TIMEOUT_S)
             self._kept.connection = connection
-        connection.request("POST", "/v1/embeddings", embeddings_body(self._model, texts), HEADERS)
-        response = connection.getresponse()
-        content = response.read()
-        if response.status != 200:
-            raise RuntimeError(f"{response.status}: {content[:200]!r}")
+        body = embeddings_body(self._model, texts)
+        try:
+            status, content = _post(connection, body)
+        except (BrokenPipeError, ConnectionResetError):  # it idled for too long while others took turns
+            connection.close()
+            status, content = _post(connection, body)
+        if status != 200:
+            raise RuntimeError(f"{status}: {content[:200]!r}")
         return np.stack([decode_vector(row["embedding"]) for row in orjson.loads(content)["data"]])
+
+
+def _post(connection: HTTPConnection, body: bytes) -> tuple[int, bytes]:
+    connection.request("POST", "/v1/embeddings", body, HEADERS)
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
 def load(options: dict[str, Any]) -> Encoder:
