@@ -36,6 +36,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, collector: "Collector") -> Ite
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
     settings = {"DEJAVEC_GATEWAY_WORKERS": "2", "DEJAVEC_LOCAL_CACHE_MB": "0", "DEJAVEC_REDIS_TIMEOUT_MS": "2000"}
     with running(tmp_path_factory.mktemp("traced"), **variables, **settings) as run:
+        unsampled = f"00-{'4' * 32}-{PARENT}-00"
+        ready = {"input": "both workers are ready"}
+        until(
+            lambda: all(post(run, ready, traceparent=unsampled).status_code == 200 for _ in range(20)), "both workers"
+        )
         yield run
 
 
