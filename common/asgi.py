@@ -117,16 +117,8 @@ def _start_of(reply: Reply) -> dict[str, object]:
 
 
 async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
-    message = await receive()
-    if message["type"] != "http.request":
-        raise ClientGone
-    body: bytes = message.get("body", b"")
-    if len(body) > max_bytes:
-        raise BodyTooLarge
-    if not message.get("more_body", False):  # nearly all requests
-        return body
-    parts = [body]
-    size, more = len(body), True
+    parts: list[bytes] = []
+    size, more = 0, True
     while more:
         message = await receive()
         if message["type"] != "http.request":
@@ -137,4 +129,4 @@ async def _read_parts(receive: Receive, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise BodyTooLarge
         more = message.get("more_body", False)
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -29,7 +29,7 @@ async def body_of(
 
     Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, Overloaded, ClientGone.
     """
-    if headers.get(b"content-type") != JSON and media_type(headers, JSON) != JSON:
+    if media_type(headers, JSON) != JSON:
         raise UnsupportedMedia("send JSON with `Content-Type: application/json`")
     declared = headers.get(b"content-length", b"")
     if place is not None and not (len(declared) < UNCOUNTED_DIGITS and declared.isdigit()):

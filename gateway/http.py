@@ -225,11 +225,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = None
-        for name, value in scope["headers"]:
-            if name == request_ids.HEADER_NAME:
-                given = value
-                break
+        given = next((value for name, value in scope["headers"] if name == request_ids.HEADER_NAME), None)
         request_id = request_ids.accepted(given) or request_ids.new()
         request_ids.current.set(request_id)
         header = (request_ids.HEADER_NAME, request_id.encode())

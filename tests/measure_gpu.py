@@ -8,7 +8,8 @@ products beside FP16 ones, which is why INT8 is not used there. Wall time, the b
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import onnxruntime as ort
 
 from engine.build import build_bundle, default_checkpoint
 from engine.build.graph.onnx_writer import GraphWriter
+from engine.build.verify.speed import best_times, random_texts
 from engine.bundle import GRAPH_FILE, Precision
 from engine.feeds import Run
 from engine.model.cpu_session import CPU_PROVIDER, session_options
@@ -26,28 +28,11 @@ from engine.model.topology import Topology
 from engine.protocol import Int32Array
 
 PROVIDERS = [(CUDA_PROVIDER, CUDA_OPTIONS), CPU_PROVIDER]
-REPEATS = 30
+VOCABULARY = 30_000  # token ids are below
 PRODUCTS = ((384, 1536), (1024, 4096))  # inputs, outputs: a small and a large model's feed-forward
 PRODUCT_ROWS = (512, 4096, 16_384)
 PRODUCTS_A_RUN = 8
 TEXTS = 64
-
-
-def best_s(call: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Seconds of the fastest call, after three that are not counted."""
-    for _ in range(3):
-        call()
-    times = []
-    for _ in range(repeats):
-        started_s = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started_s)
-    return min(times)
-
-
-def random_texts(lengths: Sequence[int]) -> list[Int32Array]:
-    rng = np.random.default_rng(0)
-    return [rng.integers(1000, 30_000, length, dtype=np.int32) for length in lengths]
 
 
 def speed_rows(runs: dict[str, Run], max_tokens: int) -> Iterator[str]:
@@ -55,11 +40,9 @@ def speed_rows(runs: dict[str, Run], max_tokens: int) -> Iterator[str]:
     yield "| --- |" + " --- | --- | --- |" * len(runs)
     shapes = [(1, 16), *((rows_of_runs(length), length) for length in lengths_of_runs(max_tokens))]
     for batch, length in [*shapes, (1024, 16), (1024, 64)]:
-        texts = random_texts([length] * batch)
-        cells = []
-        for run in runs.values():
-            spent_s = best_s(lambda run=run, texts=texts: run(texts))  # type: ignore[misc]
-            cells.append(f"{spent_s * 1e3:.2f} | {batch / spent_s:,.0f} | {batch * length / spent_s:,.0f}")
+        texts = random_texts([length] * batch, VOCABULARY)
+        best_s = best_times({name: partial(run, texts) for name, run in runs.items()}, time.perf_counter)
+        cells = [f"{s * 1e3:.2f} | {batch / s:,.0f} | {batch * length / s:,.0f}" for s in best_s.values()]
         yield f"| {batch} x {length} | " + " | ".join(cells) + " |"
 
 
@@ -67,7 +50,7 @@ def dependence_rows(kinds: dict[str, Run]) -> Iterator[str]:
     """How many of TEXTS texts change a byte in batches of each size."""
     yield f"| batches of | {' | '.join(f'{name}: changed of {TEXTS}, lowest cosine' for name in kinds)} |"
     yield "| --- |" + " --- |" * len(kinds)
-    texts = random_texts(np.random.default_rng(1).integers(3, 250, TEXTS).tolist())
+    texts = random_texts(np.random.default_rng(1).integers(3, 250, TEXTS).tolist(), VOCABULARY)
     alone = {name: [run([text])[0] for text in texts] for name, run in kinds.items()}
     for size in (2, 8, 32):
         cells = []
@@ -102,7 +85,8 @@ def product_s(kind: type, rows: int, inputs: int, outputs: int) -> float:
     bound.bind_ortvalue_input("a", ort.OrtValue.ortvalue_from_numpy(np.ones((rows, inputs), kind), "cuda", 0))
     for index in range(PRODUCTS_A_RUN):
         bound.bind_output(f"y{index}", "cuda")
-    return best_s(lambda: session.run_with_iobinding(bound)) / PRODUCTS_A_RUN
+    call = partial(session.run_with_iobinding, bound)
+    return best_times({"": call}, time.perf_counter)[""] / PRODUCTS_A_RUN
 
 
 def torch_run(checkpoint: Path) -> Run | None:
@@ -152,8 +136,12 @@ def main() -> None:
     contenders = {**runs, **({"PyTorch FP16": beside} if beside else {})}
     print("\n".join(speed_rows(contenders, bundle.max_tokens)), end="\n\n")
     shapes: dict[str, Run] = {"FP16 in fixed shapes": runs["FP16"], "FP16 in the batch's shape": run_of(session)}
-    alone_ms = [best_s(lambda run=run: run(random_texts([9]))) * 1e3 for run in shapes.values()]  # type: ignore[misc]
-    print(f"A lone text of 9 tokens: {' ms, '.join(map('{:.2f}'.format, alone_ms))} ms (fixed, own shape)\n")
+    lone = random_texts([9], VOCABULARY)
+    for name, spent_s in best_times(
+        {name: partial(run, lone) for name, run in shapes.items()}, time.perf_counter
+    ).items():
+        print(f"{name}: a lone text of 9 tokens in {spent_s * 1e3:.2f} ms")
+    print()
     print("\n".join(dependence_rows(shapes | ({"PyTorch FP16": beside} if beside else {}))), end="\n\n")
     print("\n".join(product_rows()))
 

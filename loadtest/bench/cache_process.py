@@ -3,16 +3,14 @@
 import base64
 import os
 import subprocess
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 import orjson
 
-from loadtest.bench.processes import STOP_TIMEOUT_S, BenchmarkError, pinned
+from loadtest.bench.processes import BenchmarkError, end_with_input, pinned, read_line
 from loadtest.figures import Vector
 
 ADAPTERS: Final = Path(__file__).parent / "foreign" / "caches"
@@ -87,26 +85,11 @@ class CacheProcess:
 
     def close(self) -> None:
         """It ends with its input; what does not is killed."""
-        for stream in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                assert stream is not None
-                stream.close()
-        for end in (self._process.terminate, self._process.kill):
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_TIMEOUT_S)
-                break
-            end()
-        self._process.wait()
+        end_with_input(self._process)
 
     def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        timer = threading.Timer(ANSWER_S, self._process.kill)
-        timer.start()
-        try:
-            line = self._process.stdout.readline()
-        finally:
-            timer.cancel()
-        if not line.endswith(b"\n"):
+        line = read_line(self._process, ANSWER_S)
+        if line is None:
             raise self._failure()
         answer: dict[str, Any] = orjson.loads(line)
         return answer

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -143,6 +144,39 @@ class Child:
                 self._process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 continue
+
+
+def read_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> bytes | None:
+    """A line of what it prints; None where it ends before. A process that takes longer is killed."""
+    assert process.stdout is not None
+    with killed_after(process, timeout_s):
+        line = process.stdout.readline()
+    return line if line.endswith(b"\n") else None
+
+
+def end_with_input(process: "subprocess.Popen[bytes]") -> None:
+    """Close its pipes and wait until it has ended; what does not end is terminated, then killed."""
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):
+            assert pipe is not None
+            pipe.close()
+    for end in (process.terminate, process.kill):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+            break
+        end()
+    process.wait()
+
+
+@contextmanager
+def killed_after(process: "subprocess.Popen[bytes]", timeout_s: float) -> Iterator[None]:
+    """Kill it where the block takes longer."""
+    timer = threading.Timer(timeout_s, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def status_of(url: str, timeout_s: float = 5.0) -> int | None:

@@ -4,16 +4,14 @@ import base64
 import os
 import subprocess
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 import orjson
 
-from loadtest.bench.processes import STOP_TIMEOUT_S, pinned
+from loadtest.bench.processes import end_with_input, killed_after, pinned, read_line
 from loadtest.figures import Vector
 from loadtest.study.candidates import BACKENDS, Candidate, StudyError
 
@@ -74,16 +72,7 @@ class Worker:
     def close(self) -> None:
         """End it: it stops what it started when its input ends, and on SIGTERM."""
         if self._process is not None:
-            for pipe in (self._process.stdin, self._process.stdout):
-                with suppress(OSError):
-                    assert pipe is not None
-                    pipe.close()
-            for end in (self._process.terminate, self._process.kill):
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(STOP_TIMEOUT_S)
-                    break
-                end()
-            self._process.wait()
+            end_with_input(self._process)
         self._log.close()
 
     def _ask(self, do: str, texts: Sequence[str], batch: int) -> dict[str, Any]:
@@ -98,17 +87,15 @@ class Worker:
 
     def _read(self, timeout_s: float) -> dict[str, Any]:
         assert self._process is not None
-        assert self._process.stdout is not None
-        with _killed_after(self._process, timeout_s):
-            line = self._process.stdout.readline()
-        if not line.endswith(b"\n"):
+        line = read_line(self._process, timeout_s)
+        if line is None:
             raise self._failure()
         answer: dict[str, Any] = orjson.loads(line)
         return answer
 
     def _prepare(self, command: Sequence[str]) -> None:
         process = self._started(command)
-        with _killed_after(process, START_S):
+        with killed_after(process, START_S):
             process.communicate()
         if process.returncode:
             raise self._failure()
@@ -144,13 +131,3 @@ def options_for(
         "max_tokens": max_tokens,
         "calibration": list(calibration),
     }
-
-
-@contextmanager
-def _killed_after(process: "subprocess.Popen[bytes]", timeout_s: float) -> Iterator[None]:
-    timer = threading.Timer(timeout_s, process.kill)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

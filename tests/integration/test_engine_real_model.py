@@ -1,6 +1,5 @@
 """The engine with its real model over HTTP: a text's bytes do not depend on its company."""
 
-import fcntl
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,33 +9,23 @@ import httpx
 import numpy as np
 import pytest
 
-from engine.build import build_bundle, default_checkpoint
 from engine.bundle import parse_tokenizer
 from engine.protocol import CONTENT_TYPE, Lane, decode_response, encode_request
 from engine.serving import Engine, build_engine
 from engine.settings import EngineSettings
 from tests.integration.engine_under_test import served
 
-BUNDLE = Path(__file__).parents[2] / ".dejavec/models/all-MiniLM-L6-v2"
 WORDS = "card money account transfer the a my is not pending where why how when bank top up cash ATM refund "
 
 
-@pytest.fixture(scope="module")
-def bundle() -> Path:
-    """The default model's bundle; unchanged inputs make this a look at a file."""
-    BUNDLE.parent.mkdir(parents=True, exist_ok=True)
-    with (BUNDLE.parent / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        build_bundle(str(default_checkpoint()), BUNDLE)
-    return BUNDLE
-
-
 @pytest.fixture(scope="module", params=[(1, 1), (2, 1), (1, 2)], ids=lambda p: f"{p[0]} sessions x {p[1]} threads")
-def real(request: pytest.FixtureRequest, bundle: Path) -> Iterator[tuple[str, Engine]]:
+def real(request: pytest.FixtureRequest, real_bundle: Path) -> Iterator[tuple[str, Engine]]:
     """URL of an engine with the real model."""
     sessions, threads = request.param
     engine = build_engine(
-        EngineSettings(model_bundle=bundle, engine_sessions=sessions, engine_threads=threads, engine_deadline_s=600)
+        EngineSettings(
+            model_bundle=real_bundle, engine_sessions=sessions, engine_threads=threads, engine_deadline_s=600
+        )
     )
     with served(engine) as url:
         yield url, engine

@@ -13,13 +13,20 @@ PACKAGES = ("gptcache",)
 
 def open_cache(options: dict[str, Any], embed: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
     """See worker.py. The key is the text alone: GPTCache knows no models."""
-    gptcache, api = importlib.import_module("gptcache"), importlib.import_module("gptcache.adapter.api")
+    gptcache = importlib.import_module("gptcache")
     managers, prompt = importlib.import_module("gptcache.manager"), importlib.import_module("gptcache.processor.pre")
     cache = gptcache.Cache()
     cache.init(
         pre_embedding_func=prompt.get_prompt,
         data_manager=managers.manager_factory("map", data_dir=options["folder"], max_size=1000),
     )
+
+    return kept_as_json(cache, embed)
+
+
+def kept_as_json(cache: Any, embed: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
+    """The vectors of texts, one at a time, from this cache or computed and put there."""
+    api = importlib.import_module("gptcache.adapter.api")
 
     def one(text: str) -> Any:
         found = api.get(text, cache_obj=cache)

@@ -4,19 +4,19 @@ It looks up by similarity alone, at its own threshold, so it embeds a text befor
 """
 
 import importlib
-import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from gptcache_map import kept_as_json
 
 PACKAGES = ("gptcache", "redis-om", "redis")
 
 
 def open_cache(options: dict[str, Any], embed: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
     """See worker.py. The key is the vector: GPTCache knows no models."""
-    gptcache, api = importlib.import_module("gptcache"), importlib.import_module("gptcache.adapter.api")
+    gptcache = importlib.import_module("gptcache")
     managers, prompt = importlib.import_module("gptcache.manager"), importlib.import_module("gptcache.processor.pre")
     distance = importlib.import_module("gptcache.similarity_evaluation").SearchDistanceEvaluation()
     at = urlsplit(options["redis_url"])
@@ -34,12 +34,5 @@ def open_cache(options: dict[str, Any], embed: Callable[[list[str]], Any]) -> Ca
         similarity_evaluation=distance,
     )
 
-    def one(text: str) -> Any:
-        found = api.get(text, cache_obj=cache)
-        if found is not None:
-            return json.loads(found)
-        row = embed([text])[0]
-        api.put(text, json.dumps(row), cache_obj=cache)
-        return row
-
-    return lambda texts: [one(text) for text in texts]
+    answer: Callable[[list[str]], Any] = kept_as_json(cache, embed)
+    return answer
