@@ -218,7 +218,7 @@ class AsyncClient:
 
 async def _all_or_first_failure(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """The results in order; the first failure cancels the others and is raised itself, not as a group."""
-    if len(calls) == 1:  # without a task of its own: a tenth of a lone text's CPU time
+    if len(calls) == 1:  # there is nobody to cancel: no task of its own
         return [await calls[0]]
     tasks: list[asyncio.Task[T]] = []
     try:
