@@ -64,6 +64,7 @@ from gateway.verifier import Verifier
 from gateway.work_pool import WorkPool
 
 FLUSH_TIMEOUT_S = 5.0
+FIRST_LOOK_S = 10.0  # at most, before requests are accepted
 
 
 def create_app(settings: GatewaySettings) -> ASGIApp:
@@ -196,6 +197,7 @@ async def _lifespan(settings: GatewaySettings, app: FastAPI) -> AsyncIterator[No
         stack.push_async_callback(cancel_and_wait, [asyncio.create_task(keep_running(loop)) for loop in loops])
         if exact:
             stack.push_async_callback(exact.flush, FLUSH_TIMEOUT_S)
+        await models.first_look(FIRST_LOOK_S)
         yield
 
 

@@ -11,7 +11,7 @@ whose model is removed meanwhile is finished by the engine it has begun with.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -153,6 +153,13 @@ class Models:
             served.start()
         for name in before.keys() - entries.keys():
             self._end(before[name])
+
+    async def first_look(self, timeout_s: float) -> None:
+        """Wait until all engines were asked what they serve, at most so long: a worker that accepts requests before
+        would refuse them, while another worker of the same gateway is ready."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(served.engine.first_look() for served in self))
 
     async def aclose(self) -> None:
         """End all models, and wait for those that are ending; bounded."""

@@ -82,6 +82,7 @@ class StandInEngine:
     tokens_per_s: str | None = None  # the rate it says it has
     delay_s: float = 0.0  # before each answer with vectors
     frozen: bool = False  # answers nothing at all, on any route
+    asked: int = 0  # for its state, on any route
     has_static_embedding: bool = False  # serve `meaning_of` and its static embedding instead of hashes
     url: str = ""
 
@@ -136,6 +137,7 @@ class StandInEngine:
             await asyncio.sleep(0.01)
 
     async def state(self, request: web.Request) -> web.Response:
+        self.asked += 1
         await self._until_thawed()
         if request.path == protocol.INFO_PATH:
             return web.Response(body=self.info.to_json())

@@ -91,6 +91,7 @@ class EngineConnection:
         self.load = EngineLoad(clock)
         self.info: protocol.EngineInfo | None = None  # None before it answered, and when it turned out to be another
         self.was_seen = False  # one look, whatever it found
+        self._late_looks = 0  # in a row
         # An engine found by a name shows a certificate for that name, not for its address.
         self._tls_name = address.name if address.url.startswith("https:") else None
         self._http = http
@@ -124,7 +125,11 @@ class EngineConnection:
         return self.info
 
     async def look(self) -> None:
-        """Find out identity and readiness; what goes wrong is kept as the reason."""
+        """Find out identity and readiness; what goes wrong is kept as the reason.
+
+        An engine that was ready and is late gets a second look before it is away: on a busy machine a reply of a
+        moment can take seconds, and being away fails every request that needs the engine.
+        """
         try:
             await self.read_info()
             timeout = aiohttp.ClientTimeout(total=WATCH_TIMEOUT_S)
@@ -133,17 +138,23 @@ class EngineConnection:
             ) as answer:
                 content = await answer.content.read(2048)
             self.load.heard_at = self._clock()
+            self._late_looks = 0
             if answer.status == 200:
                 self._read_load(answer.headers)
                 self._back()
             else:
                 self.away(f"its /ready answers {answer.status}", _message_of(content))
         except EngineAway as error:
-            self.away(error.message, str(error.__cause__))
+            self._missed(error.message, error.__cause__ or error)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self.away(type(error).__name__, str(error))
+            self._missed(type(error).__name__, error)
         finally:
             self.was_seen = True
+
+    def _missed(self, reason: str, error: BaseException) -> None:
+        self._late_looks = self._late_looks + 1 if isinstance(error, TimeoutError) else 0
+        if self._late_looks != 1 or not self.is_ready:
+            self.away(reason, str(error))
 
     async def static_embedding(self, info: protocol.EngineInfo) -> bytes | None:
         """The file that `info` names; None where it names none. Raises ProtocolError for another one."""

@@ -99,6 +99,7 @@ class EngineSet:
         self._tokenizer: tuple[Model, Tokenizer] | None = None
         self._followers: list[Callable[[], None]] = []
         self._watches: dict[EngineConnection, asyncio.Task[None]] = {}
+        self._was_looked_at = asyncio.Event()
 
     def change(self, urls: Sequence[str], fingerprint: str | None) -> None:
         """Go by other engines from now on: those that stay keep what is known of them, those that are gone finish the
@@ -223,6 +224,11 @@ class EngineSet:
                 raise failed[0]
             await self._settle()
 
+    async def first_look(self) -> None:
+        """Return as soon as one can serve, or each was asked once; `run_watch` is what asks. Each question is bounded,
+        so an engine that answers nothing delays this for seconds, and one that refuses the connection not at all."""
+        await self._was_looked_at.wait()
+
     async def run_watch(self) -> None:
         """Keep addresses, identities and readiness true until cancelled."""
         resolved_at = self._clock()
@@ -238,6 +244,7 @@ class EngineSet:
                 gone = [self._watches.pop(engine) for engine in [*self._watches] if engine not in self._engines]
                 await cancel_and_wait(gone)
                 self._show()
+                self._tell_of_first_look()
                 await asyncio.sleep(WATCH_INTERVAL_S)
         finally:
             watches = [*self._watches.values()]
@@ -253,7 +260,12 @@ class EngineSet:
                 await self._settle()
             except EngineAway as error:
                 engine.away(error.message, str(error.__cause__))
+            self._tell_of_first_look()
             await asyncio.sleep(WATCH_INTERVAL_S if engine.is_ready else WATCH_INTERVAL_S / 4)
+
+    def _tell_of_first_look(self) -> None:
+        if self.is_ready or all(engine.was_seen for engine in self._engines):
+            self._was_looked_at.set()
 
     async def _find_addresses(self, again: bool = False) -> None:
         """Look DNS names up; an engine whose address is gone gets no more calls, and finishes those it has."""

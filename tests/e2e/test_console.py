@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -114,9 +115,10 @@ class Texts:
         body = json.dumps({"model": "tiny", "input": " ".join(letters)}).encode()
         headers = {"content-type": "application/json"}
         url = f"http://127.0.0.1:{self._run.port}/v1/embeddings"
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as reply:
-            self.sent += 1
-            return str(reply.headers["x-cache"])
+        reply = httpx.post(url, content=body, headers=headers, timeout=60)
+        assert reply.status_code == 200, f"text {self.sent + 1}: {reply.text}"
+        self.sent += 1
+        return str(reply.headers["x-cache"])
 
 
 def admin(run: Run, path: str) -> dict[str, Any]:
