@@ -1,8 +1,9 @@
 """What a GPU computes: `python -m tests.measure_gpu [CHECKPOINT]`; the default model's checkpoint without one.
 
 Prints tables in Markdown: texts and tokens a second by the shape of a run, FP16 and FP32, beside PyTorch's FP16 where
-PyTorch is installed; what a batch changes in runs of fixed shapes and in runs of the batch's own shape; and INT8
-products beside FP16 ones, which is why INT8 is not used there. Wall time, the best of several runs.
+PyTorch is installed; what a batch changes in runs of fixed shapes and in runs of the batch's own shape; what larger
+runs would gain and cost; and INT8 products beside FP16 ones, which is why INT8 is not used there. Wall time, the best
+of several runs.
 """
 
 import sys
@@ -22,13 +23,14 @@ from engine.bundle import GRAPH_FILE, Precision
 from engine.feeds import Run
 from engine.model.cpu_session import CPU_PROVIDER, session_options
 from engine.model.device import CUDA_OPTIONS, CUDA_PROVIDER
-from engine.model.fixed_shapes import lengths_of_runs, rows_of_runs
+from engine.model.fixed_shapes import lengths_of_runs, rows_of_runs, run_in_shapes
 from engine.model.session import open_model, run_of
 from engine.model.topology import Topology
 from engine.protocol import Int32Array
 
 PROVIDERS = [(CUDA_PROVIDER, CUDA_OPTIONS), CPU_PROVIDER]
 VOCABULARY = 30_000  # token ids are below
+RUNS_OF_TOKENS = (4096, 8192, 16_384, 32_768)
 PRODUCTS = ((384, 1536), (1024, 4096))  # inputs, outputs: a small and a large model's feed-forward
 PRODUCT_ROWS = (512, 4096, 16_384)
 PRODUCTS_A_RUN = 8
@@ -59,6 +61,19 @@ def dependence_rows(kinds: dict[str, Run]) -> Iterator[str]:
             changed = sum(a.tobytes() != b.tobytes() for a, b in zip(alone[name], together, strict=True))
             cells.append(f"{changed}, {min(float(a @ b) for a, b in zip(alone[name], together, strict=True)):.7f}")
         yield f"| {size} | {' | '.join(cells)} |"
+
+
+def run_size_rows(session: ort.InferenceSession, max_tokens: int) -> Iterator[str]:
+    """Milliseconds of FP16 by the size of a run: what larger ones gain in bulk, and cost a lone text."""
+    shapes = [(1, 9), (1, 200), (128, 16), (1024, 16), (1024, 64), (256, 256)]
+    batches = [random_texts([length] * texts, VOCABULARY) for texts, length in shapes]
+    yield "| tokens of a run, texts x tokens, ms | " + " | ".join(f"{n} x {length}" for n, length in shapes) + " |"
+    yield "| --- |" + " --- |" * len(shapes)
+    for tokens in RUNS_OF_TOKENS:
+        run = run_in_shapes(session, max_tokens, tokens)
+        calls = {str(shape): partial(run, batch) for shape, batch in zip(shapes, batches, strict=True)}
+        spent = [f"{s * 1e3:.2f}" for s in best_times(calls, time.perf_counter).values()]
+        yield f"| {tokens:,} | {' | '.join(spent)} |"
 
 
 def product_rows() -> Iterator[str]:
@@ -143,6 +158,7 @@ def main() -> None:
         print(f"{name}: a lone text of 9 tokens in {spent_s * 1e3:.2f} ms")
     print()
     print("\n".join(dependence_rows(shapes | ({"PyTorch FP16": beside} if beside else {}))), end="\n\n")
+    print("\n".join(run_size_rows(session, bundle.max_tokens)), end="\n\n")
     print("\n".join(product_rows()))
 
 

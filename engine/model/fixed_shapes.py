@@ -20,7 +20,6 @@ from engine.protocol import Float32Array, Int32Array
 
 SHORTEST = 16  # tokens; the lengths are this, doubled until the model's longest text fits
 RUN_TOKENS = 4096  # rows x length of a run; a longer text runs alone
-MOST_ROWS = 128
 
 
 def lengths_of_runs(max_tokens: int) -> list[int]:
@@ -31,20 +30,20 @@ def lengths_of_runs(max_tokens: int) -> list[int]:
     return lengths
 
 
-def rows_of_runs(length: int) -> int:
-    """How many texts a run of this length takes."""
-    return max(1, min(MOST_ROWS, RUN_TOKENS // length))
+def rows_of_runs(length: int, run_tokens: int = RUN_TOKENS) -> int:
+    """How many texts a run of this length takes; of the shortest as many as of those twice as long."""
+    return max(1, run_tokens // max(length, 2 * SHORTEST))
 
 
-def run_in_shapes(session: ort.InferenceSession, max_tokens: int) -> Run:
+def run_in_shapes(session: ort.InferenceSession, max_tokens: int, run_tokens: int = RUN_TOKENS) -> Run:
     """A session as a function from texts to their vectors, in fixed shapes. A text has `max_tokens` at most."""
     output = [session.get_outputs()[0].name]
     lengths = np.array(lengths_of_runs(max_tokens), np.int32)
 
     def run(texts: Sequence[Int32Array]) -> Float32Array:
         vectors: Float32Array | None = None
-        for length, places in _runs(texts, lengths):
-            given = fixed_feeds([texts[place] for place in places], rows_of_runs(length), length)
+        for rows, length, places in _runs(texts, lengths, run_tokens):
+            given = fixed_feeds([texts[place] for place in places], rows, length)
             computed = session.run(output, given)[0]
             if vectors is None:
                 vectors = np.empty((len(texts), computed.shape[1]), np.float32)
@@ -77,11 +76,14 @@ def fixed_feeds(texts: Sequence[Int32Array], rows: int, length: int) -> Feeds:
     }
 
 
-def _runs(texts: Sequence[Int32Array], lengths: Int32Array) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-    """Each run's length and the places of its texts."""
+def _runs(
+    texts: Sequence[Int32Array], lengths: Int32Array, run_tokens: int
+) -> Iterator[tuple[int, int, npt.NDArray[np.intp]]]:
+    """Each run's rows and length, and the places of its texts."""
     wanted = np.searchsorted(lengths, [len(text) for text in texts])
     for index in np.unique(wanted):
         length = int(lengths[index])
+        rows = rows_of_runs(length, run_tokens)
         places = np.flatnonzero(wanted == index)
-        for start in range(0, len(places), rows_of_runs(length)):
-            yield length, places[start : start + rows_of_runs(length)]
+        for start in range(0, len(places), rows):
+            yield rows, length, places[start : start + rows]

@@ -11,7 +11,6 @@ from engine.bundle import GRAPH_FILE
 from engine.feeds import Feeds
 from engine.model.cpu_session import open_cpu_session
 from engine.model.fixed_shapes import (
-    MOST_ROWS,
     RUN_TOKENS,
     fixed_feeds,
     lengths_of_runs,
@@ -54,7 +53,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def texts() -> list[Int32Array]:
     """Of all lengths, more of the shortest than a run has rows, in a random order."""
     rng = np.random.default_rng(5)
-    lengths = rng.permutation([*range(1, MAX_TOKENS + 1), *[3] * (MOST_ROWS + 5)])
+    lengths = rng.permutation([*range(1, MAX_TOKENS + 1), *[3] * (rows_of_runs(3) + 5)])
     return [rng.integers(0, len(WORDS), int(length), dtype=np.int32) for length in lengths]
 
 
