@@ -1,6 +1,7 @@
 """How a load test's figures look on a terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +23,17 @@ def wide_console() -> Console:
     """The terminal's own console; in a pipe or a file one wide enough for our tables."""
     console = Console()
     return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
+
+@contextmanager
+def step(console: Console, text: str) -> Iterator[None]:
+    """Say what runs until the block ends: a spinner on a terminal, else a line on standard error."""
+    if console.is_terminal:
+        with console.status(escape(text)):
+            yield
+    else:
+        Console(stderr=True, width=PIPE_WIDTH).print(escape(text), highlight=False)
+        yield
 
 
 def show(report: Report, console: Console) -> None:

@@ -19,6 +19,7 @@ import orjson
 import psutil
 from redis import Redis
 from redis.exceptions import RedisError
+from rich.console import Console
 
 from loadtest.bench import gateway as cached_side
 from loadtest.bench.cache_process import ADAPTERS, CacheProcess, Stored, options_for
@@ -29,6 +30,7 @@ from loadtest.bench.peers import start_litellm
 from loadtest.bench.processes import BenchmarkError
 from loadtest.bench.stack import Stack
 from loadtest.bench.wire import batches, embeddings_body, exchange, model_of
+from loadtest.display import step
 from loadtest.figures import decode_vector
 
 BATCH: Final = 32
@@ -103,7 +105,7 @@ def caches(bench: Bench, *, peers: Sequence[str], look_ups: int, redis_url: str 
     """Measure the caches that were named beside ours."""
     pythons = named(peers)
     with Stack(bench.core) as stack, ExitStack() as processes:
-        with bench.console.status("starting the servers"):
+        with step(bench.console, "starting the servers"):
             redis = redis_url or stack.redis()
             engine = stack.engine(bench.bundle)
             local = stack.gateway(
@@ -119,15 +121,15 @@ def caches(bench: Bench, *, peers: Sequence[str], look_ups: int, redis_url: str 
                 contenders.append(contender)
         filled = stored.texts[:FILLED]
         for contender in list(contenders):
-            with bench.console.status(f"filling: {contender.known.name}"):
+            with step(bench.console, f"filling: {contender.known.name}"):
                 try:
                     fill(contender, filled, redis)
                 except BenchmarkError as error:
                     contenders.remove(contender)
                     opened.left_out[contender.known.name] = str(error)
-        opened.left_out |= look_up_in_turn(contenders, filled, look_ups, bench.rounds, redis, bench.console.status)
+        opened.left_out |= look_up_in_turn(contenders, filled, look_ups, bench.rounds, redis, bench.console)
         for place, contender in enumerate(contenders):
-            with bench.console.status(f"what it does: {contender.known.name}"):
+            with step(bench.console, f"what it does: {contender.known.name}"):
                 find_facts(contender, stored, place, engine)
     title = f"Hits of {len(filled)} texts, {stored.vectors.shape[1]} dimensions; CPU time of client, server and Redis"
     return [CacheResult(title, bench.machine, [one.measured for one in contenders], opened.left_out)]
@@ -229,7 +231,7 @@ def fill(contender: Contender, texts: Sequence[str], redis_url: str) -> None:
 
 
 def look_up_in_turn(
-    contenders: list[Contender], texts: Sequence[str], look_ups: int, rounds: int, redis_url: str, status: Any
+    contenders: list[Contender], texts: Sequence[str], look_ups: int, rounds: int, redis_url: str, console: Console
 ) -> dict[str, str]:
     """Rounds in which each is asked for single texts, then for batches; another one begins each round.
 
@@ -240,7 +242,7 @@ def look_up_in_turn(
     with Redis.from_url(redis_url) as redis:
         for number in range(rounds):
             start = number % len(contenders)
-            with status(f"round {number + 1} of {rounds}"):
+            with step(console, f"round {number + 1} of {rounds}"):
                 for contender in [*contenders[start:], *contenders[:start]]:
                     try:
                         contender.measured.singles.append(_round(contender, wanted, 1, redis))

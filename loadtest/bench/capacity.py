@@ -25,6 +25,7 @@ from loadtest.bench.processes import BenchmarkError
 from loadtest.bench.rounds import figures_table
 from loadtest.bench.stack import Stack
 from loadtest.bench.wire import embeddings_body, exchange, http_request, model_of, whole
+from loadtest.display import step
 from loadtest.exposition import METRICS_PATH
 from loadtest.figures import Spread
 from loadtest.texts import read_texts
@@ -153,7 +154,7 @@ def capacity(bench: Bench) -> Sequence[CapacityResult]:
     """
     texts = bench.texts()
     with Stack(bench.core) as stack, Stack(bench.generator_core) as beside:
-        with bench.console.status("starting the servers"):
+        with step(bench.console, "starting the servers"):
             engine_url = beside.stand_in(beside.engine(bench.bundle))
             redis_url = stack.redis()
             redis_pid = stack.pids[-1]
@@ -161,14 +162,14 @@ def capacity(bench: Bench) -> Sequence[CapacityResult]:
             pids = {local: stack.pids[-1]}
             exact = stack.gateway(engine_url, redis_url, local_cache_mb=0, cache_ttl_seconds=DAY_S)
             pids[exact] = stack.pids[-1]
-        with bench.console.status("filling the caches"):
+        with step(bench.console, "filling the caches"):
             fill(local, texts, "local")
             fill(exact, texts, "exact")
         kinds = kinds_of(bench, local, exact, texts)
         rounds: dict[str, list[Cost]] = {kind.name: [] for kind in kinds}
         for number in range(bench.rounds):
             for kind in kinds:
-                with bench.console.status(f"round {number + 1} of {bench.rounds}: {kind.name}"):
+                with step(bench.console, f"round {number + 1} of {bench.rounds}: {kind.name}"):
                     rounds[kind.name].append(measured(bench, kind, pids[kind.url], redis_pid, redis_url))
         sizes = {kind.name: bytes_of(kind.url, kind.requests()[0]) for kind in kinds}
     title = "What a text costs; the engine computes nothing"

@@ -26,6 +26,7 @@ from loadtest.bench.wire import (
     vectors_body,
     whole,
 )
+from loadtest.display import step
 
 BATCH = 32
 COMPUTE = {"x-cache-control": "no-cache"}
@@ -157,7 +158,7 @@ def engine(
     with Stack(bench.core) as stack:
         beside_url = None
         if engine_url is None or gateway_url is None:
-            with bench.console.status("starting the servers"):
+            with step(bench.console, "starting the servers"):
                 engine_url, redis_url = stack.engine(bundle), stack.redis()
                 gateway_url = stack.gateway(engine_url, redis_url, local_cache_mb=0)
                 if beside is not None:

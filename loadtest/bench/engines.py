@@ -17,6 +17,7 @@ from loadtest.bench.options import Bench, common_options
 from loadtest.bench.rounds import Contender, Ratio, Result, alternate
 from loadtest.bench.stack import Stack, check_bundle
 from loadtest.bench.wire import embeddings_body, http_request, model_of, whole
+from loadtest.display import step
 
 CONNECTIONS: Final = 8  # that send requests of 32
 ONE, TWO, WIDE = "one engine on one core", "two engines, a core each", "one engine on both cores"
@@ -38,7 +39,7 @@ def engines(bench: Bench) -> Sequence[Result]:
         raise click.UsageError("give --core and --generator-core, and two different ones")
     bundle, texts = check_bundle(bench.bundle), bench.texts()
     with Stack(bench.core) as one, Stack(bench.generator_core) as two, Stack() as both:
-        with bench.console.status("starting the servers"):
+        with step(bench.console, "starting the servers"):
             first, second, wide = one.engine(bundle), two.engine(bundle), both.engine(bundle)
             redis_url = both.redis()
             urls = {ONE: [first], TWO: [first, second], WIDE: [wide]}

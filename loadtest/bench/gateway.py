@@ -16,6 +16,7 @@ from loadtest.bench.processes import BenchmarkError
 from loadtest.bench.rounds import Contender, Ratio, Result, alternate
 from loadtest.bench.stack import Stack, store_bare_vectors
 from loadtest.bench.wire import batches, embeddings_body, exchange, http_request, model_of
+from loadtest.display import step
 from loadtest.tiers import CACHE_HEADER, UNSTATED
 
 PATH = "/v1/embeddings"
@@ -60,13 +61,13 @@ def gateway(bench: Bench, *, l0_url: str | None, exact_url: str | None, redis_ur
         raise click.UsageError("name both --l0-url and --exact-url, or neither")
     texts = bench.texts()
     with Stack(bench.core) as stack:
-        with bench.console.status("starting the servers"):
+        with step(bench.console, "starting the servers"):
             redis = redis_url or stack.redis()
             if l0_url is not None and exact_url is not None:
                 gateways = Gateways(l0_url, exact_url, redis)
             else:
                 gateways = start_gateways(stack, bench, redis)
-        with bench.console.status("filling the caches"):
+        with step(bench.console, "filling the caches"):
             fill(gateways.local, texts, "local")
             fill(gateways.exact, texts, "exact")
         contenders = [

@@ -32,6 +32,7 @@ from loadtest.bench.processes import LOOPBACK, BenchmarkError, pinned
 from loadtest.bench.rounds import figures_table
 from loadtest.bench.stack import Stack, Up
 from loadtest.bench.wire import JSON_TYPE, embeddings_body, model_of, whole
+from loadtest.display import step
 from loadtest.figures import Spread, ratios, spread
 from loadtest.texts import read_texts
 from loadtest.tiers import TierError, item_tiers
@@ -188,7 +189,7 @@ def norepeat(bench: Bench, *, batched: int, singles: int) -> Sequence[CpuResult]
     rounds = bench.rounds + 1  # the first does not count: connections, code paths, allocators and the index settle
     texts = iter(distinct_texts(bench, rounds * sum(loads.values())))
     with Stack(bench.core) as stack, pinned(bench.generator_core):
-        with bench.console.status("starting the servers"):
+        with step(bench.console, "starting the servers"):
             auto = stack.up("auto", bench.bundle, semantic_mode="auto")
             off = stack.up("off", bench.bundle, semantic_mode="off")
         contenders = {
@@ -201,7 +202,7 @@ def norepeat(bench: Bench, *, batched: int, singles: int) -> Sequence[CpuResult]
             for load, count in loads.items():
                 requests = whole([next(texts) for _ in range(count)], load[0])
                 for name in ORDERS[number % len(ORDERS)]:
-                    with bench.console.status(f"round {number} of {bench.rounds}: {name}, {load[0]} texts a request"):
+                    with step(bench.console, f"round {number} of {bench.rounds}: {name}, {load[0]} texts a request"):
                         turn = contenders[name].turn(requests, load[1])
                     if number:
                         turns[load][name].append(turn)

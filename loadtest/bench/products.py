@@ -24,6 +24,7 @@ from loadtest.bench.options import SEED, Bench, server_options
 from loadtest.bench.processes import BenchmarkError, run_pinned
 from loadtest.bench.rounds import Contender, Outcome, Ratio, Result
 from loadtest.bench.stack import check_bundle
+from loadtest.display import step
 from loadtest.figures import percentile
 
 OPERATORS: Final = ("MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul")
@@ -98,7 +99,7 @@ def products(bench: Bench) -> Sequence[Result]:
     task = ProductsTask(
         str(check_bundle(bench.bundle)), [(one.texts, one.length) for one in shapes], bench.rounds, bench.seconds
     )
-    with bench.console.status("running the graph and its products"):
+    with step(bench.console, "running the graph and its products"):
         measured = task.measure(bench.core)
     outcomes = {}
     for shape, both in zip(shapes, measured, strict=True):

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from loadtest.bench.generator import Measurement
 from loadtest.bench.machine import Machine
+from loadtest.display import step
 from loadtest.figures import Spread, ratios, spread
 
 OTHER_CPU = "an aim for CPUs with INT8 dot products"
@@ -160,13 +161,13 @@ def alternate(
     """Measure each contender in turn, `rounds` times over, after a round that does not count."""
     for contender in contenders:
         if contender.needs_warmup:
-            with console.status(f"warming up: {escape(contender.name)}"):
+            with step(console, f"warming up: {contender.name}"):
                 contender.measure()
     measured: dict[str, list[Measurement]] = {contender.name: [] for contender in contenders}
     for number in range(rounds):
         for contender in contenders:
             time.sleep(settle_s)
-            with console.status(f"round {number + 1} of {rounds}: {escape(contender.name)}"):
+            with step(console, f"round {number + 1} of {rounds}: {contender.name}"):
                 measured[contender.name].append(contender.measure())
     return {contender.name: Outcome(contender, measured[contender.name]) for contender in contenders}
 

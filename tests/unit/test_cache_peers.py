@@ -134,8 +134,7 @@ def test_entries_and_turns_on_a_real_redis(tmp_path: Path) -> None:
             assert contenders[1].measured.bytes_a_text is None
             with Redis.from_url(url) as redis:
                 assert redis.dbsize() == 32
-            status = Console(file=io.StringIO()).status
-            failed = caches.look_up_in_turn(contenders, TEXTS[:32], 64, 2, url, status)
+            failed = caches.look_up_in_turn(contenders, TEXTS[:32], 64, 2, url, Console(file=io.StringIO()))
             assert failed == {"bad": "TimeoutError: no more"}
             assert good.ask("other_model", TEXTS[:4]) == {"embedded": 4}
             measured = contenders[0].measured

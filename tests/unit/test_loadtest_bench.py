@@ -52,6 +52,7 @@ from loadtest.bench.rounds import (
 )
 from loadtest.bench.stack import Stack, check_bundle
 from loadtest.bench.wire import batches, embeddings_body, http_request, vectors_body, whole
+from loadtest.display import step
 from loadtest.texts import read_texts
 
 IDS = [[101, 7, 102], [101, 102], [101, 8, 9, 10, 102]]
@@ -143,6 +144,14 @@ def test_rounds_alternate_and_ratios_pair_them() -> None:
     ratio = result.ratio(result.ratios[0])
     assert (ratio.median, ratio.low, ratio.high) == (0.5, 0.5, 0.5)
     assert result.difference(result.differences[0]).median == 2.0
+
+
+def test_progress_is_a_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a log one sees what runs, and the figures on standard output stay alone."""
+    with step(Console(), "round 1 of 2: [peer]"):
+        pass
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "round 1 of 2: [peer]\n")
 
 
 def test_contenders_of_batches_count_texts() -> None:
