@@ -26,8 +26,9 @@ from bulk.sources import SourceFile
 
 OBJECT_STORE_BYTES: Final = 128 << 20  # of a Ray that is started here; descriptions and records are small
 AHEAD: Final = 2  # parts given to an actor, the one it does included
-# An actor that is lost, as when its memory is short, is started again, and its part tried again; not for ever.
-RESTARTS: Final = {"max_restarts": 20, "max_task_retries": 3}
+# An actor that is lost, as when its memory is short or its node goes, is started again, not for ever, and its part tried
+# again. Tries are not counted: until Ray sees that a node is gone, some thirty seconds, it uses one up each second.
+RESTARTS: Final = {"max_restarts": 20, "max_task_retries": -1}
 
 
 class RayFailed(Exception):

@@ -1,6 +1,7 @@
-"""`dejavec ingest --engine ray` with a real Ray on this machine: a kill in the middle, and engines in its actors.
+"""`dejavec ingest --engine ray` with a real Ray on this machine: a kill in the middle, engines in its actors, and a
+cluster of two nodes that loses one.
 
-Ray is started twice, once by the command and once for two commands, with one actor and without a dashboard. What Ray
+Ray is started with one CPU a node, and without a dashboard. What Ray
 starts carries a mark in its environment, by which it is found, and ended should it be left over.
 """
 
@@ -31,6 +32,7 @@ MARK = "DEJAVEC_RAY_TEST"
 STARTS = 2  # Ray gives its agent 15 s and its node 30 s to start, constants that a busy machine does not keep
 NOT_STARTED = f"Ray did not start in {STARTS} tries: this machine is too busy"
 LIMIT_S = 150.0
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 TEXTS = [f"{chr(97 + i)} {chr(98 + i)}" for i in range(18)]
 TWO_COMMANDS = """
 import sys
@@ -156,6 +158,43 @@ async def test_killed_resumed_and_in_process(tmp_path: Path, variables: dict[str
     assert np.array([row["vector"] for row in found], np.float32).tobytes() == expected.tobytes()
     metadata = pq.read_schema(tmp_path / "by-engines/part-000000.parquet").metadata
     assert metadata[b"dejavec.fingerprint"].decode() == fingerprint
+
+
+async def test_a_node_that_is_lost(tmp_path: Path, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a cluster's two nodes one is killed with a part in hand: the other one does all that is left."""
+    from ray.cluster_utils import Cluster
+
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    source, out = tmp_path / "texts.jsonl", tmp_path / "out"
+    source.write_text("".join(json.dumps({"id": text, "text": text}) + "\n" for text in TEXTS))
+    on_sigterm = signal.getsignal(signal.SIGTERM)  # which Ray takes
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    try:
+        lost = cluster.add_node(**NODE)
+        async with StandIn() as gateway:
+            gateway.hang_after = 2
+            words = (
+                f"ingest {source} --engine ray --ray-address {cluster.address} --actors 2 --part-texts 4 --out {out}"
+            )
+            to_gateway = f"--url {gateway.url} --batch 4 --concurrency 1"
+            command = await started(variables, "-m", "deploy.cli", *words.split(), *to_gateway.split())
+            ended = asyncio.create_task(command.communicate())
+            until = time.monotonic() + LIMIT_S
+            while gateway.in_flight < 2:  # a part on each node
+                assert not ended.done(), ended.result()[0].decode()
+                assert time.monotonic() < until
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(cluster.remove_node, lost, allow_graceful=False)
+            gateway.released.set()
+            output, _ = await asyncio.wait_for(ended, LIMIT_S)
+            assert command.returncode == 0, output.decode()
+    finally:
+        await asyncio.to_thread(cluster.shutdown)
+        signal.signal(signal.SIGTERM, on_sigterm)
+    rows = rows_of(out)
+    assert [row["id"] for row in rows] == TEXTS
+    assert all(np.array_equal(np.array(row["vector"], np.float32), vector_of(row["id"], 8)) for row in rows)
 
 
 async def of_an_engine(bundle: Path) -> tuple[str, np.ndarray]:

@@ -71,8 +71,9 @@ class StandIn:
         self.refused_texts: set[str] = set()
         self.engine_away = False
         self.vectors_short_by = 0
-        self.hang_after: int | None = None  # requests from then on are never answered
+        self.hang_after: int | None = None  # requests from then on are not answered before `released`
         self.hanging = asyncio.Event()
+        self.released = asyncio.Event()
         self.requests: list[dict] = []
         self.headers: list[dict[str, str]] = []
         self.infos = 0
@@ -115,7 +116,7 @@ class StandIn:
             await asyncio.sleep(0)
             if self.hang_after is not None and len(self.requests) > self.hang_after:
                 self.hanging.set()
-                return await hang(request)
+                await self.released.wait()
             misdeed = self.misdeeds.popleft() if self.misdeeds else None
             if misdeed is not None:
                 return await misdeed(request)
