@@ -21,7 +21,7 @@ def write_products(graph: Path, folder: Path) -> int:
     """Write what `worker.count_wrong_products` reads; returns how many matrices there are."""
     writer = GraphWriter("products")
     arrays: dict[str, np.ndarray] = {}
-    weights = list(_weights(onnx.load(graph)))
+    weights = list(integer_weights(onnx.load(graph)))
     for index, weight in enumerate(weights):
         codes = _codes(len(weight), index)
         a = writer.input(f"codes.{index}", np.uint8, ["rows", len(weight)])
@@ -36,7 +36,7 @@ def write_products(graph: Path, folder: Path) -> int:
     return len(weights)
 
 
-def _weights(model: onnx.ModelProto) -> Iterator[Int8Array]:
+def integer_weights(model: onnx.ModelProto) -> Iterator[Int8Array]:
     """The constant int8[K, N] matrices that the graph multiplies by."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in all_nodes(model.graph):
