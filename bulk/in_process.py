@@ -18,7 +18,7 @@ from common.texts import BadLine, Fault, Record
 from engine.bundle import Bundle, BundleError, check_files, read_bundle
 from engine.configuration import load
 from engine.model.device import name_kernel_class
-from engine.protocol import Float32Array, Int32Array, Lane
+from engine.protocol import MAX_REQUEST_ITEMS, Float32Array, Int32Array, Lane
 from engine.serving import build_engine
 from engine.settings import EngineSettings
 from gateway.client.ingest import EmbedOptions
@@ -27,6 +27,7 @@ from gateway.client.wire import GatewayInfo
 
 DEADLINE_S = 3600.0  # for a batch in the queue, where nothing else waits
 BATCHES_AT_ONCE = 4  # for each core, so that runs have full batches to choose from
+LEAST_QUEUE_TEXTS = 2 * MAX_REQUEST_ITEMS  # of any length; see `max_queue_tokens`
 
 
 def model_of(way: BundleWay, embed: EmbedOptions) -> GatewayInfo:
@@ -82,7 +83,9 @@ class BundleEmbedder:
             )
         self._engine = await self._stack.enter_async_context(engine.opened())
         self._prompt = prompt_of(self._engine.model.bundle, self._prompt_name)
-        self._places = asyncio.Semaphore(BATCHES_AT_ONCE * self._way.cpus)
+        # No more than the queue holds of the longest texts: what it refuses would end the ingestion.
+        most = max(1, LEAST_QUEUE_TEXTS // self._way.batch)
+        self._places = asyncio.Semaphore(min(BATCHES_AT_ONCE * self._way.cpus, most))
 
     async def close(self) -> None:
         """Close the engine."""

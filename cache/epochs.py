@@ -3,7 +3,8 @@
 An epoch is `<milliseconds>-<random hex>` and part of every key's hash, so changing it makes a namespace's entries
 unreachable at once; their TTL removes them. Epochs only move forward: every exchange with Redis keeps the greater of
 its value and ours, so a Redis that lost its last second, or was restored from a backup, is brought up to date by any
-gateway that remembers. All gateways follow a purge within `FOLLOW_S` (polled every `REFRESH_S`) while they reach Redis.
+gateway that remembers. All gateways follow a purge within two seconds (they ask every `REFRESH_S`) while they reach
+Redis.
 
 In a cluster one server has a namespace's epoch and all have its entries. A gateway that does not reach that one serves
 the entries for `UNTOLD_S` more, and then none until it is told an epoch: another may have purged them.
@@ -30,7 +31,6 @@ log = logging.getLogger("dejavec.cache")
 
 PURGE_TIMEOUT_S: Final = 3.0
 REFRESH_S: Final = 1.0
-FOLLOW_S: Final = 2.0
 MAX_NAMESPACES: Final = 10_000
 UNTOLD_S: Final = 30.0  # longer than a failover usually takes
 
@@ -221,7 +221,7 @@ class Epochs:
         return True
 
     async def _check_secret(self) -> None:
-        """Once a connection: do all gateways on this Redis hash with one secret?"""
+        """Once, when Redis first answers: do all gateways on it hash with one secret?"""
         if self._secret_checked:
             return
         assert self._link is not None

@@ -124,7 +124,8 @@ class ExactTier:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[bytes | None]] = loop.create_future()
         self._waiting.append((digests, future))
-        if len(self._drains) < MAX_PARALLEL_MGETS:
+        # One that has ended takes no more look-ups, also before its callback has taken it out.
+        if sum(not drain.done() for drain in self._drains) < MAX_PARALLEL_MGETS:
             task = loop.create_task(self._drain())
             self._drains.add(task)
             task.add_done_callback(self._drains.discard)

@@ -1,11 +1,11 @@
 """HTTP content codings: request bodies expanded within a limit, replies compressed where that is worth it.
 
-    body = await expanded(content, headers.get(b"content-encoding"), max_bytes, collect)
+    for parts in expansion_steps(content, coding_of(headers.get(b"content-encoding")), max_bytes): ...
     reply = await compressed(reply, headers.get(b"accept-encoding"), collect)
 
 gzip, and zstd where Python has it (3.14, or the package backports.zstd). Both directions work in steps of a bounded
-number of bytes; the first step of a body runs where it is called, about a millisecond, and all others are handed to
-`collect`, which is to run them off the event loop, such as `partial(pool.collect, namespace)`.
+number of bytes, about a millisecond of expanding, so that they can be run off the event loop: `collect` is to do that,
+such as `partial(pool.collect, namespace)`.
 
 An expanded body is counted while it grows, so one that would expand to more than `max_bytes` costs no more than that.
 Several members or frames in a row are one body, as RFC 1952 and RFC 8878 have it. What is refused:
@@ -93,18 +93,6 @@ def coding_of(content_encoding: bytes | None) -> str | None:
     if names[0] not in codings():
         raise UnknownCoding(f"`Content-Encoding: {names[0][:40]}` is not known here; send {ours}, or none")
     return names[0]
-
-
-async def expanded(body: bytes, content_encoding: bytes | None, max_bytes: int, collect: Collect) -> bytes:
-    """A request's body without its content coding. Raises CodingError, BodyTooLarge."""
-    coding = coding_of(content_encoding)
-    if coding is None:
-        return body
-    steps = expansion_steps(body, coding, max_bytes)
-    parts = next(steps)
-    if len(body) >= STEP_BYTES or len(parts) >= STEP_PARTS or sum(map(len, parts)) >= STEP_BYTES:  # there may be more
-        parts += await collect(steps)
-    return b"".join(parts)
 
 
 def expansion_steps(body: bytes, coding: str, max_bytes: int) -> Steps:

@@ -13,7 +13,7 @@ Of light imports, for other processes too:
 
 protocol.py       the wire                          bundle.py       the model folder
 configuration.py  how settings are read             exit_status.py  how a process that cannot start ends
-settings.py       the engine's settings
+settings.py       the engine's settings             text_encoder.py  texts to token ids; safe_cuts.py: of a beginning
 """
 
 import os

@@ -5,7 +5,8 @@
     │   └── Unprocessable    422 the shape of a non-OpenAI route's body is wrong
     ├── Unauthorized         401 no or unknown API key
     ├── Forbidden            403 the admin interface is closed
-    ├── NotFound             404 no such route or model
+    ├── NotFound             404 no such route, namespace or change
+    │   └── ModelNotFound    404 a model that is not served here
     ├── MethodNotAllowed     405
     ├── Conflict             409 another change came first
     ├── BodyTimeout          408 the body came too slowly
@@ -88,7 +89,7 @@ class Forbidden(GatewayError):
 
 
 class NotFound(GatewayError):
-    """No such route or model."""
+    """No such route, namespace or change."""
 
     status, type, code = 404, "invalid_request_error", "not_found"
 
@@ -190,7 +191,7 @@ class ChangeUnconfirmed(GatewayError):
 
 
 class StateAway(GatewayError):
-    """what was learned cannot be read from Redis."""
+    """What was learned cannot be read from Redis."""
 
     status, type, code = 503, "server_error", "state_unavailable"
 

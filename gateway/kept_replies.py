@@ -20,6 +20,7 @@ from common import tracing
 from common.asgi import Headers, Reply
 from gateway.embed_request import EmbedResult
 from gateway.engines.engine_set import Model
+from gateway.errors import GatewayError
 from gateway.http import Exchange
 from gateway.models import Models, ServedModel
 from gateway.routes.output_types import decodes_base64_as_float32
@@ -98,7 +99,10 @@ class KeptReplies:
         """Keep a reply, if it is one that may be kept. `requested`: the model's name, as the request has it."""
         if len(result.tiers) != 1 or len(result.local_digests) != 1 or len(reply.body) > MAX_REPLY_BYTES:
             return
-        served, suffix = self._models.find(requested)
+        try:
+            served, suffix = self._models.find(requested)
+        except GatewayError:  # it was removed meanwhile: the reply is the request's own, and no other's
+            return
         model = served.engine.current_model
         if model is None or model.info is not result.model:
             return

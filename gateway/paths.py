@@ -41,7 +41,7 @@ REFUSED: Final = {  # what clients of other servers ask for, and why it is not h
     "/v1/responses": "this server has an embedding model; use /v1/embeddings",
     "/api/generate": "this server has an embedding model; use /api/embed",
     "/api/chat": "this server has an embedding model; use /api/embed",
-    "/api/pull": "this server has one model, which is loaded; /api/tags names it",
+    "/api/pull": "this server's models are loaded; /api/tags names them",
 }
 
 

@@ -12,6 +12,7 @@ from cache.keys import parse_secret
 from cache.redis_url import split_redis_url
 from common.credentials import check_token
 from engine.configuration import Configuration
+from gateway.engines.addresses import DNS_PREFIX
 
 
 def _http_url(value: str) -> str:
@@ -70,7 +71,6 @@ def _alias(value: str) -> str:
     return value
 
 
-DNS_PREFIX: Final = "dns+"
 DEFAULT_NAMESPACE: Final = "default"  # of everybody, where there are no API keys
 NAMESPACE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 

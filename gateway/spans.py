@@ -1,6 +1,6 @@
 """What the gateway's spans are called and hold, by OpenTelemetry's conventions. Called only while tracing is on.
 
-POST /v1/embeddings                    the request (`common.tracing.traced`)
+POST /v1/embeddings                    the request (`common.traced_app`)
 └── embeddings all-MiniLM-L6-v2        its texts' way through the tiers, by the conventions for generative AI
     ├── local, tokenize                stages
     ├── MGET                           exact entries: the wait for a look-up shared with other requests

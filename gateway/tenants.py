@@ -133,7 +133,7 @@ class Tenants:
         Requests in work go on as who they came as.
         """
         rules = {_hash(key): rule for key, rule in api_keys.items()}
-        self._gone = [tenant.usage for digest, tenant in self._tenants.items() if digest not in rules]
+        self._gone += [tenant.usage for digest, tenant in self._tenants.items() if digest not in rules]
         self._tenants = {
             digest: self._tenants[digest] if self._rules.get(digest) == rule else self._tenant(rule, digest)
             for digest, rule in rules.items()
@@ -181,7 +181,12 @@ class Tenants:
 
     def _tenant(self, rule: ApiKey, digest: bytes) -> Tenant:
         before = self._tenants.get(digest)
-        return Tenant(rule, self._limits, digest, before.usage if before is not None else None)
+        usage = before.usage if before is not None else None
+        for place, gone in enumerate(self._gone):
+            if gone.digest == digest:  # the key is back before that was written
+                usage = self._gone.pop(place)
+                break
+        return Tenant(rule, self._limits, digest, usage)
 
 
 def bearer(authorization: bytes | None) -> str | None:

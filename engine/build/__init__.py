@@ -1,6 +1,6 @@
 """Checkpoint -> bundle: the graph, its INT8 form, the tokenizer, the static embedding and a report.
 
-bundle_builder.py  the order of it all
+bundle_builder.py  the order of it all      bundle_folder.py  the folder that a bundle is made in
 checkpoint/        the checkpoint's files, choices and weights
 graph/             the ONNX graph: FP32, INT8, FP16
 imported/          an exported ONNX graph -> bundle

@@ -220,7 +220,6 @@ def show(bundle: Path) -> None:
     type=click.Path(path_type=Path),
     help="Folder with corpus.jsonl, queries.tsv, qrels.tsv; may be given more than once.",
 )
-@click.option("--products", is_flag=True, help="Time the INT8 products alone and report their share of the graph.")
 @click.option("--speed/--no-speed", default=True, help="Measure memory and tokens per second.  [default: speed]")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of each run.")
 @click.option("--device", type=click.Choice(get_args(Device)), default="auto", show_default=True)

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from common.credentials import shown_url, shown_urls_in
 from common.gateway_url import base_url
+from common.reply_parsing import error_in
 
 TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
@@ -40,7 +41,9 @@ async def _call(method: str, url: str, headers: dict[str, str], body: dict[str, 
         aiohttp.ClientSession(timeout=timeout) as session,
         session.request(method, url, headers=headers, json=body) as answer,
     ):
-        content = await answer.content.read(MAX_ANSWER_BYTES)
+        content = b""
+        while part := await answer.content.read(MAX_ANSWER_BYTES - len(content)):  # what has arrived, not all of it
+            content += part
     try:
         parsed = orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -48,5 +51,6 @@ async def _call(method: str, url: str, headers: dict[str, str], body: dict[str, 
             f"{shown_url(url)} answers {answer.status} and no JSON: is it a dejavec gateway?"
         ) from None
     if answer.status != 200:
-        raise click.ClickException(parsed.get("error", {}).get("message", f"{shown_url(url)} answers {answer.status}"))
+        message = error_in(content).get("message")
+        raise click.ClickException(str(message or f"{shown_url(url)} answers {answer.status}"))
     return parsed

@@ -11,12 +11,12 @@ import aiohttp
 from common.reply_parsing import error_in
 from engine.protocol import ProtocolError
 from gateway.console import figures
+from gateway.engines.addresses import MAX_ENGINES
 from gateway.engines.connection import READY_PATH, EngineConnection
 from gateway.engines.engine_set import EngineSet
 
 TIMEOUT_S: Final = 1.0
 MAX_BYTES: Final = 1024 * 1024
-MAX_ENGINES: Final = 64  # of one model
 
 READY, NOT_READY, AWAY = "ready", "not ready", "away"
 

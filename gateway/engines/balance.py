@@ -1,8 +1,8 @@
 """Which engine gets the next call, and which gets none for a while. Pure: no I/O, and the clock is handed in.
 
 load = EngineLoad(clock)              one for each engine
-load.began(tokens); load.ended(...)   around each call
-load.heard(now), load.report(...)     whatever it answered, and what the answer says of its queue and rate
+load.tokens += n; load.tokens -= n    around each call
+load.heard_at, load.report(...)       whatever it answered, and what the answer says of its queue and rate
 choose(loads, tokens, now, random)    the engine that should have answered such a call first
 
 A call goes where the tokens ahead of it, and its own, take the least time: those sent from here and not answered, and

@@ -35,6 +35,7 @@ from gateway.errors import (
 log = logging.getLogger("dejavec.gateway")
 
 WATCH_TIMEOUT_S: Final = 3.0
+FILE_TIMEOUT_S: Final = 60.0  # of a file that keeps coming: a static embedding may have over 100 MB
 CONNECT_TIMEOUT_S: Final = 1.0
 MAX_REASON_CHARS: Final = 4000
 REFUSED: Final = "it cannot start again; the log of its supervisor has the reason"
@@ -160,14 +161,17 @@ class EngineConnection:
         """The file that `info` names; None where it names none. Raises ProtocolError for another one."""
         if not info.static_embedding_sha256:
             return None
-        content = await self.get(protocol.STATIC_EMBEDDING_PATH)
+        content = await self.get(protocol.STATIC_EMBEDDING_PATH, FILE_TIMEOUT_S)
         if hashlib.sha256(content).hexdigest() != info.static_embedding_sha256:
             raise protocol.ProtocolError("the static embedding is not the one that the engine names")
         return content
 
-    async def get(self, path: str) -> bytes:
-        """The body of a path. Raises ClientError, OSError, TimeoutError, ProtocolError."""
-        timeout = aiohttp.ClientTimeout(total=WATCH_TIMEOUT_S)
+    async def get(self, path: str, timeout_s: float | None = None) -> bytes:
+        """The body of a path: all of it within `timeout_s`, by default that of a look, and each part within that.
+
+        Raises ClientError, OSError, TimeoutError, ProtocolError.
+        """
+        timeout = aiohttp.ClientTimeout(total=timeout_s or WATCH_TIMEOUT_S, sock_read=WATCH_TIMEOUT_S)
         async with self._http.get(self.address.url + path, timeout=timeout, server_hostname=self._tls_name) as answer:
             if answer.status != 200:
                 raise protocol.ProtocolError(f"{path} answers {answer.status}")

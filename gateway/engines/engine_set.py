@@ -30,7 +30,7 @@ from engine.text_encoder import EncodedText, TextEncoder
 from gateway.background import keep_running
 from gateway.engines.addresses import MAX_ENGINES, RESOLVE_EVERY_S, Address, Lookup, addresses_of, is_dns, look_up
 from gateway.engines.attempts import Attempts
-from gateway.engines.connection import MAX_REASON_CHARS, Call, EngineConnection
+from gateway.engines.connection import FILE_TIMEOUT_S, MAX_REASON_CHARS, Call, EngineConnection
 from gateway.engines.fingerprints import FingerprintChoice
 from gateway.engines.joining import Joiner
 from gateway.errors import EngineAway, ModelChanged
@@ -316,7 +316,7 @@ class EngineSet:
 
     async def _read_model(self, source: EngineConnection, info: protocol.EngineInfo) -> None:
         try:
-            encoder = TextEncoder(await source.get(protocol.TOKENIZER_PATH), info.max_tokens)
+            encoder = TextEncoder(await source.get(protocol.TOKENIZER_PATH, FILE_TIMEOUT_S), info.max_tokens)
             self._model = Model(info, encoder, await source.static_embedding(info))
         except _READ_ERRORS as error:
             reason = type(error).__name__

@@ -8,6 +8,7 @@ ollama.py            /api/...
 status.py            /, /health, /ready, /info, /metrics
 admin.py             /admin: statistics, explaining a look-up, purging
 thresholds.py        /admin: policies, changing them while running, what labels show
+usage.py             /v1/usage, /admin/usage
 console.py           /console: the operator's page, and the figures that it polls
 embedding_call.py    what the embedding routes share: headers in, the service call, headers out
 fields.py            what a body's fields mean by all their names; which are ignored, which refused

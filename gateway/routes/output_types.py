@@ -81,21 +81,20 @@ def wanted_output(
     fields: Mapping[str, str | Sequence[str] | None],
     encoding_format: str | None = None,
     float_decoder: bool = False,
-    several: bool = False,
 ) -> Output:
     """What a request asks for in those of its fields that name types; None is a field that was not sent.
 
     `fields`, by name: `output_dtype`, which is Mistral's and Voyage's name, `embedding_type`, Jina's, and
     `embedding_types`, Cohere's list. `encoding_format` is OpenAI's; with another type than float, base64 is that of the
     type's bytes, as Voyage has it. `float_decoder` is what `decodes_base64_as_float32` says of the client: such a one
-    gets lists of what is not float. `several`: whether the route's reply has room for more than one type.
-    Raises BadRequest naming the field: an unknown type, fields that differ, more types than there is room for.
+    gets lists of what is not float.
+    Raises BadRequest naming the field: an unknown type, fields that differ, more types than the one that replies have.
     """
     asked = {field: _types(field, names) for field, names in fields.items() if names is not None}
     if len(set(asked.values())) > 1:
         raise BadRequest(f"{' and '.join(asked)} ask for different types; send one of them", param=next(iter(asked)))
     field, (types, is_base64) = next(iter(asked.items()), ("", ((OutputType.FLOAT,), False)))
-    if len(types) > 1 and not several:
+    if len(types) > 1:
         raise BadRequest(f"{field}: this route's reply has one type; ask for one", param=field)
     wants_base64 = is_base64 or encoding_format == BASE64
     return Output(types, wants_base64 and not (float_decoder and types != (OutputType.FLOAT,)))
@@ -173,18 +172,6 @@ def as_json(vectors: Sequence[bytes], to: OutputType, as_base64: bool) -> list[b
     if to is OutputType.FLOAT:
         return [float_array(vector) for vector in vectors]
     return [_int_array(content, DTYPES[to]) for content in quantised(vectors, to)]
-
-
-def keyed_json(vectors: Sequence[bytes], output: Output) -> bytes:
-    """All types of a request as one JSON object from type to list of vectors, as Cohere's `embeddings` is.
-
-    float as base64 is keyed `base64`, as Cohere keys it.
-    """
-    keyed = []
-    for to in output.types:
-        key = BASE64 if output.as_base64 and to is OutputType.FLOAT else to.value
-        keyed.append(b'"%b":[%b]' % (key.encode(), b",".join(as_json(vectors, to, output.as_base64))))
-    return b"{" + b",".join(keyed) + b"}"
 
 
 def _scaled(vectors: Sequence[bytes], to: OutputType) -> npt.NDArray[np.generic]:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from engine.build.graph.onnx_writer import GraphWriter, Int8Array, all_nodes
+from engine.build.graph.onnx_writer import GraphWriter, Int8Array
+from engine.build.imported.contract import all_nodes
 from tests.cpus.worker import PRODUCTS_ARRAYS, PRODUCTS_GRAPH, ROWS
 
 OPERATORS = ("MatMulInteger", "MatMulIntegerToFloat")
@@ -21,7 +22,7 @@ def write_products(graph: Path, folder: Path) -> int:
     """Write what `worker.count_wrong_products` reads; returns how many matrices there are."""
     writer = GraphWriter("products")
     arrays: dict[str, np.ndarray] = {}
-    weights = list(_weights(onnx.load(graph)))
+    weights = list(integer_weights(onnx.load(graph)))
     for index, weight in enumerate(weights):
         codes = _codes(len(weight), index)
         a = writer.input(f"codes.{index}", np.uint8, ["rows", len(weight)])
@@ -36,10 +37,10 @@ def write_products(graph: Path, folder: Path) -> int:
     return len(weights)
 
 
-def _weights(model: onnx.ModelProto) -> Iterator[Int8Array]:
+def integer_weights(model: onnx.ModelProto) -> Iterator[Int8Array]:
     """The constant int8[K, N] matrices that the graph multiplies by."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in all_nodes(model.graph):
+    for node in all_nodes(model.graph.node):
         if node.op_type in OPERATORS:
             yield np.asarray(numpy_helper.to_array(constants[node.input[1]]), dtype=np.int8)
 

@@ -92,11 +92,12 @@ def random_weights(shape: Shape) -> Weights:
         for _ in range(shape.layers)
     ]
     learned = family.positions == "learned"
+    has_relative_bias = any(layout.relative_bias for layout in family.layouts)
     return Weights(
         shape=shape,
         words=rng.standard_normal((shape.vocab_size, hidden), dtype=np.float32),
         positions=rng.standard_normal((shape.max_positions, hidden), dtype=np.float32) if learned else None,
-        relative_bias=rng.standard_normal((32, shape.heads), dtype=np.float32) if family.relative_buckets else None,
+        relative_bias=rng.standard_normal((32, shape.heads), dtype=np.float32) if has_relative_bias else None,
         embedding_norm=norm(),
         layers=tuple(layers),
         final_norm=norm() if family.norms_first else None,

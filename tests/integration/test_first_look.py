@@ -5,14 +5,16 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
+from aiohttp import web
 
+from engine import protocol
 from gateway import app as gateway_app
 from gateway.engines import connection
 from gateway.engines.addresses import Address
 from gateway.engines.connection import EngineConnection
 from tests.free_ports import free_port
 from tests.gateway_client import running_gateway
-from tests.stand_in_engine import StandInEngine
+from tests.stand_in_engine import StandInEngine, static_embedding_bytes
 
 
 async def test_a_worker_accepts_requests_once_it_has_asked_its_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +75,31 @@ async def test_an_engine_never_seen_tells_at_its_first_look_that_it_is_late(monk
         one = EngineConnection(Address(engine.url), http)
         await one.look()
         assert one.reason == "the engine cannot be reached (TimeoutError)"
+
+
+class SlowlySending(StandInEngine):
+    """Sends its static embedding in pieces, over a second and a half."""
+
+    pieces = 5
+
+    async def state(self, request: web.Request) -> web.StreamResponse:
+        if request.path != protocol.STATIC_EMBEDDING_PATH:
+            return await super().state(request)
+        content = static_embedding_bytes()
+        answer = web.StreamResponse()
+        answer.content_length = len(content)
+        await answer.prepare(request)
+        size = len(content) // (self.pieces - 1)
+        for start in range(0, len(content), size):
+            await answer.write(content[start : start + size])
+            await asyncio.sleep(0.3)
+        return answer
+
+
+async def test_a_large_file_may_take_long_while_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A static embedding over a slow network takes longer than a look: the model is there all the same."""
+    monkeypatch.setattr(connection, "WATCH_TIMEOUT_S", 1.0)
+    engine = SlowlySending(has_static_embedding=True)
+    async with engine.running(), aiohttp.ClientSession() as http:
+        one = EngineConnection(Address(engine.url), http)
+        assert await one.static_embedding(engine.info) == static_embedding_bytes()

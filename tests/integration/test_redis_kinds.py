@@ -20,7 +20,9 @@ from cache.redis_link import RedisAway, RedisLink
 from cache.redis_url import TlsFiles, Topology
 from cache.semantic.exchange import RedisExchange, Saved
 from cache.semantic.index import Neighbour, RedisIndex
+from cache.shared_limits import Ask, Count, SharedLimits
 from cache.shared_settings import SharedSettings
+from cache.usage import DAYS, MONTHS, Counts, UsageStore
 from deploy.embedded_redis import NotAvailable, locate
 from tests.gateway_client import running_gateway
 from tests.integration.test_semantic_tier import BASE, near, ready_with, tier
@@ -175,6 +177,7 @@ async def test_the_acl_rule_of_the_page_is_enough(server: RunningRedis) -> None:
         assert (await find_facts(link)).has_search
         assert await is_kept(link)
         await _use_epochs_and_live_values(link)
+        await _use_limits_and_usage(link)
         await _use_exchange(link)
         await _use_index(link)
         assert link.state == "ok"
@@ -193,6 +196,17 @@ async def _use_epochs_and_live_values(link: RedisLink) -> None:
     await epochs.purge(name)
     record = SharedSettings(link, SECRET)
     assert await record.replace(await record.load(), record.seal(b"{}"))
+
+
+async def _use_limits_and_usage(link: RedisLink) -> None:
+    key, day, month = secrets.token_hex(8), Count("2026-11-26", 100), Count("2026-11", 1000)
+    answer = await SharedLimits(link, "p").ask(Ask(1, key, "t:m", 60, 1, 0, 0, 0.0, 0, day, month))
+    assert (answer.granted, answer.used_day) == (1, 1)
+    store = UsageStore(link, "p")
+    days = {f"2026-{day // 28 + 1:02}-{day % 28 + 1:02}": Counts(requests=1) for day in range(DAYS + MONTHS + 1)}
+    await store.record(key, 1, days)
+    assert len(await store.read(key)) == DAYS
+    assert await store.present() == 1
 
 
 async def _use_exchange(link: RedisLink) -> None:

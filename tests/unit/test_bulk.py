@@ -421,6 +421,16 @@ def test_vectors_in_process_are_the_engines(tmp_path):
     assert len(rows_of(tmp_path / "short")[0]["vector"]) == 4
 
 
+@pytest.mark.parametrize(("cpus", "batch"), [(1, 2048), (64, 64)])
+def test_a_part_of_the_longest_texts_fits_the_engines_queue(tmp_path, cpus, batch):
+    """However many texts a batch has, and however many cores there are to keep busy."""
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    (tmp_path / "a.jsonl").write_text(lines_of([f"{number} " + "a " * 40 for number in range(8192)]))
+    way = BundleWay(str(bundle), cpus=cpus, batch=batch)
+    ingest(an_ingestion(tmp_path / "a.jsonl", tmp_path / "out", way, part_texts=8192), Here(), Quiet())
+    assert len(rows_of(tmp_path / "out")) == 8192
+
+
 def test_a_node_with_another_bundle_does_nothing(tmp_path):
     """Its part fails with both fingerprints, and nothing is written."""
     bundle, other = write_tiny_bundle(tmp_path / "bundle"), write_tiny_bundle(tmp_path / "other", max_tokens=8)

@@ -5,7 +5,9 @@ import io
 import random
 import zlib
 from base64 import b64encode
+from collections.abc import Callable
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import orjson
@@ -13,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import content_coding
-from common.asgi import BodyTooLarge, Reply
+from common import asgi, content_coding
+from common.asgi import Reply
 from common.content_coding import (
     MAX_MEMBERS,
     MIN_REPLY_BYTES,
@@ -27,11 +29,15 @@ from common.content_coding import (
     coding_of,
     compressed,
     compression_steps,
-    expanded,
     expansion_steps,
 )
+from gateway.admission import Admission, Place
+from gateway.bodies import expanded_body
+from gateway.errors import BadRequest, BodyTooLarge
+from gateway.work_pool import WorkPool
 
 MIB = 2**20
+T = TypeVar("T")
 HAS_ZSTD = content_coding.zstd is not None
 BOTH = pytest.mark.parametrize(
     "coding", ["gzip", pytest.param("zstd", marks=pytest.mark.skipif(not HAS_ZSTD, reason="no zstd in this Python"))]
@@ -57,9 +63,21 @@ class Collector:
         return found
 
 
-async def expand(body: bytes, coding: str | None, max_bytes: int = 16 * MIB) -> bytes:
-    """Expanded wherever it happens."""
-    return await expanded(body, None if coding is None else coding.encode(), max_bytes, Collector())
+class Pool(WorkPool):
+    """Counts the steps that it runs."""
+
+    steps = 0
+
+    async def run(self, tenant: str, step: Callable[[], T]) -> T:
+        self.steps += 1
+        return step()
+
+
+async def expand(body: bytes, coding: str, max_bytes: int = 16 * MIB, pool: WorkPool | None = None) -> bytes:
+    """As the gateway expands a request's body."""
+    place = Place(Admission(1, 64 * MIB, is_shared=False))
+    place.enter("default")
+    return await expanded_body(body, coding.encode(), max_bytes, place, pool or Pool(), "default")
 
 
 def numbers(n: int) -> bytes:
@@ -110,7 +128,7 @@ def test_a_bomb_stops_at_the_limit(coding: str) -> None:
     def count() -> None:
         sizes.extend(sum(map(len, parts)) for parts in expansion_steps(bomb, coding, MIB))
 
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(asgi.BodyTooLarge):
         count()
     assert sum(sizes) <= MIB
     assert max(sizes) <= 2 * STEP_BYTES
@@ -121,15 +139,15 @@ async def test_broken_bodies_are_named(coding: str) -> None:
     """Cut off anywhere, damaged, followed by something, empty, or not compressed at all."""
     whole = packed(b'{"input": "x"}' * 50, coding)
     for cut in range(1, len(whole)):
-        with pytest.raises(BrokenBody):
+        with pytest.raises(BadRequest):
             await expand(whole[:cut], coding)
-    with pytest.raises(BrokenBody, match="goes on after the end"):
+    with pytest.raises(BadRequest, match="goes on after the end"):
         await expand(whole + b"\n", coding)
-    with pytest.raises(BrokenBody):
+    with pytest.raises(BadRequest):
         await expand(whole + whole[:-1], coding)
-    with pytest.raises(BrokenBody, match="empty"):
+    with pytest.raises(BadRequest, match="empty"):
         await expand(b"", coding)
-    with pytest.raises(BrokenBody, match=f"not {coding}"):
+    with pytest.raises(BadRequest, match=f"not {coding}"):
         await expand(b'{"input": "x"}', coding)
 
 
@@ -142,7 +160,7 @@ def test_any_bytes_are_expanded_or_refused(coding: str, body: bytes, place: int,
     for given_body in (body, bytes(damaged)):
         try:
             made = b"".join(part for parts in expansion_steps(given_body, coding, 1000) for part in parts)
-        except (BrokenBody, BodyTooLarge):
+        except (BrokenBody, asgi.BodyTooLarge):
             continue
         assert len(made) <= 1000
 
@@ -152,7 +170,7 @@ async def test_members_without_number_are_refused(coding: str) -> None:
     """A million empty members in 20 MB are work without content."""
     empty = packed(b"", coding)
     assert await expand(empty * MAX_MEMBERS, coding) == b""
-    with pytest.raises(BrokenBody, match="members"):
+    with pytest.raises(BadRequest, match="members"):
         await expand(empty * (MAX_MEMBERS + 1), coding)
 
 
@@ -163,26 +181,26 @@ async def test_a_window_larger_than_the_coding_s_is_refused() -> None:
     options = {zstd.CompressionParameter.window_log: 24, zstd.CompressionParameter.enable_long_distance_matching: 1}
     compressor = zstd.ZstdCompressor(options=options)
     body = compressor.compress(random.Random(0).randbytes(17 * MIB)) + compressor.flush()
-    with pytest.raises(BrokenBody, match="window of over 8 MiB"):
+    with pytest.raises(BadRequest, match="window of over 8 MiB"):
         await expand(body, "zstd", 32 * MIB)
 
 
 @BOTH
 async def test_long_work_is_handed_over(coding: str) -> None:
-    """A small body is expanded where it is; of a large one the first step is, and the collector has the others."""
-    collector = Collector()
-    assert await expanded(packed(b"x" * 1000, coding), coding.encode(), MIB, collector) == b"x" * 1000
-    assert collector.steps == 0
+    """A small body is expanded where it is; of a large one the first step is, and the pool has the others."""
+    pool = Pool()
+    assert await expand(packed(b"x" * 1000, coding), coding, MIB, pool) == b"x" * 1000
+    assert pool.steps == 0
     content = random.Random(0).randbytes(MIB)
-    assert await expanded(packed(content, coding), coding.encode(), MIB, collector) == content
-    assert collector.steps >= MIB // STEP_BYTES - 1
-    collector.steps = 0
+    assert await expand(packed(content, coding), coding, MIB, pool) == content
+    assert pool.steps >= MIB // STEP_BYTES - 1
+    pool.steps = 0
     members = packed(b"x", coding) * MAX_MEMBERS
-    assert await expanded(members, coding.encode(), MIB, collector) == b"x" * MAX_MEMBERS
-    assert collector.steps >= MAX_MEMBERS // STEP_PARTS - 1
-    collector.steps = 0
-    assert await expanded(packed(bytes(4 * MIB), coding), coding.encode(), 4 * MIB, collector) == bytes(4 * MIB)
-    assert collector.steps >= 4 * MIB // STEP_BYTES - 1
+    assert await expand(members, coding, MIB, pool) == b"x" * MAX_MEMBERS
+    assert pool.steps >= MAX_MEMBERS // STEP_PARTS - 1
+    pool.steps = 0
+    assert await expand(packed(bytes(4 * MIB), coding), coding, 4 * MIB, pool) == bytes(4 * MIB)
+    assert pool.steps >= 4 * MIB // STEP_BYTES - 1
 
 
 @pytest.mark.parametrize(
@@ -311,5 +329,5 @@ async def test_without_zstd_there_is_gzip(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UnknownCoding, match="send gzip, or none"):
         coding_of(b"zstd")
     assert await expand(gzip.compress(b"x"), "gzip") == b"x"
-    with pytest.raises(BrokenBody):
+    with pytest.raises(BadRequest):
         await expand(zlib.compress(b"x"), "gzip")

@@ -6,13 +6,19 @@ from typing import Any
 
 import pytest
 
+from cache.epochs import Epochs
+from cache.local import LocalCache, LocalEntry
+from common.asgi import Reply
 from engine.protocol import EngineInfo
+from gateway.embed_request import EmbedResult
 from gateway.errors import EngineAway, ModelNotFound
+from gateway.kept_replies import KeptReplies
 from gateway.models import Models, ServedModel
 from gateway.names import ModelNames
 from gateway.settings import GatewaySettings, ModelEngines
 
 A, B = "http://a:1", "http://b:1"
+SECRET = b"s" * 32
 
 
 def info(model: str) -> EngineInfo:
@@ -141,4 +147,17 @@ async def test_one_of_several_models_may_not_take_all_places() -> None:
     assert [served.service.max_computing for served in models] == [1, 1]
     models.adopt(settings(engines={"docs": {"urls": [A]}}, max_concurrent_requests=10))
     assert [served.service.max_computing for served in models] == [None]
+    await models.aclose()
+
+
+async def test_a_reply_of_a_model_that_is_gone_by_then_is_sent_and_not_kept() -> None:
+    """A request is answered by the engine it began with, whatever the settings have become meanwhile."""
+    models, local = Models(Opened(a="e5", b="minilm")), LocalCache(1 << 20, 60)
+    models.adopt(settings())
+    kept = KeptReplies(local, Epochs(None, SECRET), models, SECRET)
+    local.put(b"digest", LocalEntry(b"vector", 1, False))
+    result = EmbedResult(models.find("docs")[0].model.info, [b"vector"], ["local"], 1, local_digests=[b"digest"])
+    models.adopt(settings(engines={"code": {"urls": [B]}}))
+    kept.keep(b"request", "docs", result, Reply(b"{}"))
+    assert local.get_by_request(b"request") is None
     await models.aclose()

@@ -16,7 +16,6 @@ from gateway.routes.output_types import (
     as_json,
     check_dimensions,
     decodes_base64_as_float32,
-    keyed_json,
     quantised,
     unquantised,
     wanted_output,
@@ -199,18 +198,6 @@ def test_base64_is_not_sent_to_who_would_take_it_for_floats() -> None:
     assert wanted_output({}, "base64", openai).as_base64
     assert wanted_output(fields, "base64", voyage).as_base64
     assert not wanted_output(fields, "float", voyage).as_base64
-
-
-def test_several_types_are_keyed() -> None:
-    """As Cohere's `embeddings`; float as base64 has the key base64."""
-    vectors = unit_vectors(2, 16)
-    output = wanted_output({"embedding_types": ["int8", "float", "ubinary"]}, several=True)
-    reply = orjson.loads(keyed_json(vectors, output))
-    assert list(reply) == ["int8", "float", "ubinary"]
-    assert np.array_equal(np.array(reply["float"], "<f4"), [floats(one) for one in vectors])
-    assert [len(one) for one in reply["ubinary"]] == [2, 2]
-    text = orjson.loads(keyed_json(vectors, wanted_output({"embedding_types": ["base64"]}, several=True)))
-    assert [b64decode(one) for one in text["base64"]] == vectors
 
 
 def test_the_openai_package_gets_what_it_asked_for() -> None:

@@ -1,5 +1,6 @@
 """API keys, namespaces and rate limits."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -42,6 +43,25 @@ async def test_other_keys_keep_what_is_left_of_the_limits_of_those_that_stay() -
     assert (tenants.of("comes").namespace, tenants.namespaces()) == ("c", ["a", "c"])
     tenants.replace({"stays": ApiKey(namespace="a", requests_per_minute=2)})
     await tenants.of("stays").admit()
+
+
+def test_what_removed_keys_have_used_waits_until_it_is_written() -> None:
+    """Also where more keys go before that; a key that comes back goes on with it."""
+    tenants = Tenants({name: ApiKey(namespace=name) for name in ("one", "two", "stays")})
+    one, two = (tenants.of(name).usage for name in ("one", "two"))
+    for usage in (one, two):
+        usage.count(tokens=5, tiers=["miss"])
+    tenants.replace({name: ApiKey(namespace=name) for name in ("two", "stays")})
+    tenants.replace({"stays": ApiKey(namespace="stays")})
+    assert tenants.changed_usage() == [one, two]
+    tenants.replace({name: ApiKey(namespace="other") for name in ("one", "stays")})
+    assert tenants.of("one").usage is one
+    assert sorted(map(id, tenants.changed_usage())) == sorted(map(id, [one, two]))
+    for usage in (one, two):
+        usage.close_day(0)
+        usage.batch(itertools.count())
+        usage.written()
+    assert tenants.changed_usage() == []
 
 
 def test_first_keys_close_an_open_gateway() -> None:

@@ -57,7 +57,6 @@ class Family:
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _BERT_KEYS)  # of config.json, the first found
     positions: Positions = "learned"
     positions_after_padding: bool = False  # the first position is pad_token_id + 1
-    relative_buckets: int = 0  # of a relative position bias that all layers share; 0: none
     norms_first: bool = False
     first_layer_norm: bool = True  # whether the first layer has a norm before its attention
     gated: bool = False
@@ -197,7 +196,7 @@ FAMILIES = (
             "epsilon": ("layer_norm_eps",),
         },
     ),
-    Family(("mpnet",), (_MPNET,), positions_after_padding=True, relative_buckets=32),
+    Family(("mpnet",), (_MPNET,), positions_after_padding=True),
     Family(
         ("nomic_bert",),
         (_NOMIC, _TRANSFORMERS_ROTARY),

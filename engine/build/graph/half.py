@@ -2,7 +2,7 @@
 
 What is up to the last LayerNormalization gets FP16 constants and values. Kept in FP32, where rounding would hurt:
 - softmax, between two casts. (A CPU has no FP16 softmax: ONNX Runtime would take it apart into a ReduceSum and more,
-  whose bytes depend on the batch; see `bert_graph`.)
+  whose bytes depend on the batch; see `encoder_graph`.)
 - the mean and variance of a LayerNormalization, by the operator's definition (`stash_type`)
 - pooling, normalisation and the embeddings that come out
 - the sums inside products, on CUDA as on a CPU

@@ -3,7 +3,7 @@
 Names are counted, not random, and nothing depends on the time or on hash order: the same calls give the same bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -96,14 +96,6 @@ class GraphWriter:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="dejavec")
         onnx.checker.check_model(model)
         return model
-
-
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of its loops' bodies."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            yield from all_nodes(attribute.g)
 
 
 def _value_info(name: str, dtype: type[np.generic], shape: list[int | str]) -> onnx.ValueInfoProto:

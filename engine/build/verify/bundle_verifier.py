@@ -23,16 +23,14 @@ from engine.build.verify.reference import Reference, open_reference
 from engine.build.verify.speed import (
     SHAPES,
     Memory,
-    ProductShare,
     Speed,
     choose_clock,
     measure_memory,
-    measure_products,
     measure_speed,
     mixed_padding_share,
 )
 from engine.build.verify.tasks import TaskScore, measure_retrieval, measure_sts
-from engine.bundle import GRAPH_FILE, Bundle, parse_tokenizer
+from engine.bundle import Bundle, parse_tokenizer
 from engine.feeds import Run
 from engine.model.quality_bar import Verification, loss_shortfall, shortfalls, verification_file
 from engine.model.session import Model, open_model
@@ -48,7 +46,6 @@ class VerifyOptions:
     checkpoint: str | None = None
     sts: Sequence[Path] = ()
     retrieval: Sequence[Path] = ()
-    products: bool = False
     speed: bool = True
     threads: int = 1
     device: Device = "auto"
@@ -76,7 +73,6 @@ class Report:
     padding_share: float
     memory: Memory | None
     speed: list[Speed]
-    products: list[ProductShare]
     notes: list[str]
 
     @property
@@ -133,7 +129,7 @@ def verify_bundle(folder: Path, options: VerifyOptions, progress: Progress) -> R
     batches = check_batches(run, compared, bundle.max_tokens, bundle.vocab_size)
     tasks = [measure_sts(path, tokenize, graphs, progress) for path in options.sts]
     tasks += [measure_retrieval(path, tokenize, graphs, bundle.prompts, progress) for path in options.retrieval]
-    memory, speed, products, clock = _measure_cost(folder, model, graphs, options, progress)
+    memory, speed, clock = _measure_cost(folder, model, graphs, options, progress)
     return Report(
         bundle=bundle,
         folder=folder,
@@ -153,7 +149,6 @@ def verify_bundle(folder: Path, options: VerifyOptions, progress: Progress) -> R
         padding_share=mixed_padding_share(bundle.max_tokens, bundle.vocab_size),
         memory=memory,
         speed=speed,
-        products=products,
         notes=notes,
     )
 
@@ -196,23 +191,13 @@ def _reference(bundle: Bundle, options: VerifyOptions, progress: Progress) -> tu
 
 def _measure_cost(
     folder: Path, model: Model, graphs: Runs, options: VerifyOptions, progress: Progress
-) -> tuple[Memory | None, list[Speed], list[ProductShare], str]:
+) -> tuple[Memory | None, list[Speed], str]:
     bundle = model.bundle
     clock, clock_name = choose_clock(options.threads, model.device)
-    memory, speed, products = None, [], []
+    memory, speed = None, []
     if options.speed:
         progress.step("resident memory of a fresh process")
         memory = measure_memory(folder, options.threads, options.device)
         progress.step("tokens per second")
         speed = measure_speed(graphs, SHAPES, bundle.max_tokens, bundle.vocab_size, clock)
-    if options.products:
-        progress.step("the INT8 products, each alone")
-        run = _one_thread(folder).runs[0]
-        one_clock, _ = choose_clock(1, "cpu")
-        products = measure_products(folder / GRAPH_FILE, run, bundle.max_tokens, bundle.vocab_size, one_clock)
-    return memory, speed, products, clock_name
-
-
-def _one_thread(folder: Path) -> Model:
-    one = Topology(cores=1.0, sessions=1, threads=1)
-    return open_model(folder, "cpu", one, allow_unverified=True, allow_batch_dependent=True)
+    return memory, speed, clock_name

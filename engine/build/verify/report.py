@@ -35,7 +35,6 @@ def as_json(report: Report) -> dict[str, Any]:
     """Everything of the report; bytes, shares and tokens/s as plain numbers."""
     content = asdict(report) | {"folder": str(report.folder)}
     content["bundle"] = report.bundle.model_dump(include={"model", "source", "precision", "graph_sha256", "max_tokens"})
-    content["products"] = [asdict(entry) | {"share": entry.share} for entry in report.products]
     bars = {"cosine_mean": LOWEST_MEAN_COSINE, "cosine_min": LOWEST_COSINE, "loss_points": LARGEST_LOSS_POINTS}
     return content | {"bars": bars, "verdict": verdict(report), "shortfalls": report.shortfalls}
 
@@ -47,8 +46,6 @@ def show_report(report: Report, console: Console) -> None:
     console.print(_cost(report))
     if report.speed:
         console.print(_speed(report))
-    if report.products:
-        console.print(_products(report))
     for note in report.notes:
         console.print(f"note: {escape(note)}")
     for shortfall in report.shortfalls:
@@ -121,14 +118,6 @@ def _speed(report: Report) -> Table:
         rates = list(speed.tokens_per_s.values())
         ratio = f"{rates[0] / rates[1]:.2f}" if len(rates) > 1 else ""
         table.add_row(f"{speed.batch} x {speed.tokens}", *(f"{rate:,.0f}" for rate in rates), ratio)
-    return table
-
-
-def _products(report: Report) -> Table:
-    table = _table("the graph against its INT8 products alone, 1 thread", "graph", "products", "share")
-    for entry in report.products:
-        rates = (f"{entry.graph_tokens_per_s:,.0f}", f"{entry.products_tokens_per_s:,.0f}")
-        table.add_row(f"{entry.batch} x {entry.tokens}, tokens/s", *rates, f"{entry.share:.2f}")
     return table
 
 
