@@ -26,8 +26,8 @@ from bulk.sources import SourceFile
 
 OBJECT_STORE_BYTES: Final = 128 << 20  # of a Ray that is started here; descriptions and records are small
 AHEAD: Final = 2  # parts given to an actor, the one it does included
-# An actor that is lost, as when its memory is short or its node goes, is started again, not for ever, and its part tried
-# again. Tries are not counted: until Ray sees that a node is gone, some thirty seconds, it uses one up each second.
+# An actor that is lost, as when its memory is short or its node goes, is started again, though not for ever, and its
+# part tried again. Tries are not counted: until Ray sees that a node is gone, half a minute, each second uses one up.
 RESTARTS: Final = {"max_restarts": 20, "max_task_retries": -1}
 
 
