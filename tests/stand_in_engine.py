@@ -82,6 +82,7 @@ class StandInEngine:
     tokens_per_s: str | None = None  # the rate it says it has
     delay_s: float = 0.0  # before each answer with vectors
     frozen: bool = False  # answers nothing at all, on any route
+    missing: str = ""  # the path that it does not have
     asked: int = 0  # for its state, on any route
     has_static_embedding: bool = False  # serve `meaning_of` and its static embedding instead of hashes
     url: str = ""
@@ -139,6 +140,8 @@ class StandInEngine:
     async def state(self, request: web.Request) -> web.Response:
         self.asked += 1
         await self._until_thawed()
+        if request.path == self.missing:
+            return web.Response(status=404)
         if request.path == protocol.INFO_PATH:
             return web.Response(body=self.info.to_json())
         if request.path == protocol.TOKENIZER_PATH:

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -256,10 +257,8 @@ class EngineSet:
     async def _watch(self, engine: EngineConnection) -> None:
         while True:
             await engine.look()
-            try:
+            with suppress(EngineAway):
                 await self._settle()
-            except EngineAway as error:
-                engine.away(error.message, str(error.__cause__))
             self._tell_of_first_look()
             await asyncio.sleep(WATCH_INTERVAL_S if engine.is_ready else WATCH_INTERVAL_S / 4)
 
@@ -301,13 +300,25 @@ class EngineSet:
         return shown_engine(f"{self._name}-{digest}")
 
     async def _settle(self) -> None:
-        """Choose the fingerprint in service, and read its model where that is another. Raises EngineAway."""
+        """Choose the fingerprint in service, and read its model, where that is another, from an engine that gives it.
+
+        Those that do not are away until the next look at them. Raises EngineAway where none gives it.
+        """
         async with self._settling:
             current = self._chosen()
             having = [(one, one.info) for one in self._engines if one.info and one.info.fingerprint == current]
             having.sort(key=lambda pair: not pair[0].is_ready)
-            if having and (self._model is None or self._model.info not in [info for _, info in having]):
-                await self._read_model(*having[0])
+            if self._model is not None and self._model.info in [info for _, info in having]:
+                return
+            failure: EngineAway | None = None
+            for engine, info in having:
+                try:
+                    return await self._read_model(engine, info)
+                except EngineAway as error:
+                    engine.away(error.message, str(error.__cause__))
+                    failure = error
+            if failure is not None:
+                raise failure
 
     def _chosen(self) -> str | None:
         """The fingerprint in service, as the engines are at this moment."""

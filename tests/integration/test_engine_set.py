@@ -12,10 +12,11 @@ import aiohttp
 import numpy as np
 import pytest
 
-from engine.protocol import Float32Array, Lane
+from engine.protocol import TOKENIZER_PATH, Float32Array, Lane
 from engine.text_encoder import EncodedText
 from gateway.engines.engine_set import EngineSet
 from gateway.errors import EngineAway, EngineFailed, GatewayError, ModelChanged, Overloaded
+from tests.free_ports import free_port
 from tests.gateway_client import running_gateway, until_ready
 from tests.stand_in_engine import EngineProcess, StandInEngine, engine_process, vector_of
 
@@ -300,6 +301,27 @@ async def test_name_with_several_addresses_is_several_engines() -> None:
         assert len(engines._engines) == 64
         engines.change([one.url], None)
         assert [state.url for state in engines.states()] == [one.url]
+
+
+async def test_the_model_is_read_from_an_engine_that_gives_it() -> None:
+    """One of two has no tokenizer, and comes first: the model is the other's, and both compute for it."""
+    lacking, whole = StandInEngine(missing=TOKENIZER_PATH), StandInEngine()
+    async with running(lacking, whole), engine_set(lacking.url, whole.url) as engines:
+        await serving(engines, lacking, whole)
+        await ask(engines, 1)
+
+
+async def test_no_model_where_no_engine_gives_it() -> None:
+    """Then the reason is that engine's own, and nobody else's."""
+    lacking, away = StandInEngine(missing=TOKENIZER_PATH), f"http://127.0.0.1:{free_port()}"
+    async with running(lacking), aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
+        engines = EngineSet([lacking.url, away], http)
+        watch = group.create_task(engines.run_watch())
+        await engines.first_look()
+        await until(lambda: "ProtocolError" in engines.connections[0].reason)
+        assert "ClientConnectorError" in engines.connections[1].reason
+        assert engines.current_model is None
+        watch.cancel()
 
 
 async def test_states_show_no_credentials() -> None:
