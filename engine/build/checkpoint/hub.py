@@ -20,7 +20,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from filelock import FileLock
-from huggingface_hub import HfApi, hf_hub_download, hf_hub_url
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -38,6 +38,7 @@ from engine.bundle import sha256_of
 CONFIG_FILE = "config.json"  # every model has it; by it a revision's commit is found
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 MAX_LISTED_FILES = 10_000
+ASK_TIMEOUT_S = 10.0
 PAUSE_S = 1.0  # before a file that was cut short is gone on with
 _NO_NETWORK = "and is not in the hub's cache; without a network, name a folder instead"
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -174,6 +175,8 @@ def open_hub_model(model_id: str, revision: str | None) -> HubModel:
     """
     folder = _download(model_id, CONFIG_FILE, revision).parent
     try:
+        # Asked once: listing would try for half a minute before it says that there is no network.
+        get_hf_file_metadata(hf_hub_url(model_id, CONFIG_FILE, revision=folder.name), timeout=ASK_TIMEOUT_S)
         return HubModel(model_id, folder, _list(model_id, folder.name))
     except CheckpointError:
         raise
