@@ -178,7 +178,7 @@ class Epochs:
     async def _tell(
         self, offers: dict[str, str], refused: dict[str, bytes], until_on_disk: bool
     ) -> tuple[dict[str, bytes], bool]:
-        """What is stored after these offers, where anything is, and whether it is on disk."""
+        """What is stored after these offers, where anything is, and whether it is on disk. Raises RedisAway."""
         assert self._link is not None
         keys = [epoch_key(name) for name in offers]
         pairs: list[tuple[str | bytes, ...]] = [(offer, refused.get(name, b"")) for name, offer in offers.items()]
@@ -198,6 +198,12 @@ class Epochs:
                 False,
             )
             told = [one[0] if isinstance(one, list) and one else one for one in told]
+        if (
+            not isinstance(told, list)
+            or len(told) != len(keys)
+            or any(one and not isinstance(one, bytes) for one in told)
+        ):
+            raise RedisAway("not a reply for each epoch")
         return {name: stored for name, stored in zip(offers, told, strict=True) if stored}, is_on_disk
 
     def _sealed(self, namespace: str, epoch: str) -> str:
