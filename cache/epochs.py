@@ -81,7 +81,7 @@ class Epochs:
         self._seal = Seal(secret, "epoch")
         self._known: dict[str, str] = {}  # each with its MAC, as it lies in Redis, so that most need no new one
         self._told_at: dict[str, float] = {}
-        self._own = new_epoch()  # used where Redis has never told one: L0 works, the exact tier is bypassed
+        self._own = new_epoch()  # used while Redis has not told one: L0 works, the exact tier is bypassed
         self._secret_checked = False
         self.secret_differs = False
 
@@ -123,7 +123,8 @@ class Epochs:
             return self._own, True
         try:
             await self._exchange([namespace], create=True)
-            epoch = self._known[namespace] = self._sealed(namespace, new_epoch(self._known.get(namespace)))
+            epoch = self._sealed(namespace, new_epoch(self._known.get(namespace)))
+            self._move_to(namespace, epoch)
             is_on_disk = await self._advance([namespace], [epoch], until_on_disk=True)
         except RedisAway as error:
             raise PurgeFailed("Redis did not confirm the purge: try again when /ready names it ok") from error
@@ -178,7 +179,7 @@ class Epochs:
     async def _tell(
         self, offers: dict[str, str], refused: dict[str, bytes], until_on_disk: bool
     ) -> tuple[dict[str, bytes], bool]:
-        """What is stored after these offers, where anything is, and whether it is on disk."""
+        """What is stored after these offers, where anything is, and whether it is on disk. Raises RedisAway."""
         assert self._link is not None
         keys = [epoch_key(name) for name in offers]
         pairs: list[tuple[str | bytes, ...]] = [(offer, refused.get(name, b"")) for name, offer in offers.items()]
@@ -198,6 +199,12 @@ class Epochs:
                 False,
             )
             told = [one[0] if isinstance(one, list) and one else one for one in told]
+        if (
+            not isinstance(told, list)
+            or len(told) != len(keys)
+            or any(one and not isinstance(one, bytes) for one in told)
+        ):
+            raise RedisAway("not a reply for each epoch")
         return {name: stored for name, stored in zip(offers, told, strict=True) if stored}, is_on_disk
 
     def _sealed(self, namespace: str, epoch: str) -> str:
@@ -216,9 +223,15 @@ class Epochs:
         epoch, mac = match.groups()
         if not self._seal.fits(namespace.encode(), epoch.encode(), bytes.fromhex(mac)):
             return False
-        self._known[namespace] = max(known, text)
+        if text > known:
+            self._move_to(namespace, text)
         self._told_at[namespace] = time.monotonic()
         return True
+
+    def _move_to(self, namespace: str, sealed: str) -> None:
+        """Go by this epoch: a purge, of what is kept under this process's own epochs as well."""
+        self._known[namespace] = sealed
+        self._own = new_epoch(self._own)
 
     async def _check_secret(self) -> None:
         """Once, when Redis first answers: do all gateways on it hash with one secret?"""

@@ -114,7 +114,8 @@ class RedisLink:
         apart: Callable[[int], Sequence[Any]],
         timeout_s: float | None = None,
     ) -> Sequence[Any]:
-        """A reply for each key, None where its server did not answer. Raises RedisAway where none did.
+        """A reply for each key, None where its server did not answer. Raises RedisAway where none did, and for what is
+        no list of as many replies: another command's, of a proxy that answers out of turn.
 
         `together` is one command over all keys, with a reply for each; `apart` gives the words of the command over the
         key at one place.
@@ -124,7 +125,11 @@ class RedisLink:
             await servers.wait_until_known(self.timeout_s)
         if servers.only is not None:
             try:
-                return await servers.only.call(together, timeout_s)
+                replies = await servers.only.call(together, timeout_s)
+                if not isinstance(replies, list) or len(replies) != len(keys):
+                    EXACT_ERRORS.labels("other").inc()
+                    raise RedisAway("not a reply for each key")
+                return replies
             except RedisAway:
                 servers.look_again()
                 raise

@@ -31,6 +31,9 @@ T = TypeVar("T")
 # A MovedError is an AskError to redis-py.
 Redirected: Final = (AskError, ClusterCrossSlotError, ClusterDownError, TryAgainError)
 
+# What redis-py, or the command's own reading, makes of a reply of another shape.
+UNREADABLE: Final = (TypeError, ValueError, AttributeError, LookupError)
+
 
 class RedisAway(Exception):
     """Redis did not answer this call in time, or at all."""
@@ -82,7 +85,8 @@ class RedisServer:
     async def call(
         self, command: Callable[[Redis], Awaitable[T]], timeout_s: float | None = None, is_asking: bool = False
     ) -> T:
-        """Run one command within the time limit. Raises RedisAway, at once while the breaker is open; `Redirected`.
+        """Run one command, and what reads its reply, within the time limit. Raises RedisAway, at once while the breaker
+        is open, and for a reply that cannot be read; `Redirected`.
 
         `is_asking`: for a slot that another server has said is on its way to this one.
         """
@@ -105,7 +109,9 @@ class RedisServer:
                 self._succeeded()
                 raise
             self._failed(error)
-            if isinstance(error, TimeoutError | RedisError | OSError):
+            if isinstance(error, UNREADABLE):
+                log.warning("%s gave a reply that cannot be read", self.name, exc_info=error)
+            if isinstance(error, (TimeoutError, RedisError, OSError, *UNREADABLE)):
                 raise RedisAway(type(error).__name__) from error
             raise
         self._succeeded()
@@ -116,7 +122,7 @@ class RedisServer:
         try:
             async with asyncio.timeout(timeout_s):
                 return await command(self.redis)
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError, *UNREADABLE):
             return None
 
     async def aclose(self) -> None:

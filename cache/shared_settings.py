@@ -39,9 +39,9 @@ class SharedSettings:
 
     async def load(self) -> bytes:
         """What is stored now; it may be anything, empty where there is nothing. Raises RedisAway."""
-        content: bytes = await self._link.call(
-            lambda redis: script(redis, LOAD, [LIVE_KEY], [MAX_STORED]), key=LIVE_KEY
-        )
+        content = await self._link.call(lambda redis: script(redis, LOAD, [LIVE_KEY], [MAX_STORED]), key=LIVE_KEY)
+        if not isinstance(content, bytes):
+            raise RedisAway("a reply that is no document")
         return content
 
     def open(self, stored: bytes) -> bytes | None:

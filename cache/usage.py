@@ -12,9 +12,11 @@ A batch whose answer did not come is sent again under its number, and counts onc
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from typing import Final
+
+from redis.asyncio import Redis
 
 from cache.keys import PROCESSES_KEY, api_key_key
 from cache.redis_link import RedisLink, script
@@ -117,24 +119,22 @@ class UsageStore:
 
     async def read(self, key_id: str) -> dict[str, Counts]:
         """All that is kept, by day (`2026-11-26`) and month (`2026-11`); what is no count is left out."""
-        found: list[bytes] = await self._link.call(
-            lambda redis: script(redis, LOAD, [api_key_key(key_id, "usage")], [MAX_FIELDS, MAX_FIELD_BYTES]),
-            timeout_s=self._link.write_timeout_s,
-            key=api_key_key(key_id, "usage"),
-        )
-        counts = {}
-        for field, value in zip(found[::2], found[1::2], strict=True):
-            one = _counts(value)
-            if one is not None:
-                counts[field.decode("ascii", "replace")] = one
-        return counts
+        key = api_key_key(key_id, "usage")
+
+        async def load(redis: Redis) -> dict[str, Counts]:
+            found: list[bytes] = await script(redis, LOAD, [key], [MAX_FIELDS, MAX_FIELD_BYTES])
+            read = ((field.decode("ascii", "replace"), _counts(value)) for field, value in _pairs(found))
+            return {period: one for period, one in read if one is not None}
+
+        return await self._link.call(load, self._link.write_timeout_s, key)
 
     async def present(self) -> int:
         """Say that this process counts limits, and how many do: those of the last ten seconds."""
-        found = await self._link.call(
-            lambda redis: script(redis, PRESENT, [PROCESSES_KEY], [self._process, PRESENT_S]), key=PROCESSES_KEY
-        )
-        return int(found)
+
+        async def tell(redis: Redis) -> int:
+            return int(await script(redis, PRESENT, [PROCESSES_KEY], [self._process, PRESENT_S]))
+
+        return await self._link.call(tell, key=PROCESSES_KEY)
 
 
 class LocalUsage:
@@ -169,6 +169,10 @@ def period_of_day(seconds: float) -> str:
 def period_of_month(seconds: float) -> str:
     """The UTC month of a time in seconds since 1970, such as `2026-11`."""
     return time.strftime("%Y-%m", time.gmtime(seconds))
+
+
+def _pairs(found: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(found[::2], found[1::2], strict=True)
 
 
 def _counts(value: bytes) -> Counts | None:

@@ -16,13 +16,21 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import request_ids
-from common.asgi import JSON, BodyLimits, ClientGone, Reply, send_reply
+from common.asgi import JSON, BodyLimits, ClientGone, Headers, Reply, send_reply
 from common.content_coding import MIN_REPLY_BYTES, compressed
 from common.disconnects import DisconnectWatch
 from gateway.admission import UNCOUNTED_BYTES, Admission, Place
 from gateway.auth_failures import AuthFailures
 from gateway.bodies import body_of, expanded_body
-from gateway.errors import DeadlineExceeded, EngineAway, GatewayError, InternalError, Unauthorized, UnsupportedMedia
+from gateway.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    EngineAway,
+    GatewayError,
+    InternalError,
+    Unauthorized,
+    UnsupportedMedia,
+)
 from gateway.metrics import CLIENT_GONE, LATENCIES, REQUESTS_NOW, answered
 from gateway.presented_key import KEY_HEADERS, one_key
 from gateway.settings import GatewaySettings
@@ -36,6 +44,7 @@ log = logging.getLogger("dejavec.gateway")
 WATCH_AFTER_S: Final = 0.005  # an answer from the cache is faster, and is not worth watching the connection for
 MAX_SMALL_BODY: Final = 1024 * 1024  # of operators' requests
 WITH_BODY: Final = ("POST", "PUT", "PATCH", "DELETE")
+OF_THE_CACHE: Final = (b"x-cache-control", b"x-min-fidelity")
 
 
 @dataclass(slots=True)
@@ -99,6 +108,8 @@ class Front:
         started = time.perf_counter()
         try:
             headers: dict[bytes, bytes] = dict(scope["headers"])
+            if len(headers) < len(scope["headers"]):
+                _refuse_contradictions(scope["headers"], headers)
             tenant = self._tenants.open or self._tenants.of(one_key(scope["headers"], headers))
             place.enter(tenant.namespace)
             if tenant.requests is not None:
@@ -240,3 +251,11 @@ class RequestIds:
 
 def _refusal(error: GatewayError, error_body: ErrorBody = GatewayError.body) -> Reply:
     return Reply(error_body(error), error.headers(), error.status)
+
+
+def _refuse_contradictions(fields: Headers, headers: dict[bytes, bytes]) -> None:
+    """Raises BadRequest where a field comes twice that says what may be kept or served: the last one must not win."""
+    for name, value in fields:
+        if name in OF_THE_CACHE and headers[name] != value:
+            shown = name.decode()
+            raise BadRequest(f"{shown} comes twice, with different values; send one of them", param=shown)

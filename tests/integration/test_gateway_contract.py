@@ -266,6 +266,20 @@ async def test_cache_control_decides_what_is_read_and_kept(client: httpx.AsyncCl
     assert_envelope(await post(client, "e", {"x-min-fidelity": "high"}), 400, "x-min-fidelity")
 
 
+@pytest.mark.parametrize(
+    ("name", "values"), [("x-cache-control", ("no-store", "exact-only")), ("x-min-fidelity", ("0.99", "0"))]
+)
+async def test_what_the_cache_may_do_is_said_once(
+    client: httpx.AsyncClient, engine: StandInEngine, name: str, values: tuple[str, str]
+) -> None:
+    """Two that differ, one of them perhaps a proxy's, are refused; the last one would store what must not be."""
+    twice, body = [(name, value) for value in values], {"input": "g f"}
+    assert_envelope(await client.post("/v1/embeddings", json=body, headers=twice), 400, name)
+    assert not engine.computed
+    alike = await client.post("/v1/embeddings", json=body, headers=[twice[0], twice[0], ("via", "a"), ("via", "b")])
+    assert alike.status_code == 200
+
+
 async def test_concurrent_equal_requests_are_computed_once(client: httpx.AsyncClient, engine: StandInEngine) -> None:
     """Twenty clients asking for one new text cost one computation."""
     replies = await asyncio.gather(*(post(client, "g h") for _ in range(20)))

@@ -1,11 +1,20 @@
 """What counts as a failure of Redis, and what does not."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
+import hiredis
 import pytest
 
+from cache.epochs import Epochs
+from cache.errors import PurgeFailed
+from cache.exact import ExactTier
+from cache.redis_facts import find_facts
 from cache.redis_link import RedisAway, RedisLink, command
 from cache.semantic.index import NoSearchModule, RedisIndex
+from cache.shared_settings import SharedSettings
+from cache.usage import UsageStore
 from tests.running_redis import RunningRedis
 
 
@@ -64,3 +73,61 @@ async def test_a_cancellation_that_a_library_hides_is_one(redis: RunningRedis) -
             await call
     assert link.state == "ok"
     await link.aclose()
+
+
+@asynccontextmanager
+async def answering(reply: bytes) -> AsyncIterator[RedisLink]:
+    """The way to a server with one reply to every look-up and script."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        while part := await reader.read(65_536):
+            commands.feed(part)
+            while words := commands.gets():
+                writer.write(reply if words[0] in (b"MGET", b"EVAL", b"INFO") else b"+OK\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        link = RedisLink(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", timeout_s=5.0)
+        try:
+            yield link
+        finally:
+            await link.aclose()
+
+
+REPLIES = [b":1\r\n", b"+OK\r\n", b"*-1\r\n", b"*1\r\n:7\r\n", b"*2\r\n:7\r\n:7\r\n", b"*4\r\n" + 4 * b"*0\r\n"]
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+async def test_replies_of_another_command_are_misses_and_no_epochs(reply: bytes) -> None:
+    """As of a proxy that answers out of turn: nobody waits for what never comes, and no purge is confirmed."""
+    async with answering(reply) as link, asyncio.timeout(30):
+        tier = ExactTier(link, b"s" * 32, ttl_s=60, ttl_jitter=0.0, dtype="float32", max_queued_writes=9)
+        for count in (1, 2, 3):
+            assert await tier.get_many([b"d" * 16] * count, 4) == [None] * count
+        epochs = Epochs(link, b"s" * 32)
+        assert await epochs.ensure("one") is None
+        with pytest.raises(PurgeFailed):
+            await epochs.purge("one")
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+async def test_what_cannot_be_read_is_a_failure_like_any_other(reply: bytes) -> None:
+    """What a gateway asks at its start and for operators raises RedisAway, so that it starts and answers without."""
+    for read in (find_facts, read_usage, processes, live_values):
+        async with answering(reply) as link:
+            with suppress(RedisAway):
+                await read(link)
+
+
+async def read_usage(link: RedisLink) -> object:
+    return await UsageStore(link, "p").read("0" * 16)
+
+
+async def processes(link: RedisLink) -> object:
+    return await UsageStore(link, "p").present()
+
+
+async def live_values(link: RedisLink) -> object:
+    settings = SharedSettings(link, b"s" * 32)
+    return settings.open(await settings.load())
