@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from common.output_file import OutputFile
 from common.texts import Format
 from common.texts.options import bad_lines_option, field_option, format_option
 from loadtest.plan import Source
@@ -20,8 +21,8 @@ DEFAULT_PORTS = (8080, 8081)  # of gateway and engine, as `dejavec up` starts th
 FEWEST = 200  # requests in a step of --find-rate, so that its 99th percentile is not one of the two slowest
 
 
-def _file(*, exists: bool = False, dash: bool = False) -> click.Path:
-    return click.Path(exists=exists, dir_okay=False, allow_dash=dash, writable=not exists, path_type=Path)
+def _file(*, dash: bool = False) -> click.Path:
+    return click.Path(exists=True, dir_okay=False, allow_dash=dash, path_type=Path)
 
 
 def _batches(_context: click.Context, _parameter: click.Parameter, value: str) -> Batches:
@@ -127,7 +128,7 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--texts",
         "texts_file",
-        type=_file(exists=True, dash=True),
+        type=_file(dash=True),
         help="One text a line, or JSON Lines, CSV, TSV, Parquet; plain or gzip; - is standard input. By default a "
         "small file of our own.",
     ),
@@ -192,8 +193,10 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Texts a request; sizes with weights, such as 1:90,32:10, mix them.",
     ),
     click.option("--seed", default=0, show_default=True, help="Same seed, same arrivals and texts."),
-    click.option("--write-workload", type=_file(), help="Write every request with its time, to be sent again exactly."),
-    click.option("--read-workload", type=_file(exists=True), help="Send what --write-workload wrote."),
+    click.option(
+        "--write-workload", type=OutputFile(), help="Write every request with its time, to be sent again exactly."
+    ),
+    click.option("--read-workload", type=_file(), help="Send what --write-workload wrote."),
     click.option("--model", default="", help="Model name; the first of /v1/models by default."),
     click.option("--api-key", help="Sent as a bearer token."),
     click.option(
@@ -241,12 +244,12 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--compare",
         nargs=2,
-        type=_file(exists=True),
+        type=_file(),
         metavar="A.json B.json",
         help="Two reports of --json on one page, --html; nothing is sent.",
     ),
-    click.option("--json", "json_file", type=_file(), help="Write the report as JSON."),
-    click.option("--html", "html_file", type=_file(), help="Write the report as one HTML page with plots."),
+    click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON."),
+    click.option("--html", "html_file", type=OutputFile(), help="Write the report as one HTML page with plots."),
 )
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from common.credentials import shown_url
 from common.gateway_url import base_url
+from common.output_file import OutputFile
 from common.prometheus_text import Samples
 from loadtest.cost import page
 from loadtest.cost.bill import LEFT_OUT, Bill, Figure, make_bill
@@ -26,7 +27,7 @@ from loadtest.tiers import HITS
 
 TIMEOUT_S = 10.0
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+OUTPUT = OutputFile()
 
 
 @click.command("cost")
