@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from common.gateway_url import base_url
+from loadtest.addresses import gateway_and_key
 from loadtest.client import RequestFailed
 from loadtest.comparison import compare
 from loadtest.display import show, show_found, wide_console
@@ -38,6 +39,7 @@ def loadtest(**given: Any) -> None:
     --find-rate looks for the highest rate that keeps --p99-ms; --compare puts two reports on one page and sends
     nothing; --write-workload and --read-workload repeat a test exactly.
     """
+    given["url"], given["api_key"] = gateway_and_key(given["url"], given["api_key"])
     options = Options(**given)
     try:
         options.check()

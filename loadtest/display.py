@@ -63,6 +63,8 @@ def show(report: Report, console: Console) -> None:
     if report.errors:
         total = report.answered + report.failed
         _print(f"Failed: {report.failed:,} of {total:,} requests", _errors(report), console)
+    if any(kind.startswith("401 ") for kind in report.errors):
+        console.print("The server asks for an API key: --api-key, or setting client_api_key (DEJAVEC_CLIENT_API_KEY).")
     if report.verification is not None:
         _print(_false_reuse(report.verification), _verification(report.verification), console)
     for line in _generator(report):

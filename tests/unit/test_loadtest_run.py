@@ -139,6 +139,26 @@ def test_command_sends_key_and_cache_control(texts: str) -> None:
     assert {headers["x-cache-control"] for headers in stand_in.headers} == {"no-store"}
 
 
+def test_gateway_and_key_are_those_of_the_settings(texts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As other client commands have them; what is given goes before, and an empty key is none."""
+    monkeypatch.setenv("DEJAVEC_CLIENT_API_KEY", "key-of-the-settings")
+    words = ("--texts", texts, "--seconds", "0.1", "--rate", "60", "--pace", "constant")
+    for more, sent in (((), "Bearer key-of-the-settings"), (("--api-key", "x"), "Bearer x"), (("--api-key", ""), None)):
+        stand_in = StandIn()
+        with serving(stand_in) as url:
+            monkeypatch.setenv("DEJAVEC_CLIENT_URL", url)
+            result = CliRunner().invoke(loadtest, [*words, *more])
+        assert result.exit_code == 0, result.output
+        assert {headers.get("authorization") for headers in stand_in.headers} == {sent}
+
+
+def test_a_missing_key_is_named(texts: str) -> None:
+    """Where the server refuses every request for want of a key, the option and the setting are said."""
+    with serving(StandIn(status=401)) as url:
+        result = command(url, "--texts", texts)
+    assert "--api-key, or setting client_api_key (DEJAVEC_CLIENT_API_KEY)" in result.output
+
+
 def test_warmup_is_not_counted(texts: str, tmp_path: Path) -> None:
     """What the warm-up filled the cache with makes no misses in the report."""
     json_file = tmp_path / "report.json"
