@@ -213,7 +213,11 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=POSITIVE,
         help="Seconds until a request counts as failed.",
     ),
-    click.option("--cache-control", help="Sent as x-cache-control with each request, such as no-store."),
+    click.option(
+        "--cache-control",
+        type=click.Choice(["no-store", "no-cache", "exact-only"]),
+        help="Sent as x-cache-control with each request: caches to leave out.",
+    ),
     click.option(
         "--verify",
         "verify_share",

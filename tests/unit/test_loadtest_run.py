@@ -364,6 +364,7 @@ def test_an_interrupted_search_ends_so(texts: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (("--cache-control", "zz"), "'zz' is not one of 'no-store', 'no-cache', 'exact-only'"),
         (("--repeat-share", "0.5"), "--repeat-share is of --workload zipf"),
         (("--compare", "{file}", "{file}"), "--compare makes a page"),
         (("--find-rate", "--rate", "1", "--seconds", "1"), "needs 200 requests a step"),
