@@ -1,12 +1,14 @@
 """The `loadtest` command: options in, a table and perhaps files out."""
 
 import asyncio
+import signal
 import sys
 from typing import Any
 
 import click
 
 from common.gateway_url import base_url
+from loadtest.addresses import gateway_and_key
 from loadtest.client import RequestFailed
 from loadtest.comparison import compare
 from loadtest.display import show, show_found, wide_console
@@ -23,6 +25,8 @@ from loadtest.streams import WorkloadError
 from loadtest.texts import TextsError
 from loadtest.workload_file import write
 
+INTERRUPTED = 128 + signal.SIGINT
+
 
 @click.command("loadtest")
 @load_options
@@ -30,11 +34,12 @@ def loadtest(**given: Any) -> None:
     """Send requests at a fixed rate, whether or not earlier ones were answered, and report what came back.
 
     Latency counts from the time a request was due, so a stall of the server shows in full. The exit code is 1
-    when nothing was answered.
+    when nothing was answered, and 130 after Ctrl-C, which ends the test early and reports what it had.
 
     --find-rate looks for the highest rate that keeps --p99-ms; --compare puts two reports on one page and sends
     nothing; --write-workload and --read-workload repeat a test exactly.
     """
+    given["url"], given["api_key"] = gateway_and_key(given["url"], given["api_key"])
     options = Options(**given)
     try:
         options.check()
@@ -51,7 +56,10 @@ def loadtest(**given: Any) -> None:
             _send(options)
     except WorkloadError as error:
         raise click.UsageError(str(error)) from None
-    except (TextsError, ReportError, OSError, RequestFailed, Interrupted) as error:
+    except Interrupted as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(INTERRUPTED)
+    except (TextsError, ReportError, OSError, RequestFailed) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -67,6 +75,8 @@ def _send(options: Options) -> None:
         options.json_file.write_bytes(report.to_json())
     if options.html_file is not None:
         options.html_file.write_text(run_page.render(report), encoding="utf-8")
+    if report.interruption:
+        sys.exit(INTERRUPTED)
     if report.answered == 0:
         sys.exit(1)
 
@@ -140,6 +150,8 @@ def _search(options: Options) -> None:
     best = reports[found.steps[-1].rate if found.rate is None else found.rate]
     show_found(found, wide_console())
     _write_found(options, found, best)
+    if found.was_interrupted:
+        sys.exit(INTERRUPTED)
     if found.rate is None:
         sys.exit(1)
 

@@ -49,6 +49,8 @@ def show(report: Report, console: Console) -> None:
         f"{report.texts_per_s:,.1f} texts/s, {report.tokens_per_s:,.0f} tokens/s; "
         f"each text was requested {sum(report.items.values()) / settings.distinct_texts:.1f} times on average"
     )
+    if report.interruption:
+        console.print(f"[bold red]{report.interruption}[/]")
     if report.items:
         rate = "unknown" if report.hit_rate is None else f"{report.hit_rate:.1%}"
         _print(f"Texts by tier: hit rate {rate}", _tiers(report), console)
@@ -56,11 +58,13 @@ def show(report: Report, console: Console) -> None:
         rows = {"all": report.latency, **report.latency_by_tier}
         if report.latency_from_sent is not None:
             rows["all, from sent"] = report.latency_from_sent
-        whose = "" if report.is_valid else "; [red]not the server's, see below[/]"
+        whose = "" if report.is_the_servers else "; [red]not the server's, see below[/]"
         _print(f"Latency from the time a request was due, ms{whose}", _latency(rows), console)
     if report.errors:
         total = report.answered + report.failed
         _print(f"Failed: {report.failed:,} of {total:,} requests", _errors(report), console)
+    if any(kind.startswith("401 ") for kind in report.errors):
+        console.print("The server asks for an API key: --api-key, or setting client_api_key (DEJAVEC_CLIENT_API_KEY).")
     if report.verification is not None:
         _print(_false_reuse(report.verification), _verification(report.verification), console)
     for line in _generator(report):

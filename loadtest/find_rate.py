@@ -21,6 +21,8 @@ BUSY_CORES = 0.85  # of one core: a gateway worker and the generator have one ev
 QUEUE_SHARE = 0.3  # of the bound, spent waiting in the engine's queue
 REDIS_SHARE = 0.25  # of the bound, spent in one coalesced look-up
 
+INTERRUPTED = "interrupted"
+
 Measure = Callable[[float], Awaitable[Report]]
 
 
@@ -54,6 +56,11 @@ class Found:
     saturated: list[str]  # each with the figure that shows it; empty: nothing that was measured was at its limit
     steps: list[Step] = field(default_factory=list)
 
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether Ctrl-C ended the search."""
+        return self.ended == INTERRUPTED
+
 
 async def find_rate(measure: Measure, *, start: float, p99_ms: float, max_steps: int = MAX_STEPS) -> Found:
     """Search in up to `max_steps` steps; `measure` runs one at a rate. Raises what the first step raises."""
@@ -68,7 +75,7 @@ async def find_rate(measure: Measure, *, start: float, p99_ms: float, max_steps:
         except (WorkloadError, Interrupted) as error:
             if not steps:
                 raise
-            ended = "interrupted" if isinstance(error, Interrupted) else "no text was left that had not been sent"
+            ended = INTERRUPTED if isinstance(error, Interrupted) else "no text was left that had not been sent"
             break
         step = judge(report, rate, p99_ms)
         steps.append(step)

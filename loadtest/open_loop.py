@@ -35,7 +35,10 @@ Sleep = Callable[[float], Awaitable[None]]
 
 @dataclass
 class OpenLoop:
-    """Sends arrivals, hands on samples; `sent`, `dropped` and `in_flight` may be watched meanwhile."""
+    """Sends arrivals, hands on samples; `sent`, `dropped` and `in_flight` may be watched meanwhile.
+
+    stopped_after_s: when `stop` ended it before all was sent, in seconds from the start; else None.
+    """
 
     send: Send
     max_in_flight: int
@@ -45,6 +48,7 @@ class OpenLoop:
     dropped: list[float] = field(default_factory=list)  # when each dropped arrival was due
     in_flight: int = 0
     sent: int = 0
+    stopped_after_s: float | None = None
     _stopped: bool = False
 
     def stop(self) -> None:
@@ -59,6 +63,7 @@ class OpenLoop:
                 # Also when late: a sleep of zero lets the answers in, without which nothing would ever end.
                 await self.sleep(max(0.0, start + arrival.due_s - self.clock()))
                 if self._stopped:
+                    self.stopped_after_s = self.clock() - start
                     return
                 if self.in_flight >= self.max_in_flight:
                     self.dropped.append(arrival.due_s)

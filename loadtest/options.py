@@ -4,24 +4,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
+from common.output_file import OutputFile
 from common.texts import Format
 from common.texts.options import bad_lines_option, field_option, format_option
+from loadtest.addresses import engine_beside
 from loadtest.plan import Source
 from loadtest.server_watch import ENGINE, GATEWAY
 from loadtest.workload import Batches, Drawing, Law, Pace
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 SHARE = click.FloatRange(0, 1)
-DEFAULT_PORTS = (8080, 8081)  # of gateway and engine, as `dejavec up` starts them
 FEWEST = 200  # requests in a step of --find-rate, so that its 99th percentile is not one of the two slowest
 
 
-def _file(*, exists: bool = False, dash: bool = False) -> click.Path:
-    return click.Path(exists=exists, dir_okay=False, allow_dash=dash, writable=not exists, path_type=Path)
+def _file(*, dash: bool = False) -> click.Path:
+    return click.Path(exists=True, dir_okay=False, allow_dash=dash, path_type=Path)
 
 
 def _batches(_context: click.Context, _parameter: click.Parameter, value: str) -> Batches:
@@ -58,7 +58,7 @@ class Options:
     write_workload: Path | None
     read_workload: Path | None
     model: str
-    api_key: str | None
+    api_key: str
     engine_url: str
     scrape: bool
     connections: int
@@ -102,23 +102,14 @@ class Options:
 
     @property
     def metrics_urls(self) -> dict[str, str]:
-        """Where /metrics is read, by server; the engine's address is guessed beside a gateway on its default port."""
+        """Where /metrics is read, by server; the engine's is guessed beside a gateway that `up` may have started."""
         if not self.scrape:
             return {}
-        parts, engine_url = urlsplit(self.url), self.engine_url
-        if not engine_url and parts.port == DEFAULT_PORTS[0] and parts.scheme == "http" and not parts.path:
-            host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-            engine_url = f"http://{host}:{DEFAULT_PORTS[1]}"
-        return {GATEWAY: self.url, ENGINE: engine_url}
+        return {GATEWAY: self.url, ENGINE: self.engine_url or engine_beside(self.url)}
 
 
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option(
-        "--url",
-        default="http://127.0.0.1:8080",
-        show_default=True,
-        help="The gateway, or any server of OpenAI's contract.",
-    ),
+    click.option("--url", help="The gateway (setting client_url), or any server of OpenAI's contract."),
     click.option("--rate", default=200.0, show_default=True, type=POSITIVE, help="Requests a second."),
     click.option("--seconds", default=30.0, show_default=True, type=POSITIVE, help="How long to measure."),
     click.option(
@@ -127,7 +118,7 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--texts",
         "texts_file",
-        type=_file(exists=True, dash=True),
+        type=_file(dash=True),
         help="One text a line, or JSON Lines, CSV, TSV, Parquet; plain or gzip; - is standard input. By default a "
         "small file of our own.",
     ),
@@ -192,14 +183,16 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Texts a request; sizes with weights, such as 1:90,32:10, mix them.",
     ),
     click.option("--seed", default=0, show_default=True, help="Same seed, same arrivals and texts."),
-    click.option("--write-workload", type=_file(), help="Write every request with its time, to be sent again exactly."),
-    click.option("--read-workload", type=_file(exists=True), help="Send what --write-workload wrote."),
+    click.option(
+        "--write-workload", type=OutputFile(), help="Write every request with its time, to be sent again exactly."
+    ),
+    click.option("--read-workload", type=_file(), help="Send what --write-workload wrote."),
     click.option("--model", default="", help="Model name; the first of /v1/models by default."),
-    click.option("--api-key", help="Sent as a bearer token."),
+    click.option("--api-key", help="Sent as a bearer token (setting client_api_key); '' sends none."),
     click.option(
         "--engine-url",
         default="",
-        help="The engine whose /metrics are in the report; beside a gateway on port 8080 the one on port 8081.",
+        help="The engine whose /metrics are in the report; found by itself beside a gateway of `dejavec up`.",
     ),
     click.option("--scrape/--no-scrape", default=True, help="Read /metrics once a second meanwhile."),
     click.option(
@@ -220,7 +213,11 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=POSITIVE,
         help="Seconds until a request counts as failed.",
     ),
-    click.option("--cache-control", help="Sent as x-cache-control with each request, such as no-store."),
+    click.option(
+        "--cache-control",
+        type=click.Choice(["no-store", "no-cache", "exact-only"]),
+        help="Sent as x-cache-control with each request: caches to leave out.",
+    ),
     click.option(
         "--verify",
         "verify_share",
@@ -241,12 +238,12 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--compare",
         nargs=2,
-        type=_file(exists=True),
+        type=_file(),
         metavar="A.json B.json",
         help="Two reports of --json on one page, --html; nothing is sent.",
     ),
-    click.option("--json", "json_file", type=_file(), help="Write the report as JSON."),
-    click.option("--html", "html_file", type=_file(), help="Write the report as one HTML page with plots."),
+    click.option("--json", "json_file", type=OutputFile(), help="Write the report as JSON."),
+    click.option("--html", "html_file", type=OutputFile(), help="Write the report as one HTML page with plots."),
 )
 
 

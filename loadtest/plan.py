@@ -8,7 +8,7 @@ from typing import Any
 
 from common.texts import Format, Texts
 from loadtest.streams import WorkloadError
-from loadtest.texts import DEFAULT_FILE, read_lines, read_pairs, read_times
+from loadtest.texts import DEFAULT_NAME, read_lines, read_pairs, read_times
 from loadtest.workload import Arrival, Batches, Drawing, Law, Pace, arrivals, recorded, seeds
 from loadtest.workload_file import Workload, collect, read
 
@@ -29,7 +29,7 @@ class Source:
     @property
     def name(self) -> str:
         """The file as it is shown."""
-        return str(self.file or DEFAULT_FILE)
+        return str(self.file or DEFAULT_NAME)
 
 
 @dataclass

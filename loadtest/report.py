@@ -141,12 +141,28 @@ class Report:
     machine: Machine | None = None  # the one that the load test ran on
     server: ServerSeries | None = None
     verification: Verification | None = None
+    interrupted_after_s: float | None = None  # counted seconds until Ctrl-C; None: the test ran to its end
     format: int = FORMAT
 
     @property
-    def is_valid(self) -> bool:
-        """Whether these latencies may be called the server's: the generator sent all, and on time."""
+    def is_the_servers(self) -> bool:
+        """Whether these latencies may be called the server's: the generator dropped nothing, and was on time."""
         return not self.generator.fell_behind and not self.generator.dropped
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the test was the one that was asked for: sent whole and on time."""
+        return self.is_the_servers and self.interrupted_after_s is None
+
+    @property
+    def interruption(self) -> str:
+        """What must be said of a test that Ctrl-C ended; else nothing."""
+        if self.interrupted_after_s is None:
+            return ""
+        return (
+            f"Interrupted after {self.interrupted_after_s:.1f} of {self.settings.seconds:g} s: "
+            "these figures are of that time alone."
+        )
 
     def to_json(self, **more: Any) -> bytes:
         """The report as indented JSON; derived verdicts are written out, and `more` beside them."""
@@ -223,6 +239,7 @@ def summarise(
         machine=machine,
         server=server,
         verification=verification,
+        interrupted_after_s=None if sending_s is None else max(sending_s - settings.warmup, 0.0),
     )
 
 

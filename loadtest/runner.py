@@ -48,7 +48,7 @@ class LoadTest:
                 settings = replace(settings, model=await first_model(session, settings.url))
             self._client = EmbeddingsClient(session, settings.url, settings.model)
             machine = describe(None, None, "open loop")  # before the load, which would be in its load average
-            moment, started = datetime.now(UTC), self.loop.clock()
+            moment = datetime.now(UTC)
             events = asyncio.get_running_loop()
             events.add_signal_handler(signal.SIGINT, self._interrupt)
             try:
@@ -56,7 +56,6 @@ class LoadTest:
                     await self.loop.run(self.arrivals)
             finally:
                 events.remove_signal_handler(signal.SIGINT)
-            sent_s = self.loop.clock() - started if self.interrupted else None
             verification = None
             if self.sampler.kept:
                 verification = await verify(self._client, self.sampler.kept, self.fidelity)
@@ -64,7 +63,7 @@ class LoadTest:
             settings,
             self.collector,
             self.loop.dropped,
-            sending_s=sent_s,
+            sending_s=self.loop.stopped_after_s,
             verification=verification,
             server=watch.result() if watch is not None else None,
             machine=machine,

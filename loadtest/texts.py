@@ -10,6 +10,7 @@ from pathlib import Path
 from common.texts import BadLines, Format, Record, SourceError, TextFile, Texts, form_of, read_all
 
 DEFAULT_FILE = "texts.txt"  # a small file of the project's own, beside this module
+DEFAULT_NAME = "the package's own"  # as it is shown: a file of that name may be the user's
 MAX_TEXTS = 1_000_000  # held in memory
 
 
@@ -58,13 +59,22 @@ class Companions:
 def read_companions(path: Path, field: str, other: str, format: Format | None = None) -> Companions:
     """Rows that have both fields, at most MAX_TEXTS, strings or whole numbers. Raises TextsError."""
     found = Companions([], [])
+    form = form_of(path, format, text_field=field, id_field=other)
+    if form.format is Format.TEXT:
+        raise TextsError(
+            f"{path} is taken for one text a line, with no {other!r} beside it: it has to be JSON Lines, CSV, TSV or "
+            "Parquet, by its suffix or --format"
+        )
     try:
-        with TextFile(path, form_of(path, format, text_field=field, id_field=other)) as file:
+        with TextFile(path, form) as file:
             for row in file.rows():
                 if not isinstance(row, Record) or row.id == "":
                     continue
                 if row.id == row.line:  # what the reader puts where there is none
-                    raise TextsError(f"{path}, line {row.line}: no {other!r}, or it is the line's own number")
+                    raise TextsError(
+                        f"{path}, line {row.line}: no {other!r} (and the number {row.line} in this line is taken for "
+                        f'none: write it as text, "{row.line}")'
+                    )
                 found.texts.append(row.text)
                 found.values.append(str(row.id))
                 if len(found.texts) == MAX_TEXTS:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cache.semantic.tier import StaticEmbeddingError
+from common.output_file import OutputFile
 from common.texts import BadLines, Format, TextForm, Texts, form_of, read_all
 from common.texts.options import bad_lines_option, field_option, format_option
 from engine.configuration import load
@@ -62,9 +63,7 @@ vector twice, static vectors and token ids: 8 kB at 384 dimensions (290 MB in al
 @format_option()
 @field_option
 @bad_lines_option
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write every figure to this file."
-)
+@click.option("--json", "json_file", type=OutputFile(), help="Also write every figure to this file.")
 def simulate(
     logs: tuple[Path, ...],
     engine_url: str | None,

@@ -14,6 +14,7 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 
+from common.output_file import OutputFile
 from loadtest.bench import norepeat as norepeat_side
 from loadtest.bench.engine import IDLE, engine
 from loadtest.bench.engine import RATIOS as ENGINE_RATIOS
@@ -195,7 +196,7 @@ BENCHMARKS: Final[Mapping[str, Short]] = {
 @click.option("--generator-core", type=int, help="Pin the generator to this one; by default the second.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Alternating rounds.")
 @text_options
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write all figures.")
 @click.pass_context
 def aims(context: click.Context, /, *, json_file: Path | None, **options: Any) -> None:
     """All aims in one table: reached or missed on this machine's kind of CPU, each with its figure. Some five minutes.

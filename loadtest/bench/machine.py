@@ -40,7 +40,7 @@ class Machine:
             return ""
         return (
             f"NOT QUIET: load {self.load_before:g} before the start. CPU times bear that better than wall times, but "
-            "shared caches and memory do not: take the ratios, and them as rough."
+            "shared caches and memory do not: only large ratios mean something."
         )
 
     def __str__(self) -> str:

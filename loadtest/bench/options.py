@@ -10,6 +10,7 @@ import click
 import numpy as np
 from rich.console import Console
 
+from common.output_file import OutputFile
 from loadtest.bench.load import Load, wrk_installed
 from loadtest.bench.machine import Machine, describe
 from loadtest.bench.processes import BenchmarkError
@@ -102,7 +103,7 @@ def server_options(run: Callable[..., Sequence[Reported]]) -> Callable[..., Sequ
     @click.option("--generator-core", type=int, help="Pin the generator to this one (best: another, 1).")
     @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Alternating rounds.")
     @text_options
-    @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all rounds.")
+    @click.option("--json", "json_file", type=OutputFile(), help="Write all rounds.")
     @functools.wraps(run)
     def command(machine: Machine | None = None, **options: Any) -> Sequence[Reported]:
         names = Bench.__dataclass_fields__.keys() - {"machine", "console"}

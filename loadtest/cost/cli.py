@@ -13,7 +13,9 @@ from rich.table import Table
 
 from common.credentials import shown_url
 from common.gateway_url import base_url
+from common.output_file import OutputFile
 from common.prometheus_text import Samples
+from loadtest.addresses import engine_beside
 from loadtest.cost import page
 from loadtest.cost.bill import LEFT_OUT, Bill, Figure, make_bill
 from loadtest.cost.inputs import Inputs, Traffic, traffic_of_gateway, traffic_of_report
@@ -26,7 +28,7 @@ from loadtest.tiers import HITS
 
 TIMEOUT_S = 10.0
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+OUTPUT = OutputFile()
 
 
 @click.command("cost")
@@ -39,7 +41,10 @@ OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("--semantic", type=float, help="Share of texts from the semantic tier, 0 to 1.")
 @click.option("--report", "report_file", type=FILE, help="Shares and tokens of a `loadtest --json` report.")
 @click.option("--live", "live_url", help="Shares and tokens of a running gateway's counters, and what it has saved.")
-@click.option("--engine-url", help="With --live: its engine, whose counters have the time of a text.")
+@click.option(
+    "--engine-url",
+    help="With --live: its engine, whose counters have the time of a text; by default that of `up` beside it.",
+)
 @click.option("--api", "api_name", help="An API of the prices, by name.")
 @click.option("--api-price", type=float, help="Dollars for a million tokens.")
 @click.option("--machine", "machine_name", help="A machine of the prices, by name.")
@@ -80,9 +85,9 @@ def _run(options: dict[str, Any], prices: Prices) -> None:
     traffic, live, url = None, None, ""
     if options["live_url"]:
         url = base_url(options["live_url"])
-        gateway, engine = asyncio.run(_scrape(url, options["engine_url"]))
+        gateway, engine, engine_url = asyncio.run(_scrape(url, options["engine_url"]))
         traffic = traffic_of_gateway(gateway, shown_url(url))
-        live = savings(gateway, engine, api, machine)
+        live = savings(gateway, engine, api, machine, engine_url)
     elif options["report_file"]:
         traffic = traffic_of_report(read_report(options["report_file"]), options["report_file"].name)
     given = _inputs(options, traffic, api, machine)
@@ -132,14 +137,28 @@ def _price(prices: Prices, kind: str, name: str | None, typed: float | None) -> 
     return find(prices, kind, name) if name is not None else None
 
 
-async def _scrape(url: str, engine_url: str | None) -> tuple[Samples, Samples | None]:
+async def _scrape(url: str, engine_url: str | None) -> tuple[Samples, Samples | None, str]:
+    """Both servers' counters, and the engine's address. Raises MetricsUnreachable.
+
+    Without `engine_url`, the engine beside a gateway of one model, if it answers: one of several has its model's times.
+    """
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
+        gateway = await _named(session, url)
+        if engine_url:
+            engine_url = base_url(engine_url)
+            return gateway, await _named(session, engine_url), engine_url
+        engine_url = engine_beside(url) if len(gateway.by("dejavec_cache_hits_total", "model")) <= 1 else ""
         try:
-            gateway = await fetch(session, url)
-            engine = await fetch(session, base_url(engine_url)) if engine_url else None
-        except MetricsUnreachable as error:
-            raise MetricsUnreachable(f"{shown_url(url)} or its engine: {error}") from None
-    return gateway, engine
+            return gateway, await _named(session, engine_url) if engine_url else None, engine_url
+        except MetricsUnreachable:
+            return gateway, None, ""
+
+
+async def _named(session: aiohttp.ClientSession, url: str) -> Samples:
+    try:
+        return await fetch(session, url)
+    except MetricsUnreachable as error:
+        raise MetricsUnreachable(f"{shown_url(url)}: {error}") from None
 
 
 def _list(prices: Prices) -> None:

@@ -7,6 +7,7 @@ do not say is named and not estimated.
 
 from dataclasses import dataclass, field
 
+from common.credentials import shown_url
 from common.prometheus_text import Samples
 from loadtest.cost.bill import Figure
 from loadtest.cost.prices import CostError, Price
@@ -56,14 +57,19 @@ class Savings:
         return None if None in found else sum(one for one in found if one is not None)
 
 
-def savings(gateway: Samples, engine: Samples | None, api: Price | None, machine: Price | None) -> Savings:
-    """Figures of these counters. Raises CostError where the gateway has served nothing."""
+def savings(
+    gateway: Samples, engine: Samples | None, api: Price | None, machine: Price | None, engine_url: str = ""
+) -> Savings:
+    """Figures of these counters; `engine_url` is shown beside the engine's.
+
+    Raises CostError where the gateway has served nothing.
+    """
     counts = {tier: gateway.total("dejavec_cache_hits_total", tier=tier) or 0.0 for tier in (*HITS, MISS)}
     texts = sum(counts.values())
     if not texts:
         raise CostError("this gateway has served no text since it started: it has saved nothing")
     found = Savings([], texts=texts)
-    a_text = _engine_seconds_a_text(found, engine)
+    a_text = _engine_seconds_a_text(found, engine, engine_url)
     tokens = _tokens_a_text(found, gateway, texts)
     spent = {"local": 0.0, "exact": _lookups(found, gateway), "semantic": _semantic(found, gateway, a_text)}
     if api is None:
@@ -78,7 +84,7 @@ def savings(gateway: Samples, engine: Samples | None, api: Price | None, machine
     return found
 
 
-def _engine_seconds_a_text(found: Savings, engine: Samples | None) -> float | None:
+def _engine_seconds_a_text(found: Savings, engine: Samples | None, engine_url: str) -> float | None:
     if engine is None:
         found.missing.append("The engine's time for a text: give --engine-url, whose counters have it.")
         return None
@@ -87,9 +93,10 @@ def _engine_seconds_a_text(found: Savings, engine: Samples | None) -> float | No
         found.missing.append("The engine's time for a text: it has computed none since it started.")
         return None
     value = seconds / rows
-    found.figures.append(
-        Figure("engine seconds a text", value, "s", f"{seconds:,.3f} s of runs / {rows:,.0f} texts computed")
-    )
+    formula = f"{seconds:,.3f} s of runs / {rows:,.0f} texts computed"
+    if engine_url:
+        formula += f", by {shown_url(engine_url)}"
+    found.figures.append(Figure("engine seconds a text", value, "s", formula))
     return value
 
 

@@ -47,7 +47,9 @@ def render(runs: Runs) -> str:
 def _warnings(runs: Runs) -> Iterable[Html]:
     (_, first), (_, second) = runs
     for name, report in runs:
-        if not report.is_valid:
+        if report.interruption:
+            yield warning(f"{name}: {report.interruption}")
+        if not report.is_the_servers:
             yield warning(
                 f"{name}: the generator was late or dropped requests. Its latencies are not the server's, and "
                 "comparing them shows nothing of it."
@@ -57,6 +59,8 @@ def _warnings(runs: Runs) -> Iterable[Html]:
         yield paragraph(
             "Whether both sent the same requests is not known: a workload was drawn as it was sent.", "note"
         )
+    elif one == other and (first.interruption or second.interruption):
+        yield paragraph(f"Both began to send the same texts at the same times (SHA-256 {one[:16]}…).", "note")
     elif one == other:
         yield paragraph(f"Both sent the same texts at the same times (SHA-256 {one[:16]}…).", "note")
     else:

@@ -50,6 +50,8 @@ def summary(report: Report) -> Iterable[str]:
 def warnings(report: Report) -> Iterable[Html]:
     """What must be known before a figure is read."""
     generator = report.generator
+    if report.interruption:
+        yield warning(report.interruption)
     if generator.fell_behind and generator.lag is not None:
         yield warning(
             f"The generator fell behind: it sent requests up to {generator.lag.p99_ms:,.1f} ms late (p99). Part of "
@@ -66,8 +68,7 @@ def headline(report: Report) -> Html:
     """The figures that are quoted."""
     latency = report.latency
     total = report.answered + report.failed
-    valid = report.is_valid
-    small = "from due to answered" if valid else NOT_THE_SERVERS
+    small = "from due to answered" if report.is_the_servers else NOT_THE_SERVERS
     cells = [
         ("served", f"{report.answered_per_s:,.1f}/s", f"{report.texts_per_s:,.1f} texts/s"),
         ("p50", milliseconds(latency.p50_ms) if latency else "-", small),

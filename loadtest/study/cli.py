@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from common.output_file import OutputFile
 from common.texts.options import field_option, format_option
 from loadtest.bench.machine import describe
 from loadtest.bench.peers import installed_checkpoint
@@ -24,7 +25,7 @@ BUNDLE = Path(".dejavec/models/all-MiniLM-L6-v2")
 FOLDER = Path(".dejavec/study")
 MAX_BATCH = 512
 FOLDER_TYPE = click.Path(file_okay=False, path_type=Path)
-OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+OUTPUT = OutputFile()
 
 
 @click.command("study")
@@ -73,7 +74,7 @@ def study(**options: Any) -> None:
 
     Each candidate runs in a process of its own on one core, with one thread, over the same texts; they take turns in
     rounds. What counts is CPU time, so that other processes disturb little. The usual ways (PyTorch, ONNX Runtime in
-    FP32 and in its dynamic INT8) come with `pip install "dejavec[study]"`; what is not there is left out by name.
+    FP32 and in its dynamic INT8) come with `.venv/bin/pip install -e ".[study]"`; what is missing is left out by name.
 
     Where something else is faster than this engine, that is the first line of every output.
     """
@@ -83,9 +84,13 @@ def study(**options: Any) -> None:
     console = wide_console()
     try:
         done = _run(options, console)
+        show(done, console)
+        _write(done, options)
     except (StudyError, TextsError, BenchmarkError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    show(done, console)
+
+
+def _write(done: Study, options: dict[str, Any]) -> None:
     if options["json_file"] is not None:
         options["json_file"].write_bytes(done.to_json())
     if options["html_file"] is not None:

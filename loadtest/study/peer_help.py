@@ -4,7 +4,7 @@ PEERS = """\
 Peers, each in an environment of its own, in a folder of your choice. PyTorch first, as its build for CPUs, or
 gigabytes of CUDA come along.
 
-The usual ways (torch, onnx, onnx-int8), where they shall not be in this environment
+The usual ways (torch, onnx, onnx-int8), if you do not want them in this environment
   python -m venv usual && usual/bin/pip install torch sentence-transformers "transformers<5" onnx onnxruntime
   dejavec study --peer torch=usual/bin/python --peer onnx=usual/bin/python --peer onnx-int8=usual/bin/python
 

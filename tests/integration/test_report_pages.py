@@ -109,7 +109,7 @@ def compare_page() -> str:
 
 
 PAGES: dict[str, tuple[Callable[[], str], int]] = {  # with the plots that each has at least
-    "short run": (lambda: run.render(summarise(report().settings, Collector(5.0), [])), 2),
+    "short run, interrupted": (lambda: run.render(summarise(report().settings, Collector(5.0), [], sending_s=9.5)), 2),
     "compare": (compare_page, 5),
     "rate, with a whole run": (lambda: rate.render(found(), report()), 9),
     "cost": (bill_page, 1),

@@ -266,6 +266,32 @@ def test_the_command_reads_a_running_gateway() -> None:
 
 
 @pytest.mark.parametrize(
+    ("models", "engine_port", "known"),
+    [(("docs",), None, True), (("docs", "code"), None, False), (("docs",), 9, False)],
+)
+def test_the_engine_of_this_machine_is_found_by_itself(
+    models: tuple[str, ...], engine_port: int | None, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the ports of the settings, where there is one model; where none answers, no time is said."""
+
+    class Counting(Server):
+        async def metrics(self, request):  # type: ignore[no-untyped-def]
+            from aiohttp import web
+
+            rows = [line for line in GATEWAY.splitlines() if "model=" not in line or any(m in line for m in models)]
+            return web.Response(text="\n".join(rows) + "\n" + ENGINE)
+
+    with in_background(Running(Counting())) as url:
+        port = url.rpartition(":")[2]
+        monkeypatch.setenv("DEJAVEC_GATEWAY_PORT", port)
+        monkeypatch.setenv("DEJAVEC_ENGINE_PORT", str(engine_port or port))
+        result = run("--live", url)
+    assert result.exit_code == 0, result.output
+    assert (f"110 texts computed, by {url}" in result.output) is known
+    assert ("give --engine-url" in result.output) is not known
+
+
+@pytest.mark.parametrize(
     ("words", "complaint"),
     [
         (("--texts", "-1"), "texts is -1"),

@@ -1,6 +1,7 @@
 """From samples to the report, and how it is shown."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -10,6 +11,7 @@ from rich.console import Console
 from loadtest.client import Answer
 from loadtest.display import show
 from loadtest.open_loop import Sample
+from loadtest.page import compare
 from loadtest.page.run import render
 from loadtest.report import Collector, Report, ReportError, Settings, read_report, summarise
 from loadtest.timeline import MAX_ROWS, TimelineBuilder
@@ -96,6 +98,32 @@ def test_interrupted_run() -> None:
     """A run that was stopped early is measured over the time it had."""
     report = summarise(SETTINGS, collected(sample(1.5, 0.1, "miss")), dropped=[], sending_s=2.0)
     assert report.answered_per_s == pytest.approx(1.0)
+
+
+def test_an_interrupted_run_is_said(tmp_path: Path) -> None:
+    """It does not pass for a whole one: in print, on its page, beside another, in JSON; its latencies are real."""
+    report = summarise(SETTINGS, collected(sample(1.5, 0.1, "miss")), dropped=[], sending_s=2.0)
+    assert (report.interrupted_after_s, report.is_valid, report.is_the_servers) == (1.0, False, True)
+    said = "Interrupted after 1.0 of 4 s: these figures are of that time alone."
+    assert said in shown(report)
+    assert said in render(report)
+    planned = replace(SETTINGS, workload_sha256="0" * 64)
+    whole = replace(a_report(), settings=planned)
+    both = compare.render((("one", replace(report, settings=planned)), ("other", whole)))
+    assert f"one: {said}" in both
+    assert "Both began to send the same texts" in both
+    assert "Both sent the same texts" in compare.render((("one", whole), ("other", whole)))
+    assert "not the server" not in shown(report) + render(report)
+    (tmp_path / "report.json").write_bytes(report.to_json())
+    assert orjson.loads(report.to_json())["is_valid"] is False
+    assert read_report(tmp_path / "report.json").interrupted_after_s == 1.0
+    assert "Interrupted" not in shown(a_report()) + render(a_report())
+
+
+def test_a_run_that_is_interrupted_in_its_warm_up_has_no_seconds() -> None:
+    """Nothing was counted, and that is said."""
+    report = summarise(SETTINGS, collected(), dropped=[], sending_s=0.5)
+    assert "Interrupted after 0.0 of 4 s" in shown(report)
 
 
 def test_nothing_answered() -> None:

@@ -2,10 +2,13 @@
 
 import asyncio
 import base64
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -134,6 +137,26 @@ def test_command_sends_key_and_cache_control(texts: str) -> None:
         command(url, "--texts", texts, "--api-key", "secret", "--cache-control", "no-store")
     assert {headers["authorization"] for headers in stand_in.headers} == {"Bearer secret"}
     assert {headers["x-cache-control"] for headers in stand_in.headers} == {"no-store"}
+
+
+def test_gateway_and_key_are_those_of_the_settings(texts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As other client commands have them; what is given goes before, and an empty key is none."""
+    monkeypatch.setenv("DEJAVEC_CLIENT_API_KEY", "key-of-the-settings")
+    words = ("--texts", texts, "--seconds", "0.1", "--rate", "60", "--pace", "constant")
+    for more, sent in (((), "Bearer key-of-the-settings"), (("--api-key", "x"), "Bearer x"), (("--api-key", ""), None)):
+        stand_in = StandIn()
+        with serving(stand_in) as url:
+            monkeypatch.setenv("DEJAVEC_CLIENT_URL", url)
+            result = CliRunner().invoke(loadtest, [*words, *more])
+        assert result.exit_code == 0, result.output
+        assert {headers.get("authorization") for headers in stand_in.headers} == {sent}
+
+
+def test_a_missing_key_is_named(texts: str) -> None:
+    """Where the server refuses every request for want of a key, the option and the setting are said."""
+    with serving(StandIn(status=401)) as url:
+        result = command(url, "--texts", texts)
+    assert "--api-key, or setting client_api_key (DEJAVEC_CLIENT_API_KEY)" in result.output
 
 
 def test_warmup_is_not_counted(texts: str, tmp_path: Path) -> None:
@@ -288,9 +311,60 @@ def test_the_highest_rate_is_searched_with_fresh_steps(texts: str, tmp_path: Pat
     assert "No rate kept p99 below" in html_file.read_text()
 
 
+class Interrupting(StandIn):
+    """Presses Ctrl-C at one of the requests."""
+
+    def __init__(self, at: int, **given: Any) -> None:
+        super().__init__(**given)
+        self.at = at
+
+    async def embeddings(self, request: web.Request) -> web.Response:
+        if len(self.headers) == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return await super().embeddings(request)
+
+
+def test_an_interrupted_test_does_not_pass_for_a_whole_one(texts: str, tmp_path: Path) -> None:
+    """Files are written and say how long it ran; the exit code is that of Ctrl-C."""
+    json_file, html_file = tmp_path / "report.json", tmp_path / "report.html"
+    with serving(Interrupting(at=9)) as url:
+        words = ("--texts", texts, "--rate", "60", "--seconds", "600", "--pace", "constant")
+        files = ("--json", str(json_file), "--html", str(html_file))
+        result = CliRunner().invoke(loadtest, ["--url", url, *words, *files], env={"COLUMNS": "200"})
+    assert result.exit_code == 130, result.output
+    assert " of 600 s: these figures are of that time alone." in result.output
+    report = orjson.loads(json_file.read_bytes())
+    assert report["is_valid"] is False
+    assert report["interrupted_after_s"] < 600
+    assert report["answered"] >= 10
+    assert "Interrupted after" in html_file.read_text()
+
+
+def test_ctrl_c_after_the_last_request_changes_nothing(texts: str) -> None:
+    """What was sent whole is whole."""
+    with serving(Interrupting(at=29)) as url:
+        result = command(url, "--texts", texts)
+    assert result.exit_code == 0, result.output
+    assert "Interrupted" not in result.output
+
+
+def test_an_interrupted_search_ends_so(texts: str, tmp_path: Path) -> None:
+    """With what it found until then, or without anything."""
+    json_file = tmp_path / "found.json"
+    words = ("--find-rate", "--p99-ms", "60000", "--rate", "400", "--seconds", "0.5", "--pace", "constant")
+    for at, said in ((5, "interrupted before the first rate was measured"), (250, "(interrupted)")):
+        with serving(Interrupting(at=at)) as url:
+            files = ("--json", str(json_file))
+            result = CliRunner().invoke(loadtest, ["--url", url, "--texts", texts, *words, *files])
+        assert result.exit_code == 130, result.output
+        assert said in result.output
+    assert orjson.loads(json_file.read_bytes())["found"]["ended"] == "interrupted"
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (("--cache-control", "zz"), "'zz' is not one of 'no-store', 'no-cache', 'exact-only'"),
         (("--repeat-share", "0.5"), "--repeat-share is of --workload zipf"),
         (("--compare", "{file}", "{file}"), "--compare makes a page"),
         (("--find-rate", "--rate", "1", "--seconds", "1"), "needs 200 requests a step"),

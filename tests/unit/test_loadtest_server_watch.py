@@ -8,7 +8,10 @@ import pytest
 from aiohttp import web
 
 from common.prometheus_text import parse
+from engine.settings import EngineSettings
+from gateway.settings import GatewaySettings
 from loadtest import server_watch
+from loadtest.addresses import Ports
 from loadtest.exposition import MetricsUnreachable, fetch
 from loadtest.options import Options
 from loadtest.server_watch import ENGINE, GATEWAY, GENERATOR, SERIES, ServerWatch
@@ -109,6 +112,39 @@ def test_the_engine_is_guessed_beside_a_gateway_on_its_default_port(
     url: str, engine_url: str, scrape: bool, expected: str | None
 ) -> None:
     """Elsewhere its address has to be given."""
+    assert engine_of(url, engine_url, scrape) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8180", "http://127.0.0.1:8199"),
+        ("http://localhost:8180", "http://localhost:8199"),
+        ("http://host:8180", ""),
+        ("http://127.0.0.1:8180/prefix", ""),
+        ("http://127.0.0.1:9000", ""),
+    ],
+)
+def test_the_engine_is_guessed_beside_this_machines_gateway(
+    url: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the ports of the settings, and only there."""
+    monkeypatch.setenv("DEJAVEC_GATEWAY_PORT", "8180")
+    monkeypatch.setenv("DEJAVEC_ENGINE_PORT", "8199")
+    assert engine_of(url) == expected
+
+
+def test_the_ports_are_those_of_both_processes() -> None:
+    """Gateway and engine have the same defaults."""
+    defaults = {name: field.default for name, field in Ports.model_fields.items()}
+    assert defaults == {
+        "gateway_port": GatewaySettings.model_fields["gateway_port"].default,
+        "engine_port": EngineSettings.model_fields["engine_port"].default,
+    }
+
+
+def engine_of(url: str, engine_url: str = "", scrape: bool = True) -> str | None:
+    """Where a load test reads the engine's metrics."""
     options = object.__new__(Options)
     options.url, options.engine_url, options.scrape = url, engine_url, scrape
-    assert options.metrics_urls.get(ENGINE) == expected
+    return options.metrics_urls.get(ENGINE)

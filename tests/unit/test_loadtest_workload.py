@@ -270,6 +270,7 @@ def test_a_recorded_log(tmp_path: Path) -> None:
     ("content", "complaint"),
     [
         ('{"text":"a"}\n{"text":"b"}\n', "line 1: no 'time'"),
+        ('{"text":"a","time":1}\n', 'write it as text, "1"'),
         ('{"text":"a","time":9}\n{"text":"b","time":8}\n', "do not rise"),
         ('{"text":"a","time":"noon"}\n', "is no time"),
     ],
@@ -278,6 +279,20 @@ def test_unusable_times_are_refused(tmp_path: Path, content: str, complaint: str
     """Without times that rise nothing is sent."""
     with pytest.raises(TextsError, match=complaint):
         planner(tmp_path, content, "log.jsonl", pace=Pace.RECORDED)
+
+
+def test_plain_text_has_no_times_and_no_pairs(tmp_path: Path) -> None:
+    """That is said with the formats that have them."""
+    for wanted in ({"pace": Pace.RECORDED}, {"law": Law.PARAPHRASES}):
+        with pytest.raises(TextsError, match=r"is taken for one text a line, with no '(time|paraphrase)'"):
+            planner(tmp_path, "a\nb\n", **wanted)
+
+
+def test_the_packages_texts_are_not_taken_for_a_file_of_the_users() -> None:
+    """Their file's name is not shown: one of that name may lie where the command runs."""
+    assert Planner(Source(), Drawing(), Batches.parse("1"), Pace.CONSTANT, 0).plan(1, 5).described["texts"] == (
+        "the package's own"
+    )
 
 
 def test_pairs_need_both_fields(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from common.document_table import replace_table
+from common.output_file import OutputFile
 from loadtest.bench.machine import describe
 from loadtest.bench.options import DEFAULT_BUNDLE
 from loadtest.bench.processes import BenchmarkError
@@ -21,7 +22,7 @@ from loadtest.display import wide_console
 from loadtest.texts import TextsError
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+OUTPUT = OutputFile()
 SHOWN = (
     "count",
     "batched",
