@@ -10,7 +10,7 @@ from typing import Final, Literal
 Group = Literal["usual", "ours", "peer"]
 
 BACKENDS: Final = Path(__file__).with_name("backends")
-INSTALL: Final = 'pip install "dejavec[study]"'
+INSTALL: Final = '.venv/bin/pip install -e ".[study]"'
 
 
 class StudyError(Exception):

@@ -73,7 +73,7 @@ def study(**options: Any) -> None:
 
     Each candidate runs in a process of its own on one core, with one thread, over the same texts; they take turns in
     rounds. What counts is CPU time, so that other processes disturb little. The usual ways (PyTorch, ONNX Runtime in
-    FP32 and in its dynamic INT8) come with `pip install "dejavec[study]"`; what is not there is left out by name.
+    FP32 and in its dynamic INT8) come with `.venv/bin/pip install -e ".[study]"`; what is missing is left out by name.
 
     Where something else is faster than this engine, that is the first line of every output.
     """
