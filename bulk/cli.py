@@ -129,7 +129,7 @@ def _require_packages(in_process: bool) -> None:
     for extra, modules in {"ray": ("ray", "fsspec", "pyarrow"), "engine": IN_PROCESS if in_process else ()}.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         if missing:
-            raise click.UsageError(f"this needs {', '.join(missing)}: install dejavec[{extra}]")
+            raise click.UsageError(f'this needs {", ".join(missing)}: .venv/bin/pip install -e ".[{extra}]"')
 
 
 def _over_ray(source: str, out: str, *, quiet: bool, **options: Any) -> int:

@@ -14,6 +14,7 @@ from cache.redis_url import TlsFiles
 from common.findings import Finding
 
 CLOCK_TOLERANCE_S: Final = 5.0
+KNOWN_FAULTS: Final = "known faults"  # of a version: another release is the remedy
 FULL: Final = 0.9  # of maxmemory, or of the clients allowed
 LARGE_INDEX: Final = 100_000  # keys from which documents that expire under queries are felt
 # By series, the first release with the fixes of May 2026 for code that a client may run in the server.
@@ -75,7 +76,7 @@ def _server(facts: ServerReport) -> Iterator[Finding]:
     fixed = SECURITY_FIXES.get(version[:2])
     if fixed and version < fixed:
         yield Finding(
-            "known faults",
+            KNOWN_FAULTS,
             "note" if facts.is_local else "warning",
             f"{facts.server} lacks security fixes that {_dotted(fixed)} has",
             "who may send it commands may be able to run code in it (CVE-2026-23479, CVE-2026-25243)",
@@ -84,7 +85,7 @@ def _server(facts: ServerReport) -> Iterator[Finding]:
     if facts.search and _expires_slowly(version):
         documents = facts.documents or 0
         yield Finding(
-            "known faults",
+            KNOWN_FAULTS,
             "warning" if documents >= LARGE_INDEX else "note",
             f"{facts.server} with a search index of up to {documents:,} documents",
             "before 8.4.4 and 8.6.4, queries suffer while documents of a large index expire",

@@ -27,7 +27,7 @@ HEAD_CHARACTERS = 1000  # of them for a long record's begin; the rest for its en
 
 # C0 and C1 controls, line separators, what turns the direction of writing round, and half characters.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
+_WORKER_DIED = re.compile(r"Child process \[(\d+)\] died")
 
 trace_id_of_now: Callable[[], str] | None = None  # set by `common.tracing` where traces are made
 
@@ -174,6 +174,17 @@ def configure(level: str, format: Format = "text") -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.raiseExceptions = False  # nor does any other handler print a trace
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    server = logging.getLogger("uvicorn.error")
+    server.setLevel(logging.INFO)
+    server.addFilter(_of_uvicorn)
+
+
+def _of_uvicorn(record: logging.LogRecord) -> bool:
+    """Warnings and worse, and the death of a worker, which is one: uvicorn tells it as information."""
+    if died := _WORKER_DIED.fullmatch(record.getMessage()):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args = "worker process %s ended unexpectedly; another one is started", (died.group(1),)
+    return record.levelno >= max(logging.WARNING, logging.getLogger().level)
 
 
 def _moment(formatter: logging.Formatter, record: logging.LogRecord) -> str:

@@ -48,7 +48,9 @@ def configure(service: str) -> None:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
-        log.warning("no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set and a package is missing; install dejavec[otel]")
+        log.warning(
+            "no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set and a package is missing: .venv/bin/pip install -e '.[otel]'"
+        )
         return
     resource = Resource.create()
     if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):

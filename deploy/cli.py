@@ -191,7 +191,7 @@ def _require_extra(name: str, extra: str) -> None:
     """Refuse a command whose extra is missing, rather than let it, or a process that it starts, end in a trace."""
     missing = [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
     if missing:
-        raise Refused(f"`dejavec {name}` needs {', '.join(missing)}: install dejavec[{extra}]")
+        raise Refused(f'`dejavec {name}` needs {", ".join(missing)}: .venv/bin/pip install -e ".[{extra}]"')
 
 
 def _check_names() -> None:

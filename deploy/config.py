@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from common.credentials import HIDDEN, shown_urls_in
 from common.document_table import replace_table
-from engine.configuration import ENV_PREFIX, Configuration, config_file, load
+from engine.configuration import ENV_PREFIX, Configuration, config_file, is_there, load
 
 SECRET_NAMES = {"redis_url", "semantic_redis_url", "api_keys"}  # beside those of type SecretStr
 
@@ -90,7 +90,7 @@ def config(markdown: bool, write: Path | None) -> None:
         click.echo(markdown_table())
         return
     file = config_file()
-    click.echo(f"# {file}: {'read' if file.is_file() else 'does not exist'}; DEJAVEC_* variables win over it")
+    click.echo(f"# {file}: {'read' if is_there(file) else 'does not exist'}; DEJAVEC_* variables win over it")
     process = ""
     for setting in effective_settings():
         if setting.process != process:
@@ -113,7 +113,7 @@ def _source(name: str) -> str:
     if variable in {key.upper() for key in os.environ}:
         return variable
     file = config_file()
-    if file.is_file() and name in tomllib.loads(file.read_text(encoding="utf-8")):
+    if is_there(file) and name in tomllib.loads(file.read_text(encoding="utf-8")):
         return str(file)
     return "default"
 

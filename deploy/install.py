@@ -53,6 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     except InstallError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; run it again, it goes on from here", file=sys.stderr)
+        return 130  # as of a shell's command that an interrupt ended
     return 0
 
 
@@ -88,9 +91,14 @@ def make_environment() -> None:
     missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
     if not missing:
         print(f"Making .venv with Python {version}", flush=True)
-        done = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False)
+        command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
+        # Its words are shown where it fails by itself; an interrupt would have it print a trace.
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+        )
         if done.returncode == 0:
             return
+        print(done.stdout, end="", file=sys.stderr)
         shutil.rmtree(VENV, ignore_errors=True)
     raise InstallError(
         f"{sys.executable} (Python {version}) cannot make a virtual environment"

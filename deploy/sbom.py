@@ -8,6 +8,7 @@ operating system are not in it. The same environment gives the same bytes: no ti
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -95,4 +96,5 @@ def _normal(name: str) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has enough, as `head`, ends this silently
     main()

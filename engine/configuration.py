@@ -6,9 +6,11 @@ environment. A process's settings class lists the names it uses; names of other 
 """
 
 import difflib
+import json
 import os
 import re
 import socket
+import stat
 import time
 import tomllib
 from collections.abc import Iterable
@@ -16,7 +18,13 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from common.credentials import is_writable_by_all
 
@@ -59,20 +67,48 @@ def config_file() -> Path:
     return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG_FILE)
 
 
+def is_there(path: Path) -> bool:
+    """Whether the settings file exists.
+
+    Raises ConfigurationError where something stands in its place, or where this cannot be seen: defaults would come
+    into force silently instead of what the operator wrote.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigurationError(f"{path} is a link to a file that does not exist") from None
+        return False
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        raise ConfigurationError(
+            f"{path} is a folder, not a settings file: remove it (Docker makes one where a file to mount is missing)"
+        )
+    if not stat.S_ISREG(mode):
+        raise ConfigurationError(f"{path} is not a regular file")
+    return True
+
+
 def load(settings_class: type[SettingsT], **overrides: object) -> SettingsT:
     """Build one process's settings; `overrides` with a value of None are left to the other sources.
 
     Raises ConfigurationError naming the setting, the value's fault and where to change it.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    is_there(config_file())
     try:
         return settings_class(**given)
     except ValidationError as error:
         raise ConfigurationError(_explain(error, settings_class.secret_tables)) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(_not_toml(config_file(), error)) from None
-    except ValueError as error:  # pydantic-settings: a list or table given as something that is not JSON
-        raise ConfigurationError(str(error)) from None
+    except SettingsError as error:
+        raise ConfigurationError(_not_json(error)) from None
+    except OSError as error:
+        raise ConfigurationError(f"{config_file()} cannot be read: {error.strerror}") from None
 
 
 def check_names(known: Iterable[str]) -> list[str]:
@@ -83,9 +119,10 @@ def check_names(known: Iterable[str]) -> list[str]:
     """
     names = set(known)
     path = config_file()
-    if os.environ.get(CONFIG_VARIABLE) and not path.is_file():
-        raise ConfigurationError(f"{CONFIG_VARIABLE} names {path}, which does not exist")
-    if path.is_file():
+    there = is_there(path)
+    if os.environ.get(CONFIG_VARIABLE) and not there:
+        raise ConfigurationError(f"the settings file {path}, named by --config or {CONFIG_VARIABLE}, does not exist")
+    if there:
         if is_writable_by_all(path):
             raise ConfigurationError(f"every user can change {path.resolve()}: `chmod o-w` it")
         try:
@@ -132,6 +169,15 @@ def _not_toml(path: Path, error: Exception) -> str:
     return f"{path} is not valid TOML {place.group() if place else ''}".rstrip() + (
         "; perhaps a name or a table stands there twice" if "twice" in str(error) or "mutate" in str(error) else ""
     )
+
+
+def _not_json(error: SettingsError) -> str:
+    """Which variable should hold a list or table and where it stops being JSON; nothing of it, it may hold secrets."""
+    field = re.search(r'field "(\w+)"', str(error))
+    cause = error.__cause__
+    place = f" from character {cause.pos + 1} on" if isinstance(cause, json.JSONDecodeError) else ""
+    variable = f"{ENV_PREFIX}{field.group(1).upper()}" if field else f"a {ENV_PREFIX}* variable"
+    return f"{variable} is not valid JSON{place} (a list or table is JSON in a variable)"
 
 
 def _nearest(name: str, names: set[str]) -> str:

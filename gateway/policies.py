@@ -101,7 +101,7 @@ class Policies:
             for field in FIELDS:
                 if known.values[field] != now.values[field]:
                     facts = (name, field, known.values[field], now.values[field])
-                    log.info("threshold changed in the settings file: namespace=%s field=%s old=%s new=%s", *facts)
+                    log.info("policy changed in the settings file: namespace=%s field=%s old=%s new=%s", *facts)
 
     def on_change(self, follow: Callable[[], None]) -> None:
         """Call `follow`, from now on, whenever other values are in force."""
@@ -216,7 +216,7 @@ class Policies:
             return True
         for one in (change for change in reversed(document.changes) if change not in known.changes):
             facts = (one.namespace, one.field, one.old, one.new, " (undo)" if one.undoes else "")
-            log.info("threshold changed: namespace=%s field=%s old=%s new=%s%s", *facts)
+            log.info("policy changed: namespace=%s field=%s old=%s new=%s%s", *facts)
         return True
 
     def _parsed(self, record: SharedSettings, stored: bytes) -> Document | None:

@@ -82,7 +82,9 @@ def load_encoding(
     try:
         tiktoken = importlib.import_module("tiktoken")
     except ImportError:
-        raise TokenEncodingError("token_input_encoding needs the extra: pip install 'dejavec[tiktoken]'") from None
+        raise TokenEncodingError(
+            'token_input_encoding needs the extra: .venv/bin/pip install -e ".[tiktoken]"'
+        ) from None
     source = SOURCES.get(name)
     if source is None and not may_fetch:
         raise TokenEncodingError(f"token_input_encoding {name!r} is not one of {', '.join(sorted(SOURCES))}")

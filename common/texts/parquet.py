@@ -17,7 +17,7 @@ from common.texts.stream import BUFFER_BYTES, SourceError
 
 ROWS_AT_ONCE: Final = 256
 NOT_UTF8: Final = b'"\xff"\n'
-MISSING: Final = "needs pyarrow: pip install 'dejavec[parquet]'"
+MISSING: Final = 'needs pyarrow: .venv/bin/pip install -e ".[parquet]"'
 
 
 def pyarrow_module(name: str, what: str) -> Any:

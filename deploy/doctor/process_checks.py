@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from gateway.settings import DEFAULT_MODEL
 
 CLOCK_TOLERANCE_S: Final = 5.0
 START = "`dejavec up`"
+ANOTHER_REDIS: Final = "the embedded Redis cannot be updated: set redis_url to your own, of a newer release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +138,18 @@ def check_redis(set_up: SetUp) -> Iterator[Finding]:
     """The Redis in use: one of the settings, or the embedded one."""
     if set_up.gateway is None:
         raise Unreadable
-    url = set_up.gateway.redis_url or (embedded_url(set_up.plan.data_dir) if set_up.supervisor else None)
+    own = set_up.gateway.redis_url
+    url = own or (embedded_url(set_up.plan.data_dir) if set_up.supervisor else None)
     if url is None:
         yield _embedded()
         return
+    from cache.redis_care import KNOWN_FAULTS
     from gateway.redis_watch import findings
 
     yield Finding("address", "ok", shown_url(url))
-    yield from asyncio.run(findings(set_up.gateway, url))
+    for finding in asyncio.run(findings(set_up.gateway, url)):
+        is_given = own is None and finding.check == KNOWN_FAULTS  # nobody can update the server that a package brought
+        yield replace(finding, remedy=ANOTHER_REDIS) if is_given else finding
 
 
 def embedded_url(data_dir: Path) -> str | None:

@@ -5,15 +5,13 @@ from collections.abc import Iterator
 from common.findings import Finding
 from deploy.config import settings_classes
 from deploy.doctor.setup import SetUp
-from engine.configuration import ConfigurationError, check_names, config_file
+from engine.configuration import ConfigurationError, check_names, config_file, is_there
 from engine.settings import EngineSettings
 from gateway.settings import GatewaySettings
 
 
 def check_settings(set_up: SetUp) -> Iterator[Finding]:
     """Names and values, as each process would read them."""
-    file = config_file()
-    source = f"{file} and DEJAVEC_* variables" if file.is_file() else f"DEJAVEC_* variables; {file} does not exist"
     names = {name for _, cls in settings_classes() for name in cls.model_fields}
     faults = list(set_up.faults)
     try:
@@ -26,6 +24,8 @@ def check_settings(set_up: SetUp) -> Iterator[Finding]:
     for warning in warnings:
         yield Finding("settings", "warning", warning, "it has no effect", "correct or remove it; see `dejavec config`")
     if not faults and not warnings:
+        file = config_file()
+        source = f"{file} and DEJAVEC_* variables" if is_there(file) else f"DEJAVEC_* variables; {file} does not exist"
         yield Finding("settings", "ok", source)
 
 

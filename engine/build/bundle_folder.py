@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from engine.build.checkpoint.choices import Choices
 from engine.build.checkpoint.files import Checkpoint
-from engine.build.errors import CheckpointError
+from engine.build.errors import BuildError, CheckpointError
 from engine.bundle import TOKENIZER_FILE, Bundle, BundleError, check_files, parse_tokenizer, read_bundle
 from engine.protocol import Int32Array
 
@@ -30,11 +30,10 @@ def made_once(
     """The bundle at `out`, by `make` in a new folder that takes its place.
 
     Nothing is done when `out` is a whole bundle whose recipe has the same inputs, unless `force`. Several that make one
-    `out` wait for each other. Raises what `make` raises.
+    `out` wait for each other. Raises what `make` raises, and BuildError where nothing can be written.
     """
     out = out.expanduser().absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.parent / f".{out.name}.lock"):
+    with _locked(out):
         if not force and (existing := _existing(out, inputs)) is not None:
             progress("the bundle is already there, made from the same inputs")
             return existing
@@ -75,8 +74,11 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write and flush to the disk, so that the rename never shows a folder whose files are not there yet."""
-    with path.open("wb") as file:
+    """Write and flush to the disk, so that the rename never shows a folder whose files are not there yet.
+
+    Raises BuildError.
+    """
+    with _writing(path), path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -93,6 +95,28 @@ def _existing(out: Path, inputs: Mapping[str, Any]) -> Bundle | None:
 
 
 @contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """What the system refuses to write becomes a BuildError."""
+    try:
+        yield
+    except OSError as error:
+        raise BuildError(f"{place} cannot be written: {error.strerror or error}; --out names another folder") from None
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the lock of `out`, whose parents are made. Raises BuildError."""
+    lock = FileLock(out.parent / f".{out.name}.lock")
+    with _writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def _replaced_folder(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that takes its place when the block ends well, and is gone when it does not.
 
@@ -101,14 +125,16 @@ def _replaced_folder(out: Path) -> Iterator[Path]:
     prefix = f".{out.name}."
     for abandoned in out.parent.glob(f"{prefix}*{BUILDING_SUFFIX}"):
         shutil.rmtree(abandoned, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=BUILDING_SUFFIX, dir=out.parent))
+    with _writing(out):
+        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=BUILDING_SUFFIX, dir=out.parent))
     old = folder.with_name(f"{prefix}old{BUILDING_SUFFIX}")
     try:
         yield folder
-        folder.chmod(0o755)
-        if out.exists():
-            out.rename(old)
-        folder.rename(out)
+        with _writing(out):
+            folder.chmod(0o755)
+            if out.exists():
+                out.rename(old)
+            folder.rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

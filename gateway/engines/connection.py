@@ -39,6 +39,10 @@ FILE_TIMEOUT_S: Final = 60.0  # of a file that keeps coming: a static embedding 
 CONNECT_TIMEOUT_S: Final = 1.0
 MAX_REASON_CHARS: Final = 4000
 REFUSED: Final = "it cannot start again; the log of its supervisor has the reason"
+UNREACHABLE: Final = "it cannot be reached"
+BROKE_OFF: Final = "its connection broke off"
+LATE: Final = "it does not answer in time"
+NO_ENGINE: Final = "what answers there does not answer as an engine"
 READY_PATH: Final = "/ready"
 
 
@@ -121,8 +125,7 @@ class EngineConnection:
         try:
             self.info = protocol.EngineInfo.from_json(await self.get(protocol.INFO_PATH))
         except (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError) as error:
-            reason = type(error).__name__
-            raise EngineAway(f"the engine cannot be reached ({reason})", retry_after_s=1) from error
+            raise EngineAway(f"the engine is not ready: {plain_reason(error)}", retry_after_s=1) from error
         return self.info
 
     async def look(self) -> None:
@@ -146,16 +149,16 @@ class EngineConnection:
             else:
                 self.away(f"its /ready answers {answer.status}", _message_of(content))
         except EngineAway as error:
-            self._missed(error.message, error.__cause__ or error)
+            self._missed(error.__cause__ or error)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._missed(type(error).__name__, error)
+            self._missed(error)
         finally:
             self.was_seen = True
 
-    def _missed(self, reason: str, error: BaseException) -> None:
+    def _missed(self, error: BaseException) -> None:
         self._late_looks = self._late_looks + 1 if isinstance(error, TimeoutError) else 0
         if self._late_looks != 1 or not self.is_ready:
-            self.away(reason, str(error))
+            self.failed(error)
 
     async def static_embedding(self, info: protocol.EngineInfo) -> bytes | None:
         """The file that `info` names; None where it names none. Raises ProtocolError for another one."""
@@ -212,6 +215,10 @@ class EngineConnection:
         except EngineFailed as error:
             raise CallFailed(error, ran=True, blame=True) from error
 
+    def failed(self, error: BaseException) -> None:
+        """It is away for what this error says: in fixed words for clients, with the error's own for operators."""
+        self.away(plain_reason(error), f"{type(error).__name__}: {error}".removesuffix(": "))
+
     def away(self, reason: str, detail: str = "") -> None:
         """It cannot serve, for a reason: from now until a look finds it ready it gets no call."""
         refusal = self._supervisor_reason()
@@ -266,7 +273,7 @@ class EngineConnection:
         raise AssertionError("unreachable")
 
     def _lost(self, error: Exception, *, ran: bool) -> CallFailed:
-        self.away(type(error).__name__)
+        self.failed(error)
         lost = EngineAway("the engine cannot be reached; what is cached is still served", retry_after_s=1)
         return CallFailed(lost, ran=ran, blame=True)
 
@@ -301,6 +308,17 @@ class EngineConnection:
         if rate is not None:
             queued = _positive(headers.get(protocol.QUEUE_HEADER)) or 0.0
             self.load.report(queued, rate, run_rate, self._clock())
+
+
+def plain_reason(error: BaseException) -> str:
+    """Why an engine could not be asked, in words that name no class, host or file."""
+    if isinstance(error, TimeoutError):
+        return LATE
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return UNREACHABLE
+    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError):
+        return BROKE_OFF
+    return UNREACHABLE if isinstance(error, OSError) else NO_ENGINE
 
 
 def _sound_vectors(answer: bytes, shape: tuple[int, int]) -> protocol.Float32Array:

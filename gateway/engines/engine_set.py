@@ -31,7 +31,7 @@ from engine.text_encoder import EncodedText, TextEncoder
 from gateway.background import keep_running
 from gateway.engines.addresses import MAX_ENGINES, RESOLVE_EVERY_S, Address, Lookup, addresses_of, is_dns, look_up
 from gateway.engines.attempts import Attempts
-from gateway.engines.connection import FILE_TIMEOUT_S, MAX_REASON_CHARS, Call, EngineConnection
+from gateway.engines.connection import FILE_TIMEOUT_S, MAX_REASON_CHARS, Call, EngineConnection, plain_reason
 from gateway.engines.fingerprints import FingerprintChoice
 from gateway.engines.joining import Joiner
 from gateway.errors import EngineAway, ModelChanged
@@ -315,7 +315,7 @@ class EngineSet:
                 try:
                     return await self._read_model(engine, info)
                 except EngineAway as error:
-                    engine.away(error.message, str(error.__cause__))
+                    engine.failed(error.__cause__ or error)
                     failure = error
             if failure is not None:
                 raise failure
@@ -330,8 +330,7 @@ class EngineSet:
             encoder = TextEncoder(await source.get(protocol.TOKENIZER_PATH, FILE_TIMEOUT_S), info.max_tokens)
             self._model = Model(info, encoder, await source.static_embedding(info))
         except _READ_ERRORS as error:
-            reason = type(error).__name__
-            raise EngineAway(f"the engine cannot be reached ({reason})", retry_after_s=1) from error
+            raise EngineAway(f"the engine is not ready: {plain_reason(error)}", retry_after_s=1) from error
         log.info("engine: %s, fingerprint %s, %s", info.model, info.fingerprint, info.kernel_class)
         for follow in self._followers:
             follow()

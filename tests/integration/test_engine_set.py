@@ -14,6 +14,7 @@ import pytest
 
 from engine.protocol import TOKENIZER_PATH, Float32Array, Lane
 from engine.text_encoder import EncodedText
+from gateway.engines.connection import NO_ENGINE, UNREACHABLE
 from gateway.engines.engine_set import EngineSet
 from gateway.errors import EngineAway, EngineFailed, GatewayError, ModelChanged, Overloaded
 from tests.free_ports import free_port
@@ -318,8 +319,9 @@ async def test_no_model_where_no_engine_gives_it() -> None:
         engines = EngineSet([lacking.url, away], http)
         watch = group.create_task(engines.run_watch())
         await engines.first_look()
-        await until(lambda: "ProtocolError" in engines.connections[0].reason)
-        assert "ClientConnectorError" in engines.connections[1].reason
+        await until(lambda: "ProtocolError" in engines.connections[0].detail)
+        assert "ClientConnectorError" in engines.connections[1].detail
+        assert engines.away_reason == f"{NO_ENGINE}; {UNREACHABLE}"
         assert engines.current_model is None
         watch.cancel()
 

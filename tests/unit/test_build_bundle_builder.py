@@ -324,3 +324,34 @@ def test_the_largest_sizes_there_are_open(built: Path, tmp_path: Path) -> None:
     content = json.loads((folder / "bundle.json").read_text())
     write_json(folder / "bundle.json", content | {"max_tokens": 40})
     assert open_model(folder, "cpu", ONE_CORE, allow_unverified=True).bundle.max_tokens == 40
+
+
+@pytest.mark.parametrize("how", ["no folder", "closed folder"])
+def test_a_place_that_cannot_be_written_is_one_message(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """No trace, and the option that names another place."""
+    (tmp_path / "file").touch()
+    place = tmp_path / ("file" if how == "no folder" else "closed") / "bundle"
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")  # which root, who may run this, would not get
+
+    if how == "closed folder":
+        monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    result = CliRunner().invoke(model_command, ["build", source, "--out", str(place)])
+    assert result.exit_code == 2
+    assert f"Error: {place} cannot be written: " in result.output
+    assert result.output.endswith("; --out names another folder\n")
+
+
+def test_a_full_disk_is_one_message(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the middle of it; nothing is left."""
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(BuildError, match="cannot be written: No space left on device"):
+        build_bundle(source, tmp_path / "models" / "tiny", precision="fp32")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".tiny.lock"]

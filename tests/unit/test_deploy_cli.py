@@ -23,6 +23,11 @@ def dejavec(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments, prog_name="dejavec")
 
 
+def install(extra: str) -> str:
+    """The line that brings an extra where `make up` installed: a package index has no dejavec."""
+    return f'.venv/bin/pip install -e ".[{extra}]"'
+
+
 def test_help_teaches() -> None:
     """The first screen names every command, how to start, and where settings come from."""
     text = dejavec("--help").output
@@ -85,8 +90,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str, mo
     for arguments in ([name], [name, "--help"]):
         result = dejavec(*arguments)
         assert result.exit_code == 2
-        assert result.output == f"Error: `dejavec {name}` needs {module}: install dejavec[{COMMANDS[name].extra}]\n"
-    assert "install dejavec[all]" in dejavec("up").output
+        assert result.output == f"Error: `dejavec {name}` needs {module}: {install(COMMANDS[name].extra)}\n"
+    assert install("all") in dejavec("up").output
     assert dejavec("cache", "--help").exit_code == 0
     assert dejavec("ingest", "--help").exit_code == 0
 
@@ -98,7 +103,7 @@ def test_a_subcommand_may_need_an_extra_of_its_own(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tokenizers" else find_spec(name))
     result = dejavec(*arguments)
     assert result.exit_code == 2
-    assert result.output == "Error: `dejavec cache simulate` needs tokenizers: install dejavec[gateway]\n"
+    assert result.output == f"Error: `dejavec cache simulate` needs tokenizers: {install('gateway')}\n"
     assert "  simulate " in dejavec("cache", "--help").output
     assert dejavec("cache", "warm", "--help").exit_code == 0
 
@@ -219,7 +224,45 @@ def test_a_missing_file_is_named() -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "/nowhere.toml" in done.stderr
+    assert "the settings file /nowhere.toml, named by --config or DEJAVEC_CONFIG, does not exist" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["folder", "dangling", "pipe", "x" * 300])
+def test_what_is_no_settings_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """Nothing that stands where the file should be counts as no file: the defaults would be in force unnoticed."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv("DEJAVEC_CONFIG", str(tmp_path / name))
+    result = dejavec("config")
+    assert result.exit_code == 2
+    assert result.output.startswith(f"Error: {tmp_path / name} ")
+    told = {
+        "folder": "is a folder, not a settings file: remove it",
+        "dangling": "is a link to a file that does not exist",
+        "pipe": "is not a regular file",
+    }
+    assert told.get(name, "cannot be read: File name too long") in result.output
+
+
+def test_a_folder_in_the_files_default_place_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What Docker makes where the file to mount is missing; `doctor` names it among its findings."""
+    (tmp_path / "dejavec.toml").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = dejavec("config")
+    assert (result.exit_code, "dejavec.toml is a folder" in result.output) == (2, True)
+    output = dejavec("doctor").output
+    assert ("Traceback" in output, "dejavec.toml is a folder" in output) == (False, True)
+
+
+def test_a_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own name and without its value, which may be a secret."""
+    monkeypatch.setenv("DEJAVEC_API_KEYS", '{"sk-SECRET')
+    result = dejavec("config")
+    assert result.exit_code == 2
+    told = "Error: DEJAVEC_API_KEYS is not valid JSON from character 2 on (a list or table is JSON in a variable)\n"
+    assert result.output.endswith(told)
+    assert "SECRET" not in result.output
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Installation: done once, done again when a pin changes, and clear about what is missing."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,45 @@ def test_a_failed_pip_shows_its_words(project: Path) -> None:
     python.chmod(0o755)
     with pytest.raises(InstallError, match="no matching distribution"):
         install.pip("something")
+
+
+def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
+    """Ctrl-C on the terminal reaches the installer and what it runs: neither prints a trace, and the status is 130."""
+    python = tmp_path / "python3"
+    python.write_text(
+        f"#!/bin/sh\ntrap 'echo Traceback >&2; exit 1' INT\n: > {tmp_path}/runs\nwhile :; do sleep 0.1; done\n"
+    )
+    python.chmod(0o755)
+    code = (
+        "import signal, sys, pathlib; from deploy import install\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"install.VENV = pathlib.Path({str(tmp_path)!r}) / '.venv'; sys.executable = {str(python)!r}\n"
+        "sys.exit(install.main(['runtime']))"
+    )
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        deadline_s = time.monotonic() + 60
+        while not (tmp_path / "runs").exists():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (130, "\nstopped; run it again, it goes on from here\n")
+
+
+def test_a_failed_venv_shows_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it said is printed before the remedy."""
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\necho ensurepip is broken >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(install, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(InstallError, match="cannot make a virtual environment"):
+        install.make_environment()
+    assert "ensurepip is broken" in capsys.readouterr().err
 
 
 def test_usage_is_shown() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from common.credentials import shown_url
 from deploy.config import with_table
 from deploy.install import ROOT
 
@@ -57,3 +58,26 @@ def test_documents_name_tests_that_exist() -> None:
     named = {name for path in DOCUMENTS for name in re.findall(r"`(tests/[\w/]+\.py)`", path.read_text("utf-8"))}
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_no_text_installs_dejavec_from_an_index() -> None:
+    """It is on none: what a document or message says to run names the checkout, or another's package would come."""
+    own = [path for place in ("bulk", "cache", "common", "deploy", "engine", "gateway", "loadtest")
+           for path in (ROOT / place).rglob("*.py")]  # fmt: skip
+    pattern = re.compile(r"install +[\"'`]*dejavec\[")
+    documents = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+    assert [str(path) for path in (*documents, *own) if pattern.search(path.read_text("utf-8"))] == []
+
+
+@pytest.mark.parametrize("name", ["docs/configuration.md", "gateway/console/assets/console.js"])
+def test_who_has_secrets_written_to_the_file_has_it_closed(name: str) -> None:
+    """`dejavec doctor` warns of a file with secrets that every user can read."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "admin_token" in text
+    assert "chmod 600 dejavec.toml" in text
+
+
+def test_the_start_page_of_the_documents_is_the_real_one() -> None:
+    """A URL with a password, as `dejavec up` shows it."""
+    shown = shown_url("redis://:secret@127.0.0.1:55255/0")
+    assert f"RediSearch 2.10.5 at {shown}\n" in (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -8,12 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from cache.redis_care import judge
+from cache.redis_report import ServerReport
 from common.findings import Finding
 from common.open_files import RESERVE
-from deploy.doctor import machine_checks
+from deploy.doctor import machine_checks, process_checks
 from deploy.doctor.machine_checks import check_cpu, check_disk, check_memory, check_open_files, check_secrets
 from deploy.doctor.model_checks import check_bundles
-from deploy.doctor.process_checks import check_engines, check_gateway, check_ports, embedded_url, gateway_fingerprints
+from deploy.doctor.process_checks import (
+    check_engines,
+    check_gateway,
+    check_ports,
+    check_redis,
+    embedded_url,
+    gateway_fingerprints,
+)
 from deploy.doctor.running import Section, run
 from deploy.doctor.settings_checks import check_conflicts, check_settings
 from deploy.doctor.setup import SetUp, find_set_up
@@ -235,3 +244,21 @@ def test_a_bundle_is_whole_or_named(place: Path, monkeypatch: pytest.MonkeyPatch
     found = by_check(check_bundles(find_set_up()))
     assert found["bundle"].severity == "fault"
     assert "model.onnx" in found["bundle"].what
+
+
+def test_nobody_is_told_to_update_the_embedded_redis(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes with a package: the remedy is another one. A Redis that the settings name can be updated."""
+    facts = ServerReport(info={"redis_version": "8.2.3"}, modules={"search": (8, 2, 3)}, latency_s=0.0, clock_s=0.0)
+
+    async def old(*_: object) -> list[Finding]:
+        return judge(facts, needs_search=True, timeout_s=0.1)
+
+    def remedies() -> list[str]:
+        return [one.remedy for one in check_redis(find_set_up()) if one.check == "known faults"]
+
+    monkeypatch.setattr("gateway.redis_watch.findings", old)
+    monkeypatch.setattr(process_checks, "embedded_url", lambda _: "redis://:secret@127.0.0.1:1/0")
+    assert len(remedies()) == 2
+    assert all("set redis_url to your own" in remedy and "update Redis" not in remedy for remedy in remedies())
+    monkeypatch.setenv("DEJAVEC_REDIS_URL", "redis://127.0.0.1:1/0")
+    assert all(remedy.startswith("update Redis to ") for remedy in remedies())

@@ -75,7 +75,7 @@ def test_without_the_extra_the_remedy_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(importlib.metadata, "version", missing)
     result = build(tmp_path / "no such folder", "--out", str(tmp_path / "bundle"))
     assert result.exit_code == 2
-    assert "pip install 'dejavec[export]'" in result.output
+    assert "`.venv/bin/pip install -e '.[export]'`" in result.output
 
 
 def test_the_graph_is_imported_and_what_made_it_recorded(tmp_path: Path, exporter: StandInOptimum) -> None:

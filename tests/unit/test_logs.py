@@ -229,3 +229,17 @@ def test_a_request_id_that_could_harm_is_not_taken(given: bytes | None) -> None:
     """It is repeated in headers and logs."""
     assert request_ids.accepted(given) == ""
     assert request_ids.accepted(request_ids.new().encode()) != ""
+
+
+@pytest.mark.parametrize(("level", "told"), [("info", 1), ("error", 0)])
+def test_of_uvicorns_information_a_workers_death_alone_is_written(level: str, told: int) -> None:
+    """As a warning, where warnings are written at all; its other lines repeat our own."""
+    code = (
+        f"import logging; from common import logs; logs.configure({level!r}); log = logging.getLogger('uvicorn.error');"
+        "log.info('Started server process [%d]', 7); log.info('Child process [7] died'); log.error('it broke')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    *death, broken = done.stderr.splitlines()
+    assert broken.endswith('level=error logger=uvicorn.error msg="it broke"')
+    assert len(death) == told
+    assert all(" level=warning " in line and "worker process 7 ended unexpectedly" in line for line in death)

@@ -153,7 +153,7 @@ async def test_changes_are_recorded_with_what_was_in_force(caplog: pytest.LogCap
         ("semantic_fidelity", 0.92, 0.95),
         ("semantic_mode", "auto", "on"),
     ]
-    assert "threshold changed: namespace=a field=semantic_fidelity old=0.92 new=0.95" in caplog.messages
+    assert "policy changed: namespace=a field=semantic_fidelity old=0.92 new=0.95" in caplog.messages
     assert await policies.change("a", {"semantic_fidelity": 0.95}) == []
     for number in range(MAX_CHANGES):
         await policies.change("b", {"similarity_threshold": 0.9 + number / 10_000})

@@ -2,11 +2,15 @@
 
 import importlib
 import json
+import signal
+import subprocess
+import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
+from deploy.install import ROOT
 from deploy.sbom import bill_of, main
 
 
@@ -66,3 +70,13 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     """`python -m deploy.sbom`."""
     main()
     assert json.loads(capsys.readouterr().out)["specVersion"] == "1.6"
+
+
+def test_a_reader_that_has_enough_ends_it_silently() -> None:
+    """As of `python -m deploy.sbom | head`: no trace."""
+    command = [sys.executable, "-m", "deploy.sbom"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, err = process.communicate()
+    assert (process.returncode, err) == (-signal.SIGPIPE, b"")

@@ -278,7 +278,7 @@ def test_without_pyarrow_the_remedy_is_named(tmp_path: Path) -> None:
         "except OSError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{path}: reading Parquet needs pyarrow: pip install 'dejavec[parquet]'\n"
+    assert done.stdout == f'{path}: reading Parquet needs pyarrow: .venv/bin/pip install -e ".[parquet]"\n'
 
 
 # --- What is told of it

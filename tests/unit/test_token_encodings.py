@@ -122,5 +122,5 @@ def test_other_names_are_refused_with_those_there_are() -> None:
 def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gateway that is told to decode and cannot does not start silently."""
     monkeypatch.setitem(sys.modules, "tiktoken", None)
-    with pytest.raises(TokenEncodingError, match=r"pip install 'dejavec\[tiktoken\]'"):
+    with pytest.raises(TokenEncodingError, match=r'.venv/bin/pip install -e "\.\[tiktoken\]"'):
         load_encoding("cl100k_base")

@@ -75,7 +75,7 @@ def test_ids_of_nothing_are_refused(decode: Decode) -> None:
 def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gateway that is told to decode and cannot does not start silently."""
     monkeypatch.setitem(sys.modules, "tiktoken", None)
-    with pytest.raises(TokenInputError, match=r"pip install 'dejavec\[tiktoken\]'"):
+    with pytest.raises(TokenInputError, match=r'.venv/bin/pip install -e "\.\[tiktoken\]"'):
         decoder_for(NAME)
 
 

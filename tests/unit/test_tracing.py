@@ -67,7 +67,7 @@ def test_without_the_package_a_line_says_what_to_install() -> None:
     code = "import sys; sys.modules['opentelemetry.sdk.trace'] = None\n" + IMPORTED
     done = run(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert done.stdout.startswith("False")
-    assert "install dejavec[otel]" in done.stderr
+    assert ".venv/bin/pip install -e '.[otel]'" in done.stderr
 
 
 def test_a_collector_that_is_away_holds_up_neither_work_nor_end() -> None:

@@ -34,8 +34,8 @@ def exporter_versions() -> dict[str, str]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             raise UnsupportedModel(
-                f"--exporter optimum needs {package}: run `pip install 'dejavec[export]'`; on Linux install PyTorch's "
-                "build for CPUs before, to save gigabytes of CUDA"
+                f"--exporter optimum needs {package}: run `.venv/bin/pip install -e '.[export]'`; on Linux install "
+                "PyTorch's build for CPUs before, to save gigabytes of CUDA"
             ) from None
     return versions
 

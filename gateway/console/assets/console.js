@@ -86,7 +86,7 @@ function whenClosed() {
   return [
     h("h1", {}, "The console is closed"),
     h("p", {}, "It opens with the operator's token, and none is set. Make one, put it into the gateway's settings, and start the gateway again:"),
-    h("pre", {}, h("code", {}, 'openssl rand -hex 24\n\n# dejavec.toml\nadmin_token = "the token"')),
+    h("pre", {}, h("code", {}, 'openssl rand -hex 24\n\n# dejavec.toml\nadmin_token = "the token"\n\nchmod 600 dejavec.toml')),
     h("p", { class: "quiet" }, "or the variable DEJAVEC_ADMIN_TOKEN. Until then /metrics and /ready have what anyone may see."),
   ];
 }
