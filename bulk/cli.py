@@ -197,13 +197,13 @@ def _ingestion(source: str, out: str, options: dict[str, Any]) -> Any:
     else:
         settings = load(ClientSettings, client_url=options["url"], client_fallback_url=options["fallback_url"])
         try:
-            for address in filter(None, (settings.client_url, settings.client_fallback_url)):
+            for address in filter(None, (settings.gateway_url, settings.client_fallback_url)):
                 base_url(address)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         key = settings.client_api_key
         way = GatewayWay(
-            url=settings.client_url,
+            url=settings.gateway_url,
             fallback_url=settings.client_fallback_url,
             api_key=key.get_secret_value() if key else None,
             batch=options["batch"],

@@ -65,7 +65,7 @@ again to continue.
     type=click.Path(dir_okay=False, path_type=Path),
     help="NAME.npy or NAME.parquet to write.",
 )
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 @click.option("--fallback-url", help="A second gateway of the same model (setting client_fallback_url).")
 @format_option("JSON Lines")
 @click.option("--text-field", default="text", show_default=True, help="Field or column that holds the text.")
@@ -125,7 +125,7 @@ def _plan(
     key = settings.client_api_key
     try:
         Paths(out).format.check()
-        for address in filter(None, (settings.client_url, settings.client_fallback_url)):
+        for address in filter(None, (settings.gateway_url, settings.client_fallback_url)):
             base_url(address)
     except (ValueError, SourceError) as error:
         raise click.UsageError(str(error)) from None
@@ -140,7 +140,7 @@ def _plan(
     return Plan(
         source=source,
         out=out,
-        url=settings.client_url,
+        url=settings.gateway_url,
         fallback_url=settings.client_fallback_url,
         api_key=key.get_secret_value() if key else None,
         form=form,

@@ -37,7 +37,7 @@ class _Warmed:
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 @format_option()
 @field_option
 @bad_lines_option
@@ -50,7 +50,7 @@ def warm(source: Path, url: str | None, format: Format | None, field: str, bad_l
     settings = load(ClientSettings, client_url=url)
     warmed = _Warmed()
     try:
-        base_url(settings.client_url)
+        base_url(settings.gateway_url)
         with (
             TextFile(source, form_of(source, format, text_field=field)) as file,
             BadLines(bad_lines_file) as bad_lines,
@@ -69,7 +69,7 @@ async def _warm(settings: ClientSettings, file: TextFile, bad_lines: BadLines, w
     """Raises ClientError, SourceError, OSError."""
     key = settings.client_api_key
     console = Console(stderr=True)
-    async with AsyncClient(settings.client_url, api_key=key.get_secret_value() if key else None) as client:
+    async with AsyncClient(settings.gateway_url, api_key=key.get_secret_value() if key else None) as client:
         batches = _batches(file, bad_lines, warmed.tally)
         for batch in track(batches, "warming", console=console, disable=not console.is_terminal):
             results, refused = await embed_records(client, batch, cache_control="exact-only")
