@@ -15,7 +15,7 @@ from bulk.plan import NumberedPart, PartRecord, Plan, new_files, origin_digest, 
 from bulk.sources import Folder, SourceFile, find
 from common.texts import Format, SourceError, TextForm
 from gateway.client.ingest import EmbedOptions
-from gateway.client.journal import CannotResume, Counts, Origin
+from gateway.client.journal import CannotResume, Counts, Occupied, Origin
 from gateway.client.wire import GatewayInfo
 
 
@@ -88,7 +88,7 @@ def ingest(ingestion: Ingestion, workers: Workers, observer: Observer) -> Plan:
             plan.write(out)
             return plan
     except BlockingIOError:
-        raise CannotResume("another ingestion is writing there") from None
+        raise Occupied("another ingestion is writing there: wait until it is done") from None
 
 
 def _origin(ingestion: Ingestion) -> Origin:

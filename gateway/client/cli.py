@@ -23,7 +23,7 @@ from gateway.client.errors import (
 )
 from gateway.client.ingest import EmbedOptions, Plan
 from gateway.client.ingest import ingest as ingest_plan
-from gateway.client.journal import CannotResume, Journal
+from gateway.client.journal import CannotResume, Journal, Occupied
 from gateway.client.output import Paths
 from gateway.client.progress import IngestProgress, tier_shares
 from gateway.client.settings import ClientSettings
@@ -124,7 +124,9 @@ def _plan(
     settings = load(ClientSettings, client_url=url, client_fallback_url=fallback_url)
     key = settings.client_api_key
     try:
-        Paths(out).format.check()
+        paths = Paths(out)
+        paths.require_folder()
+        paths.format.check()
         for address in filter(None, (settings.gateway_url, settings.client_fallback_url)):
             base_url(address)
     except (ValueError, SourceError) as error:
@@ -158,6 +160,8 @@ def _run(plan: Plan, progress: IngestProgress) -> tuple[int, str]:
         return INTERRUPTED, f"Interrupted with {progress.rows:,} vectors written. {resume}"
     except asyncio.CancelledError:
         return TERMINATED, f"Terminated with {progress.rows:,} vectors written. {resume}"
+    except Occupied as error:
+        return CANNOT_RESUME, f"Error: {error}."
     except (CannotResume, FingerprintMismatch) as error:
         return CANNOT_RESUME, f"Error: {error}.\nUse another --out, or --start-over to replace {plan.out}."
     except PASSING as error:

@@ -30,7 +30,7 @@ from bulk.run import Ingestion, Stopped, ingest
 from bulk.sources import find
 from common.texts import Format, InputChanged, SourceError, TextForm
 from gateway.client.ingest import EmbedOptions
-from gateway.client.journal import CannotResume
+from gateway.client.journal import CannotResume, Occupied
 from tests.integration.engine_under_test import write_tiny_bundle
 from tests.integration.standin_gateway import StandIn, vector_of
 
@@ -313,10 +313,13 @@ def test_new_files_are_added(served, tmp_path):
         (lambda path, job: path.write_text(lines_of(["x1", "t2"])), "a.jsonl has changed"),
         (lambda path, job: path.write_text(lines_of(["t1", "t2", "t3"])), "a file of its own"),
         (lambda path, job: path.rename(path.with_name("b.jsonl")), "a.jsonl is gone"),
-        (lambda path, job: replace(job, embed=EmbedOptions(prompt_name="query")), "prompt_name is 'query' now"),
+        (
+            lambda path, job: replace(job, embed=EmbedOptions(prompt_name="query")),
+            "prompt_name is query now and was not given",
+        ),
         (lambda path, job: replace(job, part_texts=5), "part_texts is 5 now and was 4"),
-        (lambda path, job: replace(job, form=replace(FORM, text_field="body")), "text_field is 'body' now"),
-        (lambda path, job: replace(job, out_format=OutFormat.JSONL), "output is 'jsonl' now"),
+        (lambda path, job: replace(job, form=replace(FORM, text_field="body")), "text_field is body now"),
+        (lambda path, job: replace(job, out_format=OutFormat.JSONL), "output is jsonl now"),
     ],
     ids=["content", "growth", "name", "prompt", "size of parts", "field", "format"],
 )
@@ -379,7 +382,7 @@ def test_two_at_once_are_refused(served, tmp_path):
 
     class Nested(Here):
         def do_all(self, parts, _):
-            with pytest.raises(CannotResume, match="another ingestion"):
+            with pytest.raises(Occupied, match="another ingestion"):
                 ingest(job, Here(), Quiet())
             return super().do_all(parts, _)
 
