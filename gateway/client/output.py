@@ -49,12 +49,12 @@ class Paths:
         self.journal = out.with_name(out.stem + ".ingest.json")
 
     def require_folder(self) -> None:
-        """Raise ValueError, naming the folder, where no file can be made in it."""
+        """Raise OSError, naming the folder, where no file can be made in it."""
         folder = self.vectors.parent
         if not folder.is_dir():
-            raise ValueError(f"{self.vectors}: there is no folder {folder}")
+            raise FileNotFoundError(f"{self.vectors} cannot be written: there is no folder {folder}")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise ValueError(f"{self.vectors}: the folder {folder} cannot be written to")
+            raise PermissionError(f"{self.vectors} cannot be written: the folder {folder} does not allow it")
 
     def require_own(self) -> None:
         """Raise Occupied where the files beside it belong to another output, such as NAME.npy of NAME.parquet."""

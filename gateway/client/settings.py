@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from common.credentials import check_token
 from common.gateway_url import url_of_listener
 from engine.configuration import Configuration, load
+from gateway.client.errors import ClientError, Unauthorized
 
 
 def _sendable(value: SecretStr | None) -> SecretStr | None:
@@ -37,6 +38,14 @@ class ClientSettings(Configuration):
     def gateway_url(self) -> str:
         """`client_url`, else where this machine's gateway listens. Raises ConfigurationError."""
         return self.client_url if self.client_url is not None else load(_OwnGateway).url
+
+
+def explained(error: ClientError, api_key: str | None) -> str:
+    """What a command prints of an error: of a missing or refused key also the setting it comes from."""
+    if not isinstance(error, Unauthorized):
+        return str(error)
+    place = "client_api_key (DEJAVEC_CLIENT_API_KEY)"
+    return f"{error}; {f'the key sent is the setting {place}' if api_key else f'no key was sent: set {place}'}"
 
 
 class _OwnGateway(Configuration):
