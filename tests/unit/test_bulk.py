@@ -32,7 +32,7 @@ from common.texts import Format, InputChanged, SourceError, TextForm
 from gateway.client.ingest import EmbedOptions
 from gateway.client.journal import CannotResume, Occupied
 from tests.integration.engine_under_test import write_tiny_bundle
-from tests.integration.standin_gateway import StandIn, vector_of
+from tests.integration.standin_gateway import StandIn, status, vector_of
 
 FORM = TextForm(Format.JSONL, "text", "id")
 
@@ -341,6 +341,29 @@ def test_another_input_or_other_options_are_refused(served, tmp_path, change, co
         (out / "mine.txt").write_text("not ours")
         ingest(replace(changed, start_over=True), Here(), Quiet())
         assert (out / "mine.txt").exists()
+
+
+def test_an_output_without_vectors_binds_nobody(served, tmp_path):
+    """Other options, or a mended file, begin anew where no line was usable before."""
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"body": "t1"}\n{"body": "t2"}\n')
+    job = an_ingestion(source, tmp_path / "out", through(served))
+    ingest(job, Here(), Quiet())
+    ingest(replace(job, form=replace(FORM, text_field="body")), Here(), Quiet())
+    assert len(rows_of(tmp_path / "out")) == 2
+    with pytest.raises(CannotResume, match="text_field is text now"):
+        ingest(job, Here(), Quiet())
+    assert len(rows_of(tmp_path / "out")) == 2
+
+
+def test_a_refused_key_is_named_by_its_setting(tmp_path):
+    """It is the command that knows where a key comes from."""
+    (tmp_path / "a.jsonl").write_text(lines_of(["t"]))
+    with gateway() as stand_in:
+        stand_in.misdeeds.append(status(401))
+        with pytest.raises(Stopped, match="no key was sent: set client_api_key") as stopped:
+            ingest(an_ingestion(tmp_path / "a.jsonl", tmp_path / "out", through(stand_in)), Here(), Quiet())
+    assert stopped.value.why is Why.REFUSED
 
 
 def test_another_model_is_refused(tmp_path):
