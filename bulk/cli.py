@@ -31,13 +31,14 @@ from gateway.client.cli import (
 from gateway.client.cli import ingest as into_one_file
 from gateway.client.errors import ClientError
 from gateway.client.ingest import EmbedOptions
-from gateway.client.journal import CannotResume
+from gateway.client.journal import CannotResume, Occupied
 from gateway.client.progress import tier_shares
 from gateway.client.settings import ClientSettings
 
 RAY_FAILED: Final = 7
 RAY_ONLY: Final = ("bundle", "actors", "actor_cpus", "ray_address", "part_texts", "out_format")
 GATEWAY_ONLY: Final = ("url", "fallback_url", "model", "cache_control", "min_fidelity", "concurrency", "patience_s")
+START_OVER: Final = "Use another --out, or --start-over to replace what is there."
 IN_PROCESS: Final = ("onnxruntime", "prometheus_client", "psutil", "starlette", "tokenizers", "uvicorn")
 
 RAY_EPILOG: Final = """\b
@@ -159,8 +160,8 @@ def _over_ray(source: str, out: str, *, quiet: bool, **options: Any) -> int:
         except _Terminated:
             status, message = TERMINATED, f"Terminated. {resume}"
         except CannotResume as error:
-            status = CANNOT_RESUME
-            message = f"Error: {error}.\nUse another --out, or --start-over to replace what is there."
+            advice = "" if isinstance(error, Occupied) else f"\n{START_OVER}"
+            status, message = CANNOT_RESUME, f"Error: {error}.{advice}"
         except Stopped as stopped:
             status, message = int(stopped.why), f"Error: {stopped}.\n{resume}"
         except PASSING as error:
@@ -197,13 +198,13 @@ def _ingestion(source: str, out: str, options: dict[str, Any]) -> Any:
     else:
         settings = load(ClientSettings, client_url=options["url"], client_fallback_url=options["fallback_url"])
         try:
-            for address in filter(None, (settings.client_url, settings.client_fallback_url)):
+            for address in filter(None, (settings.gateway_url, settings.client_fallback_url)):
                 base_url(address)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         key = settings.client_api_key
         way = GatewayWay(
-            url=settings.client_url,
+            url=settings.gateway_url,
             fallback_url=settings.client_fallback_url,
             api_key=key.get_secret_value() if key else None,
             batch=options["batch"],

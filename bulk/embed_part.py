@@ -13,7 +13,7 @@ from typing import Protocol
 import orjson
 
 from bulk.cutting import read_part
-from bulk.job import BundleWay, Job
+from bulk.job import BundleWay, GatewayWay, Job
 from bulk.part_files import file_content
 from bulk.plan import NumberedPart, PartRecord, origin_digest, record_name
 from bulk.sources import OWN_FOLDER, Folder
@@ -22,6 +22,7 @@ from common.texts import InputChanged, Record
 from gateway.client.errors import CircuitOpen, ClientError, FingerprintMismatch
 from gateway.client.journal import Counts
 from gateway.client.retry import RETRIED
+from gateway.client.settings import explained
 
 PASSING: tuple[type[ClientError], ...] = (*RETRIED, CircuitOpen)
 
@@ -75,7 +76,8 @@ class PartWorker:
         except PASSING as error:
             return Failed(Why.NO_ANSWER, str(error))
         except ClientError as error:
-            return Failed(Why.REFUSED, str(error))
+            way = self._job.way
+            return Failed(Why.REFUSED, explained(error, way.api_key if isinstance(way, GatewayWay) else None))
         except OSError as error:
             return Failed(Why.FILE_FAULT, str(error))
         except Exception as error:

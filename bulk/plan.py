@@ -92,8 +92,8 @@ def read_plan(out: Folder) -> Plan | None:
         if entries["format"] != FORMAT:
             raise CannotResume("the plan was written by another version; start over")
         return Plan(Origin(**entries["origin"]), [_planned(one) for one in entries["files"]], entries["complete"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise CannotResume(f"the plan cannot be read ({error!r}); start over") from None
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        raise CannotResume("the plan is damaged; start over") from None
 
 
 def new_files(plan: Plan, found: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:

@@ -15,7 +15,7 @@ from bulk.plan import NumberedPart, PartRecord, Plan, new_files, origin_digest, 
 from bulk.sources import Folder, SourceFile, find
 from common.texts import Format, SourceError, TextForm
 from gateway.client.ingest import EmbedOptions
-from gateway.client.journal import CannotResume, Counts, Origin
+from gateway.client.journal import CannotResume, Counts, Occupied, Origin
 from gateway.client.wire import GatewayInfo
 
 
@@ -88,7 +88,7 @@ def ingest(ingestion: Ingestion, workers: Workers, observer: Observer) -> Plan:
             plan.write(out)
             return plan
     except BlockingIOError:
-        raise CannotResume("another ingestion is writing there") from None
+        raise Occupied("another ingestion is writing there: wait until it is done") from None
 
 
 def _origin(ingestion: Ingestion) -> Origin:
@@ -122,12 +122,36 @@ def _planned(ingestion: Ingestion, origin: Origin, out: Folder, workers: Workers
     if ingestion.start_over:
         _clear(out)
     before = read_plan(out)
+    try:
+        return _extended(before, origin, found, ingestion.part_texts, out, workers, observer)
+    except CannotResume:
+        if before is None or not _has_no_vectors(before, out):
+            raise
+    _clear(out)
+    return _extended(None, origin, found, ingestion.part_texts, out, workers, observer)
+
+
+def _has_no_vectors(plan: Plan, out: Folder) -> bool:
+    """Whether it is complete without one, so that it binds nobody to its input and options."""
+    return plan.complete and not any(record.counts.rows for record in records_done(plan, out).values())
+
+
+def _extended(
+    before: Plan | None,
+    origin: Origin,
+    found: list[SourceFile],
+    part_texts: int,
+    out: Folder,
+    workers: Workers,
+    observer: Observer,
+) -> Plan:
+    """The plan with what is new in `found`, written. Raises CannotResume where it is of something else."""
     if before is not None:
         before.origin.require(origin)
     plan = before or Plan(origin)
     added, doubtful = new_files(plan, found)
     cuts: dict[str, Cut] = {}
-    for name, cut in workers.cut_all([*added, *doubtful], ingestion.part_texts):
+    for name, cut in workers.cut_all([*added, *doubtful], part_texts):
         if isinstance(cut, Failed):
             raise Stopped(cut)
         cuts[name] = cut

@@ -6,6 +6,7 @@ from common.credentials import shown_url
 
 EMBEDDINGS = "/embeddings"
 VERSION = "/v1"
+FROM_HERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # hosts that mean every address
 
 
 def base_url(url: str) -> str:
@@ -24,3 +25,9 @@ def base_url(url: str) -> str:
         )
     path = parts.path.rstrip("/").removesuffix(EMBEDDINGS).rstrip("/").removesuffix(VERSION).rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def url_of_listener(host: str, port: int) -> str:
+    """Where a server that listens on `host` and `port` is reached from this machine."""
+    host = FROM_HERE.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

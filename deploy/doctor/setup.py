@@ -53,7 +53,7 @@ class SetUp:
         """Where the gateway is looked for: as given, else where this machine's would be. Raises Unreadable."""
         if self.url:
             return self.url
-        if self.client is not None and "client_url" in self.client.model_fields_set:
+        if self.client is not None and self.client.client_url is not None:
             return self.client.client_url
         return self.plan.gateway_url
 

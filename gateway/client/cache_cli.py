@@ -37,7 +37,7 @@ cache.add_command(warm)
 
 
 @cache.command()
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 def stats(url: str | None) -> None:
     """Print the statistics of the gateway worker that answers."""
     _print(_admin("GET", "/admin/stats", url))
@@ -50,7 +50,7 @@ def stats(url: str | None) -> None:
     "--truth", is_flag=True, help="Let the engine compute the text: the true similarity beside the predicted."
 )
 @click.option("--model", help="For which model; left out: the gateway's first.")
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 def explain(text: str, namespace: str, truth: bool, model: str | None, url: str | None) -> None:
     """Explain whether TEXT would be a semantic hit, and why."""
     body = {"text": text, "namespace": namespace, "truth": truth, "model": model}
@@ -60,7 +60,7 @@ def explain(text: str, namespace: str, truth: bool, model: str | None, url: str 
 @cache.command()
 @click.option("--namespace", help="The namespace to purge.")
 @click.option("--all", "everything", is_flag=True, help="Purge every namespace.")
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 def purge(namespace: str | None, everything: bool, url: str | None) -> None:
     """Make entries unreachable, at once here and within two seconds on other gateways."""
     if everything == (namespace is not None):
@@ -80,7 +80,7 @@ def purge(namespace: str | None, everything: bool, url: str | None) -> None:
 )
 @click.option("--undo", is_flag=True, help="Take back the last change made while running; again: the one before.")
 @click.option("--revision", type=click.IntRange(1), help="With --undo: only if this is still the last change.")
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 def thresholds(
     namespace: str | None, everything: bool, changes: tuple[str, ...], undo: bool, revision: int | None, url: str | None
 ) -> None:
@@ -118,7 +118,7 @@ def thresholds(
 @cache.command()
 @click.option("--namespace", default="default", show_default=True, help="Whose labels.")
 @click.option("--model", help="Of which model; left out: the gateway's first.")
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 def calibration(namespace: str, model: str | None, url: str | None) -> None:
     """Show, from the labels, what each threshold would reuse, and how much of that would be too far off."""
     asked = {"namespace": namespace} | ({} if model is None else {"model": model})
@@ -140,7 +140,7 @@ def calibration(namespace: str, model: str | None, url: str | None) -> None:
 def _admin(method: str, path: str, url: str | None, body: dict[str, Any] | None = None) -> Any:
     """One admin call. Raises click.ClickException with the gateway's own message."""
     settings = load(ClientSettings, client_url=url)
-    return ask(settings.client_url, method, path, settings.client_admin_token, body)
+    return ask(settings.gateway_url, method, path, settings.client_admin_token, body)
 
 
 def _assignment(text: str) -> tuple[str, str | float | None]:

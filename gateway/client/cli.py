@@ -23,10 +23,10 @@ from gateway.client.errors import (
 )
 from gateway.client.ingest import EmbedOptions, Plan
 from gateway.client.ingest import ingest as ingest_plan
-from gateway.client.journal import CannotResume, Journal
+from gateway.client.journal import CannotResume, Journal, Occupied
 from gateway.client.output import Paths
 from gateway.client.progress import IngestProgress, tier_shares
-from gateway.client.settings import ClientSettings
+from gateway.client.settings import ClientSettings, explained
 
 FILE_FAULT = 1
 CANNOT_RESUME = 3
@@ -49,11 +49,20 @@ NAME.ids.jsonl (the id and line of each row), NAME.bad.jsonl (lines set aside, w
 (the record, and where to resume). Run it again when SOURCE has grown: its new lines are added.
 
 \b
+The API key to send is the setting client_api_key (DEJAVEC_CLIENT_API_KEY).
+
+\b
 Exit status: 0 complete, bad lines included; 1 a file could not be read or written; 2 wrong usage or settings;
 3 what is there is of another input, model or options: --start-over replaces it; 4 the gateway did not answer in
 time; 5 the gateway refused; 6 no line was usable; 130 Ctrl-C; 143 SIGTERM. After 1, 4, 5, 130, 143 and a kill, run it
 again to continue.
 """
+
+
+class Refused(click.ClickException):
+    """Files that cannot be written; found before anything is asked or read."""
+
+    exit_code = FILE_FAULT
 
 
 @click.command("ingest", epilog=EPILOG)
@@ -65,7 +74,7 @@ again to continue.
     type=click.Path(dir_okay=False, path_type=Path),
     help="NAME.npy or NAME.parquet to write.",
 )
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 @click.option("--fallback-url", help="A second gateway of the same model (setting client_fallback_url).")
 @format_option("JSON Lines")
 @click.option("--text-field", default="text", show_default=True, help="Field or column that holds the text.")
@@ -120,15 +129,19 @@ def _plan(
     out: Path,
     **rest: Any,
 ) -> Plan:
-    """The options and settings as a plan. Raises click.UsageError, ConfigurationError."""
+    """The options and settings as a plan. Raises click.UsageError, Refused, ConfigurationError."""
     settings = load(ClientSettings, client_url=url, client_fallback_url=fallback_url)
     key = settings.client_api_key
     try:
-        Paths(out).format.check()
-        for address in filter(None, (settings.client_url, settings.client_fallback_url)):
+        paths = Paths(out)
+        paths.require_folder()
+        paths.format.check()
+        for address in filter(None, (settings.gateway_url, settings.client_fallback_url)):
             base_url(address)
     except (ValueError, SourceError) as error:
         raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise Refused(str(error)) from None
     form = form_of(
         source,
         format,
@@ -140,7 +153,7 @@ def _plan(
     return Plan(
         source=source,
         out=out,
-        url=settings.client_url,
+        url=settings.gateway_url,
         fallback_url=settings.client_fallback_url,
         api_key=key.get_secret_value() if key else None,
         form=form,
@@ -158,12 +171,14 @@ def _run(plan: Plan, progress: IngestProgress) -> tuple[int, str]:
         return INTERRUPTED, f"Interrupted with {progress.rows:,} vectors written. {resume}"
     except asyncio.CancelledError:
         return TERMINATED, f"Terminated with {progress.rows:,} vectors written. {resume}"
+    except Occupied as error:
+        return CANNOT_RESUME, f"Error: {error}."
     except (CannotResume, FingerprintMismatch) as error:
         return CANNOT_RESUME, f"Error: {error}.\nUse another --out, or --start-over to replace {plan.out}."
     except PASSING as error:
         return NO_ANSWER, f"Error: {error}.\n{progress.rows:,} vectors are written. {resume}"
     except ClientError as error:
-        return REFUSED, f"Error: {error}.\n{progress.rows:,} vectors are written. {resume}"
+        return REFUSED, f"Error: {explained(error, plan.api_key)}.\n{progress.rows:,} vectors are written. {resume}"
     except OSError as error:
         return FILE_FAULT, f"Error: {error}.\n{progress.rows:,} vectors are written. {resume}"
     if not journal.counts.rows:
@@ -187,4 +202,9 @@ def _summary(plan: Plan, journal: Journal) -> str:
     lines.append(str(Tally(counts.rows, Counter(counts.faults) + Counter({Fault.BLANK.value: counts.blank_lines}))))
     if counts.bad_lines:
         lines.append(f"{counts.bad_lines:,} bad lines set aside in {Paths(plan.out).bad}")
+    if (
+        plan.form.format is Format.JSONL
+        and 2 * counts.faults.get(Fault.NOT_JSON, 0) > counts.lines - counts.blank_lines
+    ):
+        lines.append(f"{plan.source} was read as JSON Lines. If it has one text a line, add --format text.")
     return "\n".join(lines)

@@ -22,6 +22,10 @@ class CannotResume(Exception):
     """What is there was made from another input, by another model or with other options; the message names it."""
 
 
+class Occupied(CannotResume):
+    """The files are another run's or output's, which starting over must not take; the message has the remedy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What the vectors come from, but for the input, which `Position` has; a resumed run must have the same one."""
@@ -43,7 +47,7 @@ class Origin:
         for name, value in {**now.options, "dimensions": now.dimensions}.items():
             before = self.dimensions if name == "dimensions" else self.options.get(name)
             if before != value:
-                raise CannotResume(f"{name} is {value!r} now and was {before!r} when this began")
+                raise CannotResume(f"{name} is {_shown(value)} now and was {_shown(before)} when this began")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +110,16 @@ class Journal:
                 counts=Counts(**entries.pop("counts")),
                 **entries,
             )
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise CannotResume(f"the journal cannot be read ({error!r}); start over") from None
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            raise CannotResume("the journal is damaged; start over") from None
 
     def require(self, origin: Origin) -> None:
         """Raise CannotResume, naming what differs, unless this journal is of `origin`."""
         self.origin.require(origin)
+
+
+def _shown(value: str | float | None) -> str:
+    return "not given" if value is None else str(value)  # of a Format its value alone, unlike its repr
 
 
 def replace_file(path: Path, content: bytes) -> None:

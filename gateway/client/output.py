@@ -8,7 +8,10 @@
 
 Data is appended, made durable, and only then named in the journal, which is replaced whole. So after a crash the files
 hold at least what the journal lists, and what they hold beyond it is cut off on resuming: nothing is lost or doubled.
-Finished vectors stay as they are until longer ones, of an input that has grown, replace them.
+Finished vectors stay as they are until longer ones, of an input that has grown, replace them. A journal of no vectors
+binds nobody to its input and options: the next run begins anew.
+
+NAME.npy and NAME.parquet would share the three files beside them, so that NAME is one output's, the journal's.
 """
 
 import fcntl
@@ -25,11 +28,11 @@ import orjson
 
 from common.texts import BadLine, Position, Record
 from common.texts.tally import listed
-from gateway.client.journal import CannotResume, Counts, Journal, Origin, replace_file
+from gateway.client.journal import CannotResume, Counts, Journal, Occupied, Origin, replace_file
 from gateway.client.vector_files import FLOAT_BYTES, FORMATS, HEADER_BYTES, write_header
 from gateway.client.wire import Float32Array
 
-JUST_WRITTEN = "another ingestion has just worked on it: run it again"
+JUST_WRITTEN = "another ingestion has just worked on it: run this one again"
 
 
 class Paths:
@@ -44,6 +47,35 @@ class Paths:
         self.ids = out.with_name(out.stem + ".ids.jsonl")
         self.bad = out.with_name(out.stem + ".bad.jsonl")
         self.journal = out.with_name(out.stem + ".ingest.json")
+
+    def require_folder(self) -> None:
+        """Raise OSError, naming the folder, where no file can be made in it."""
+        folder = self.vectors.parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{self.vectors} cannot be written: there is no folder {folder}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{self.vectors} cannot be written: the folder {folder} does not allow it")
+
+    def require_own(self) -> None:
+        """Raise Occupied where the files beside it belong to another output, such as NAME.npy of NAME.parquet."""
+        for suffix in FORMATS:
+            other = self.vectors.with_suffix(suffix)
+            partial = other.with_name(other.name + ".partial")
+            if other == self.vectors:
+                continue
+            is_recorded = self._journal_suffix() == suffix and (other.exists() or partial.exists())
+            if is_recorded or _is_locked(partial):
+                raise Occupied(
+                    f"{self.journal}, {self.ids.name} and {self.bad.name} belong to {other}, and {self.vectors.name} "
+                    f"would replace them: give --out another name than {self.vectors.stem}"
+                )
+
+    def _journal_suffix(self) -> str | float | None:
+        """Of the vectors that the journal is of; None without one that can be read."""
+        try:
+            return Journal.from_json(self.journal.read_bytes()).origin.options.get("output")
+        except (FileNotFoundError, CannotResume):
+            return None
 
     def clear(self) -> None:
         """Remove what an earlier run left, the journal first, so that a crash in between leaves nothing to resume."""
@@ -81,18 +113,20 @@ class Output:
         self.journal = self._last_commit  # as the next commit will write it
 
     def __enter__(self) -> Self:
-        """Start, resume, or find it complete. Raises CannotResume, OSError."""
+        """Start, resume, or find it complete. Raises CannotResume (Occupied), OSError."""
         with self._stack:
+            self._paths.require_own()
             found = None if self._start_over else self._found()
             if found is not None and found.complete:
                 self._last_commit = self.journal = found
                 self._remove_leftover()
                 return self
             self._lock()
+            self._paths.require_own()  # again: of two that begin now, each has its lock before it looks for the other's
             if self._start_over:
                 self._paths.clear()
             elif self._found() != found:
-                raise CannotResume(JUST_WRITTEN)
+                raise Occupied(JUST_WRITTEN)
             self._last_commit = self.journal = found or self.journal
             if found is None:
                 replace_file(self._paths.journal, self.journal.to_json())  # before any data, so data is never orphaned
@@ -110,7 +144,7 @@ class Output:
         with self._stack:
             self._lock()
             if self._found() != self.journal:
-                raise CannotResume(JUST_WRITTEN)
+                raise Occupied(JUST_WRITTEN)
             self._vectors.truncate(0)
             self._paths.format.restore(self._paths.vectors, self._vectors, self.journal)
             self._vectors.flush()
@@ -159,7 +193,7 @@ class Output:
         paths.partial.unlink(missing_ok=True)
 
     def _found(self) -> Journal | None:
-        """The journal of an earlier run, checked against the files; None when there is no output at all."""
+        """The journal of an earlier run, checked against the files; None when there is nothing to go on with."""
         paths = self._paths
         if not paths.journal.exists():
             for path in (paths.vectors, paths.partial, paths.ids, paths.bad):
@@ -167,8 +201,10 @@ class Output:
                     raise CannotResume(f"{path} exists and no journal records how it was made")
             return None
         journal = Journal.from_json(paths.journal.read_bytes())
-        journal.require(self._origin)
         size = paths.vectors.stat().st_size if paths.vectors.exists() else None
+        if not journal.counts.rows and (size is None or not journal.complete or size == journal.finished_bytes):
+            return None
+        journal.require(self._origin)
         if journal.complete and size != journal.finished_bytes:
             raise CannotResume(f"{paths.vectors} was complete and is gone, or has changed its size")
         if not journal.complete and size == self._vector_bytes(journal) and not paths.partial.exists():
@@ -188,11 +224,11 @@ class Output:
         try:
             fcntl.flock(self._vectors, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CannotResume(f"another ingestion is writing {self._paths.partial}") from None
+            raise Occupied(f"another ingestion is writing {self._paths.partial}: wait until it is done") from None
         if not self._paths.partial.exists() or not os.path.samestat(
             os.fstat(self._vectors.fileno()), self._paths.partial.stat()
         ):
-            raise CannotResume(JUST_WRITTEN)
+            raise Occupied(JUST_WRITTEN)
 
     def _open_files(self) -> None:
         """Open what is not open yet, and cut every file at the last commit."""
@@ -220,3 +256,15 @@ class Output:
 
     def _vector_bytes(self, journal: Journal) -> int:
         return HEADER_BYTES + journal.counts.rows * self._origin.dimensions * FLOAT_BYTES
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether an ingestion is writing it."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

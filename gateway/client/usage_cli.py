@@ -21,7 +21,7 @@ PAGE = 100
 @click.option("--namespace", help="With --all: only keys of this namespace.")
 @click.option("--days", default=7, show_default=True, type=click.IntRange(0, 35), help="So many days of one key.")
 @click.option("--json", "as_json", is_flag=True, help="What the gateway answers, one JSON object a key.")
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 def usage(everything: bool, namespace: str | None, days: int, as_json: bool, url: str | None) -> None:
     """Show what your API key (setting client_api_key) has used, by UTC day, and what its limits have left.
 
@@ -34,7 +34,7 @@ def usage(everything: bool, namespace: str | None, days: int, as_json: bool, url
     if everything:
         keys = list(_all(settings, namespace, days if as_json else 0))
     else:
-        keys = [ask(settings.client_url, "GET", f"/v1/usage?days={days}", settings.client_api_key)]
+        keys = [ask(settings.gateway_url, "GET", f"/v1/usage?days={days}", settings.client_api_key)]
     if as_json:
         for one in keys:
             click.echo(orjson.dumps(one).decode())
@@ -51,7 +51,7 @@ def _all(settings: ClientSettings, namespace: str | None, days: int) -> Iterator
     while True:
         query = {"limit": PAGE, "days": days, "namespace": namespace, "after": after}
         asked = urlencode({name: value for name, value in query.items() if value is not None})
-        page = ask(settings.client_url, "GET", f"/admin/usage?{asked}", settings.client_admin_token)
+        page = ask(settings.gateway_url, "GET", f"/admin/usage?{asked}", settings.client_admin_token)
         yield from page["keys"]
         after = page["next"]
         if after is None:

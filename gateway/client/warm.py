@@ -18,7 +18,7 @@ from engine.configuration import load
 from gateway.client.client import AsyncClient
 from gateway.client.errors import ClientError
 from gateway.client.narrowing import embed_records
-from gateway.client.settings import ClientSettings
+from gateway.client.settings import ClientSettings, explained
 
 TEXTS_AT_ONCE = 64
 
@@ -37,7 +37,7 @@ class _Warmed:
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--url", help="The gateway (setting client_url).")
+@click.option("--url", help="The gateway (client_url, else this machine's).")
 @format_option()
 @field_option
 @bad_lines_option
@@ -50,7 +50,7 @@ def warm(source: Path, url: str | None, format: Format | None, field: str, bad_l
     settings = load(ClientSettings, client_url=url)
     warmed = _Warmed()
     try:
-        base_url(settings.client_url)
+        base_url(settings.gateway_url)
         with (
             TextFile(source, form_of(source, format, text_field=field)) as file,
             BadLines(bad_lines_file) as bad_lines,
@@ -59,7 +59,8 @@ def warm(source: Path, url: str | None, format: Format | None, field: str, bad_l
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     except (ClientError, OSError) as error:
-        raise click.ClickException(f"{error}\nBefore that: {warmed}") from None
+        why = explained(error, _key(settings)) if isinstance(error, ClientError) else error
+        raise click.ClickException(f"{why}\nBefore that: {warmed}") from None
     if not warmed.tally.used:
         raise click.ClickException(f"no text of {source} could be used: {warmed.tally}")
     click.echo(str(warmed))
@@ -67,9 +68,8 @@ def warm(source: Path, url: str | None, format: Format | None, field: str, bad_l
 
 async def _warm(settings: ClientSettings, file: TextFile, bad_lines: BadLines, warmed: _Warmed) -> None:
     """Raises ClientError, SourceError, OSError."""
-    key = settings.client_api_key
     console = Console(stderr=True)
-    async with AsyncClient(settings.client_url, api_key=key.get_secret_value() if key else None) as client:
+    async with AsyncClient(settings.gateway_url, api_key=_key(settings)) as client:
         batches = _batches(file, bad_lines, warmed.tally)
         for batch in track(batches, "warming", console=console, disable=not console.is_terminal):
             results, refused = await embed_records(client, batch, cache_control="exact-only")
@@ -79,6 +79,10 @@ async def _warm(settings: ClientSettings, file: TextFile, bad_lines: BadLines, w
             for bad in refused:
                 warmed.tally.add(bad)
                 bad_lines.add(bad)
+
+
+def _key(settings: ClientSettings) -> str | None:
+    return settings.client_api_key.get_secret_value() if settings.client_api_key else None
 
 
 def _batches(file: TextFile, bad_lines: BadLines, tally: Tally) -> Iterator[list[Record]]:

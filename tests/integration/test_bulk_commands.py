@@ -200,7 +200,8 @@ async def test_ingest_from_parquet_to_parquet(gateway, tmp_path):
     assert made["vector"].to_pylist() == np.load(tmp_path / "b.npy").tolist()
     status, _, err = await dejavec(gateway, tmp_path, "ingest", "in.parquet", "--out", "a.npy", "--id-field", "key")
     assert status == 3
-    assert "output is '.npy' now and was '.parquet'" in err
+    assert "a.ids.jsonl and a.bad.jsonl belong to a.parquet, and a.npy would replace them" in err
+    assert "--start-over" not in err
 
 
 @pytest.mark.parametrize("suffix", ["npy", "parquet"])

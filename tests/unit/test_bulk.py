@@ -30,9 +30,9 @@ from bulk.run import Ingestion, Stopped, ingest
 from bulk.sources import find
 from common.texts import Format, InputChanged, SourceError, TextForm
 from gateway.client.ingest import EmbedOptions
-from gateway.client.journal import CannotResume
+from gateway.client.journal import CannotResume, Occupied
 from tests.integration.engine_under_test import write_tiny_bundle
-from tests.integration.standin_gateway import StandIn, vector_of
+from tests.integration.standin_gateway import StandIn, status, vector_of
 
 FORM = TextForm(Format.JSONL, "text", "id")
 
@@ -313,10 +313,13 @@ def test_new_files_are_added(served, tmp_path):
         (lambda path, job: path.write_text(lines_of(["x1", "t2"])), "a.jsonl has changed"),
         (lambda path, job: path.write_text(lines_of(["t1", "t2", "t3"])), "a file of its own"),
         (lambda path, job: path.rename(path.with_name("b.jsonl")), "a.jsonl is gone"),
-        (lambda path, job: replace(job, embed=EmbedOptions(prompt_name="query")), "prompt_name is 'query' now"),
+        (
+            lambda path, job: replace(job, embed=EmbedOptions(prompt_name="query")),
+            "prompt_name is query now and was not given",
+        ),
         (lambda path, job: replace(job, part_texts=5), "part_texts is 5 now and was 4"),
-        (lambda path, job: replace(job, form=replace(FORM, text_field="body")), "text_field is 'body' now"),
-        (lambda path, job: replace(job, out_format=OutFormat.JSONL), "output is 'jsonl' now"),
+        (lambda path, job: replace(job, form=replace(FORM, text_field="body")), "text_field is body now"),
+        (lambda path, job: replace(job, out_format=OutFormat.JSONL), "output is jsonl now"),
     ],
     ids=["content", "growth", "name", "prompt", "size of parts", "field", "format"],
 )
@@ -338,6 +341,29 @@ def test_another_input_or_other_options_are_refused(served, tmp_path, change, co
         (out / "mine.txt").write_text("not ours")
         ingest(replace(changed, start_over=True), Here(), Quiet())
         assert (out / "mine.txt").exists()
+
+
+def test_an_output_without_vectors_binds_nobody(served, tmp_path):
+    """Other options, or a mended file, begin anew where no line was usable before."""
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"body": "t1"}\n{"body": "t2"}\n')
+    job = an_ingestion(source, tmp_path / "out", through(served))
+    ingest(job, Here(), Quiet())
+    ingest(replace(job, form=replace(FORM, text_field="body")), Here(), Quiet())
+    assert len(rows_of(tmp_path / "out")) == 2
+    with pytest.raises(CannotResume, match="text_field is text now"):
+        ingest(job, Here(), Quiet())
+    assert len(rows_of(tmp_path / "out")) == 2
+
+
+def test_a_refused_key_is_named_by_its_setting(tmp_path):
+    """It is the command that knows where a key comes from."""
+    (tmp_path / "a.jsonl").write_text(lines_of(["t"]))
+    with gateway() as stand_in:
+        stand_in.misdeeds.append(status(401))
+        with pytest.raises(Stopped, match="no key was sent: set client_api_key") as stopped:
+            ingest(an_ingestion(tmp_path / "a.jsonl", tmp_path / "out", through(stand_in)), Here(), Quiet())
+    assert stopped.value.why is Why.REFUSED
 
 
 def test_another_model_is_refused(tmp_path):
@@ -379,7 +405,7 @@ def test_two_at_once_are_refused(served, tmp_path):
 
     class Nested(Here):
         def do_all(self, parts, _):
-            with pytest.raises(CannotResume, match="another ingestion"):
+            with pytest.raises(Occupied, match="another ingestion"):
                 ingest(job, Here(), Quiet())
             return super().do_all(parts, _)
 

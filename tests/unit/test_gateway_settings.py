@@ -4,13 +4,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from bulk.cli import ingest
 from cache.keys import SecretError, load_or_make_secret
+from deploy.doctor.setup import find_set_up
 from engine.configuration import ConfigurationError, load
 from engine.exit_status import CANNOT_START
+from gateway.client.cache_cli import cache
+from gateway.client.client import AsyncClient
+from gateway.client.retry import RetryPolicy
 from gateway.client.settings import ClientSettings
+from gateway.client.usage_cli import usage
+from gateway.client.warm import warm
 from gateway.settings import GatewaySettings
 from tests.free_ports import free_port
 
@@ -133,3 +142,54 @@ def test_a_key_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
     target.chmod(0o600)
     assert load_or_make_secret(link) == bytes.fromhex("ab" * 32)
     assert len(load_or_make_secret(tmp_path / "made")) == 32
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8180"),
+        ("0.0.0.0", "http://127.0.0.1:8180"),
+        ("::", "http://[::1]:8180"),
+        ("gateway.lan", "http://gateway.lan:8180"),
+    ],
+)
+def test_client_commands_look_where_this_machines_gateway_listens(
+    host: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at the same place as `status` and `doctor`, by the one settings file; client_url comes before it."""
+    (tmp_path / "mine.toml").write_text(f'gateway_host = "{host}"\ngateway_port = 8180\n')
+    monkeypatch.setenv("DEJAVEC_CONFIG", str(tmp_path / "mine.toml"))
+    assert load(ClientSettings).gateway_url == expected == find_set_up().gateway_url
+    monkeypatch.setenv("DEJAVEC_CLIENT_URL", "http://there:1")
+    assert load(ClientSettings).gateway_url == "http://there:1" == find_set_up().gateway_url
+
+
+def test_a_port_that_is_none_is_harmless_where_a_url_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes gives pods such a variable; without a URL the fault is named."""
+    monkeypatch.setenv("DEJAVEC_GATEWAY_PORT", "tcp://10.0.0.1:8080")
+    assert load(ClientSettings, client_url="http://there:1").gateway_url == "http://there:1"
+    with pytest.raises(ConfigurationError, match="gateway_port"):
+        _ = load(ClientSettings).gateway_url
+
+
+def test_a_client_command_goes_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens: each names the address it tried."""
+    port = free_port()
+    monkeypatch.setenv("DEJAVEC_GATEWAY_PORT", str(port))
+    (tmp_path / "t.txt").write_text("a\n")
+    texts = str(tmp_path / "t.txt")
+    for command, words in [
+        (usage, []),
+        (cache, ["stats"]),
+        (warm, [texts]),
+        (ingest, [texts, "--out", str(tmp_path / "v.npy"), "--patience", "0.1"]),
+    ]:
+        monkeypatch.setattr("gateway.client.warm.AsyncClient", impatient)
+        monkeypatch.setattr("gateway.client.ingest.AsyncClient", impatient)
+        result = CliRunner().invoke(command, words)
+        assert result.exit_code, command
+        assert f"127.0.0.1:{port}" in result.output, command
+
+
+def impatient(url: str, **options: Any) -> AsyncClient:
+    return AsyncClient(url, **{**options, "retry": RetryPolicy(attempts=1)})

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from common.texts import BadLine, Fault, Position
+from common.texts import BadLine, Fault, Format, Position
 from gateway.client.journal import CannotResume, Counts, Journal, Origin, replace_file
 
 ORIGIN = Origin("m", "f1", 8, {"text_field": "text", "min_fidelity": None})
@@ -32,8 +32,9 @@ def test_what_is_no_journal_is_refused(body):
         ({"model": "n"}, "the model is n, the vectors so far are of m"),
         ({"fingerprint": "f2"}, "must not mix"),
         ({"dimensions": 4}, "dimensions is 4 now and was 8"),
-        ({"options": {"text_field": "body", "min_fidelity": None}}, "text_field is 'body' now and was 'text'"),
-        ({"options": {"text_field": "text", "min_fidelity": 0.9}}, "min_fidelity is 0.9 now and was None"),
+        ({"options": {"text_field": "body", "min_fidelity": None}}, "text_field is body now and was text when"),
+        ({"options": {"text_field": "text", "min_fidelity": 0.9}}, "min_fidelity is 0.9 now and was not given when"),
+        ({"options": {"text_field": Format.CSV, "min_fidelity": None}}, "text_field is csv now and was text when"),
     ],
 )
 def test_another_origin_is_refused_by_name(changed, message):

@@ -1,5 +1,6 @@
 """The output files: whatever a kill leaves behind, resuming continues from the last commit, byte for byte."""
 
+import fcntl
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.texts import BadLine, Fault, Position, Record
-from gateway.client.journal import CannotResume, Origin
+from gateway.client.journal import CannotResume, Occupied, Origin
 from gateway.client.output import Answer, Output, Paths
 
 ORIGIN = Origin("m", "f1", 4, {"text_field": "text"})
@@ -155,9 +156,78 @@ def test_two_runs_do_not_write_one_output(tmp_path):
         before = contents(tmp_path)
         for start_over in (False, True):
             second = Output(Paths(tmp_path / "v.npy"), ORIGIN, start_over=start_over)
-            with pytest.raises(CannotResume, match="another ingestion"), second:
+            with pytest.raises(Occupied, match="another ingestion"), second:
                 pytest.fail("it was opened")
         assert contents(tmp_path) == before
+
+
+def origin_of(path: Path) -> Origin:
+    return replace(ORIGIN, options={**ORIGIN.options, "output": path.suffix})
+
+
+@pytest.mark.parametrize("start_over", [False, True])
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_the_files_beside_it_stay_with_the_output_they_are_of(tmp_path, start_over, is_complete):
+    """v.parquet would share them with v.npy: it is refused by name, and nothing is touched."""
+    first, second = tmp_path / "v.npy", tmp_path / "v.parquet"
+    with Output(Paths(first), origin_of(first)) as output:
+        output.append(answer(0))
+        output.complete() if is_complete else output.commit()
+    before = contents(tmp_path)
+    refused = Output(Paths(second), origin_of(second), start_over=start_over)
+    with pytest.raises(Occupied, match=r"belong to .*v\.npy, and v\.parquet would .* another name than v$"), refused:
+        pytest.fail("it was opened")
+    assert contents(tmp_path) == before
+
+
+def test_two_runs_that_begin_at_once_do_not_share_them_either(tmp_path):
+    """The other has its lock, and no journal yet."""
+    first, second = Paths(tmp_path / "v.npy"), Paths(tmp_path / "v.parquet")
+    with first.partial.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(Occupied, match="belong to"), Output(second, origin_of(second.vectors)):
+            pytest.fail("it was opened")
+    first.partial.unlink()
+    with Output(second, origin_of(second.vectors)):
+        pass
+
+
+def test_files_beside_an_output_that_is_gone_may_be_taken(tmp_path):
+    """By starting over, as by another run of the same output."""
+    first, second = tmp_path / "v.npy", tmp_path / "v.parquet"
+    with Output(Paths(first), origin_of(first)) as output:
+        output.append(answer(0))
+        output.complete()
+    first.unlink()
+    with pytest.raises(CannotResume, match=r"output is \.parquet now and was \.npy"):
+        Output(Paths(second), origin_of(second)).__enter__()
+    with Output(Paths(second), origin_of(second), start_over=True) as output:
+        assert output.journal.counts.rows == 0
+
+
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_a_journal_of_no_vectors_binds_nobody(tmp_path, is_complete):
+    """A run with other options, or of a mended input, is as good as a first one."""
+    with Output(Paths(tmp_path / "v.npy"), replace(ORIGIN, options={"text_field": "body"})) as output:
+        bad = [BadLine(1, "not JSON", Fault.NOT_JSON)]
+        output.append(Answer([], np.empty((0, 4), np.float32), [], 0, bad, 0, Position(10, 1, "aa")))
+        output.complete() if is_complete else output.commit()
+        if not is_complete:  # it may still get some
+            with pytest.raises(Occupied, match="is writing"), Output(Paths(tmp_path / "v.npy"), ORIGIN):
+                pytest.fail("it was opened")
+    write(tmp_path, 2)
+    (tmp_path / "fresh").mkdir()
+    write(tmp_path / "fresh", 2)
+    fresh = contents(tmp_path / "fresh")
+    assert {name: (tmp_path / name).read_bytes() for name in fresh} == fresh
+
+
+def test_vectors_that_are_not_of_the_journal_of_none_are_kept(tmp_path):
+    """Somebody put them there since."""
+    write(tmp_path, 0)
+    (tmp_path / "v.npy").write_bytes(b"precious")
+    with pytest.raises(CannotResume, match="has changed its size"), Output(Paths(tmp_path / "v.npy"), ORIGIN):
+        pytest.fail("it was opened")
 
 
 @pytest.mark.parametrize("name", ["v.npy.partial", "v.ids.jsonl"])
