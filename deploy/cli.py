@@ -88,7 +88,7 @@ SUBCOMMANDS: dict[str, dict[str, Command]] = {
         ),
     },
 }
-READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "cache", "usage", "config"}
+READS_SETTINGS = {"up", "gateway", "engine", "model", "ingest", "cache", "usage", "loadtest", "cost", "config"}
 
 EPILOG = """\b
 Quick start:

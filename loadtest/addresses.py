@@ -23,7 +23,7 @@ def gateway_and_key(url: str | None, api_key: str | None) -> tuple[str, str]:
     settings = load(ClientSettings, client_url=url)
     if api_key is None and settings.client_api_key is not None:
         api_key = settings.client_api_key.get_secret_value()
-    return settings.client_url, api_key or ""
+    return settings.gateway_url, api_key or ""
 
 
 def engine_beside(url: str) -> str:

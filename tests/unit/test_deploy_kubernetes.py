@@ -66,6 +66,8 @@ def assert_restricted(found: list[Object]) -> None:
         assert security["runAsUser"] > 0, name
         assert security["seccompProfile"]["type"] == "RuntimeDefault", name
         assert pod["automountServiceAccountToken"] is False, name
+        # A Service called dejavec-gateway would set DEJAVEC_GATEWAY_PORT, to a URL, in each pod that starts after it.
+        assert pod["enableServiceLinks"] is False, name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), name
         assert {kind for volume in pod["volumes"] for kind in volume.keys() - {"name"}} <= RESTRICTED_VOLUMES, name
         for container in containers(pod):
