@@ -35,6 +35,7 @@ from gateway.errors import (
 log = logging.getLogger("dejavec.gateway")
 
 WATCH_TIMEOUT_S: Final = 3.0
+SECOND_LOOK_S: Final = 1.0  # at most, after one that was late
 FILE_TIMEOUT_S: Final = 60.0  # of a file that keeps coming: a static embedding may have over 100 MB
 CONNECT_TIMEOUT_S: Final = 1.0
 MAX_REASON_CHARS: Final = 4000
@@ -111,6 +112,11 @@ class EngineConnection:
         return self._away_since is None
 
     @property
+    def is_late(self) -> bool:
+        """Whether the last look at it got no answer in time."""
+        return self._late_looks > 0
+
+    @property
     def reason(self) -> str:
         """Why it is not ready, for clients; empty when it is."""
         return "" if self.is_ready else self._reason
@@ -120,10 +126,10 @@ class EngineConnection:
         """Why it is not ready, for operators: may name hosts and files, never credentials; empty when it is."""
         return "" if self.is_ready else self._detail
 
-    async def read_info(self) -> protocol.EngineInfo:
+    async def read_info(self, timeout_s: float | None = None) -> protocol.EngineInfo:
         """The engine's identity, asked now. Raises EngineAway."""
         try:
-            self.info = protocol.EngineInfo.from_json(await self.get(protocol.INFO_PATH))
+            self.info = protocol.EngineInfo.from_json(await self.get(protocol.INFO_PATH, timeout_s))
         except (aiohttp.ClientError, OSError, TimeoutError, protocol.ProtocolError) as error:
             raise EngineAway(f"the engine is not ready: {plain_reason(error)}", retry_after_s=1) from error
         return self.info
@@ -131,12 +137,13 @@ class EngineConnection:
     async def look(self) -> None:
         """Find out identity and readiness; what goes wrong is kept as the reason.
 
-        An engine that was ready and is late gets a second look before it is away: on a busy machine a reply of a
-        moment can take seconds, and being away fails every request that needs the engine.
+        An engine that was ready and is late gets a second, shorter look before it is away: on a busy machine a reply of
+        a moment can take seconds, and being away fails every request that needs the engine.
         """
+        timeout_s = SECOND_LOOK_S if self.is_late else WATCH_TIMEOUT_S
         try:
-            await self.read_info()
-            timeout = aiohttp.ClientTimeout(total=WATCH_TIMEOUT_S)
+            await self.read_info(timeout_s)
+            timeout = aiohttp.ClientTimeout(total=timeout_s)
             async with self._http.get(
                 self.address.url + READY_PATH, timeout=timeout, server_hostname=self._tls_name
             ) as answer:

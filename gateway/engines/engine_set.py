@@ -260,7 +260,8 @@ class EngineSet:
             with suppress(EngineAway):
                 await self._settle()
             self._tell_of_first_look()
-            await asyncio.sleep(WATCH_INTERVAL_S if engine.is_ready else WATCH_INTERVAL_S / 4)
+            is_well = engine.is_ready and not engine.is_late
+            await asyncio.sleep(WATCH_INTERVAL_S if is_well else WATCH_INTERVAL_S / 4)
 
     def _tell_of_first_look(self) -> None:
         if self.is_ready or all(engine.was_seen for engine in self._engines):

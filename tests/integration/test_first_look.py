@@ -55,11 +55,12 @@ async def test_a_late_reply_is_not_yet_an_engine_away(monkeypatch: pytest.Monkey
             engine.frozen = True
             await one.look()
             assert one.is_ready
-            monkeypatch.setattr(connection, "WATCH_TIMEOUT_S", 120.0)
+            monkeypatch.setattr(connection, "SECOND_LOOK_S", 120.0)
             engine.frozen = False
             await one.look()
             assert one.is_ready
         monkeypatch.setattr(connection, "WATCH_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(connection, "SECOND_LOOK_S", 0.05)
         engine.frozen = True
         await one.look()
         await one.look()
