@@ -74,7 +74,7 @@ class End:
         if self.hung:
             return f"{self.hung}, so it was killed"
         if self.code < 0:
-            return f"was ended by {signal.Signals(-self.code).name} after {self.uptime_s:.1f} s"
+            return f"was ended by {_signal_name(-self.code)} after {self.uptime_s:.1f} s"
         return f"exited with status {self.code} after {self.uptime_s:.1f} s"
 
 
@@ -186,3 +186,10 @@ class Child:
             self._last_lines.append(text)
             if self.spec.noise is None or self.spec.noise not in text:
                 log(self.spec.name, text)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return f"signal {number}"

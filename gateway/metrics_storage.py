@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -44,19 +44,16 @@ def folder_for(workers: int) -> Iterator[Path | None]:
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         except OSError:
             continue
-        try:
-            lock = _hold(folder)
-            _prove_room(folder, workers)
-        except OSError as error:
-            log.info("no room for metrics in %s: %s", place, error.strerror)
-            shutil.rmtree(folder, ignore_errors=True)
-            continue
-        try:
+        with ExitStack() as held:
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                held.callback(os.close, _hold(folder))
+                _prove_room(folder, workers)
+            except OSError as error:
+                log.info("no room for metrics in %s: %s", place, error.strerror)
+                continue
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
-        return
+            return
     log.warning("no folder has room for the workers' metrics: /metrics shows those of the worker that answers")
     yield None
 

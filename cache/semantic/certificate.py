@@ -22,13 +22,14 @@ which any request was labelled at that moment, divided by this request's own.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 # Guessed shares of violations, as parts of alpha, and how the starting capital is spread over them.
 GUESSES = ((0.05, 0.25), (0.25, 0.40), (0.45, 0.25), (0.7, 0.10))
+NEGLIGIBLE = 1e-17  # part of a sum
 
 
 @dataclass(slots=True)
@@ -156,15 +157,26 @@ def upper_bound(violations: int, labels: int, beta: float) -> float:
 
 
 def binomial_cdf(successes: int, trials: int, share: float) -> float:
-    """P(X <= successes) for X binomial(trials, share)."""
+    """P(X <= successes) for X binomial(trials, share): its largest term, and outwards from there what counts."""
     if share <= 0 or successes >= trials:
         return 1.0
     if share >= 1 or successes < 0:
         return 0.0
-    log_odds = math.log(share) - math.log1p(-share)
-    log_term = trials * math.log1p(-share)
-    total = math.exp(log_term)
-    for k in range(successes):
-        log_term += math.log(trials - k) - math.log(k + 1) + log_odds
-        total += math.exp(log_term)
-    return min(total, 1.0)
+    largest = min(successes, int((trials + 1) * share))
+    log_term = math.lgamma(trials + 1) - math.lgamma(largest + 1) - math.lgamma(trials - largest + 1)
+    log_term += largest * math.log(share) + (trials - largest) * math.log1p(-share)
+    odds = share / (1 - share)
+    below = _sum_of_falling(k / ((trials - k + 1) * odds) for k in range(largest, 0, -1))
+    above = _sum_of_falling((trials - k) * odds / (k + 1) for k in range(largest, successes))
+    return min(math.exp(log_term + math.log(1 + below + above)), 1.0)
+
+
+def _sum_of_falling(ratios: Iterable[float]) -> float:
+    """The terms that follow 1, each by its ratio to the one before; of a million some thousands count, and no more."""
+    term, total = 1.0, 0.0
+    for ratio in ratios:
+        term *= ratio
+        total += term
+        if term < NEGLIGIBLE * total:
+            break
+    return total

@@ -51,6 +51,8 @@ async def load_state(partition: Partition, exchange: Exchange) -> bool:
     if saved is not None:
         partition.take(saved.state, saved.last_event)
         partition.saved_at = saved.saved_at
+    elif partition.alignment is not None:
+        partition.sums.due_at = 0  # Redis lost its data, the matrix too: the writer fits one anew and stores it
     partition.taken_now()
     return True
 

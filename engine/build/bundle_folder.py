@@ -120,6 +120,8 @@ def _locked(out: Path) -> Iterator[None]:
 def _replaced_folder(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that takes its place when the block ends well, and is gone when it does not.
 
+    What was at `out` stays there where the new one cannot take its place.
+
     The caller holds the lock, so a folder of this kind found here is what a killed builder left.
     """
     prefix = f".{out.name}."
@@ -134,7 +136,12 @@ def _replaced_folder(out: Path) -> Iterator[Path]:
             folder.chmod(0o755)
             if out.exists():
                 out.rename(old)
-            folder.rename(out)
+            try:
+                folder.rename(out)
+            except OSError:
+                if old.exists():
+                    old.rename(out)
+                raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -4,6 +4,7 @@ Why it is away is kept twice: as a few fixed words for clients, who need no key 
 paths and the engine's own words for the log and for operators.
 """
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -251,21 +252,27 @@ class EngineConnection:
             return ""
 
     async def _post(self, call: Call, remaining_s: float) -> tuple[int, CIMultiDictProxy[str], bytes]:
-        """One request; a kept connection that the engine had closed meanwhile is tried once more on a fresh one."""
+        """One request; a kept connection that the engine had closed meanwhile is tried once more on a fresh one, in
+        the time that is left."""
         body = protocol.encode_request([np.frombuffer(t.input_ids, dtype=np.int32) for t in call.texts], call.lane)
         headers = {
             "content-type": protocol.CONTENT_TYPE,
             protocol.FINGERPRINT_HEADER: call.fingerprint,
-            protocol.DEADLINE_HEADER: str(int(remaining_s * 1000)),
             **call.headers,
         }
-        timeout = aiohttp.ClientTimeout(total=remaining_s, sock_connect=CONNECT_TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         url = self.address.url + protocol.VECTORS_PATH
+        loop_time = asyncio.get_running_loop().time
+        deadline = loop_time() + remaining_s
         for attempt in (1, 2):
+            headers[protocol.DEADLINE_HEADER] = str(max(0, int((deadline - loop_time()) * 1000)))
             try:
-                async with self._http.post(
-                    url, data=body, headers=headers, timeout=timeout, server_hostname=self._tls_name
-                ) as answer:
+                async with (
+                    asyncio.timeout_at(deadline),
+                    self._http.post(
+                        url, data=body, headers=headers, timeout=timeout, server_hostname=self._tls_name
+                    ) as answer,
+                ):
                     return answer.status, answer.headers, await answer.read()
             except aiohttp.ConnectionTimeoutError as error:
                 raise self._lost(error, ran=False) from error

@@ -90,13 +90,14 @@ async def test_a_dead_child_comes_back_and_the_log_says_so() -> None:
         await lines.until("engine", "hi", times=3)
 
 
-async def test_a_killed_child_is_named_with_its_signal() -> None:
-    """kill -9 from outside: SIGKILL is in the log and another process takes over."""
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (40, "signal 40")])
+async def test_a_killed_child_is_named_with_its_signal(number: int, name: str) -> None:
+    """kill -9 from outside, or a signal without a name: it is in the log and another process takes over."""
     lines = Lines()
     async with supervised(child("engine", f"import os; print(os.getpid()); {SLEEP}"), lines=lines):
         first = int(await lines.until("engine", ""))
-        os.kill(first, signal.SIGKILL)
-        await lines.until("dejavec", "engine was ended by SIGKILL")
+        os.kill(first, number)
+        await lines.until("dejavec", f"engine was ended by {name}")
         assert int(await lines.until("engine", "", times=2)) != first
 
 

@@ -4,18 +4,20 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from engine.build import BuildError, build_bundle, bundle_builder
+from engine.build.bundle_folder import made_once
 from engine.build.cli import model as model_command
 from engine.build.errors import CheckpointError, QualityError, UnsupportedModel
 from engine.build.graph import step as graph_step
 from engine.build.quality import demand, lengths_to_check
 from engine.build.running import open_graph
-from engine.bundle import BundleError, check_files, parse_tokenizer, read_bundle
+from engine.bundle import Bundle, BundleError, check_files, parse_tokenizer, read_bundle
 from engine.feeds import feeds
 from engine.model import cpu_session
 from engine.model.check_vectors import CheckVectors, compare
@@ -128,6 +130,30 @@ def test_a_build_that_fails_leaves_the_old_bundle_and_no_litter(
         build_bundle(source, out, precision="int8", force=True)
     check_files(out, bundle)
     assert [path.name for path in out.parent.iterdir() if path.is_dir()] == [out.name]
+
+
+def test_the_old_bundle_stays_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had been moved away by then, and comes back."""
+    out, rename = tmp_path / "bundle", Path.rename
+    out.mkdir()
+    (out / "old").touch()
+
+    def no_room_for_the_new(path: Path, target: Path) -> Path:
+        if (path / "new").exists():
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    def make(folder: Path) -> Bundle:
+        (folder / "new").touch()
+        return cast("Bundle", None)
+
+    monkeypatch.setattr(Path, "rename", no_room_for_the_new)
+    with pytest.raises(OSError, match="No space"):
+        made_once(out, {}, False, make, lambda _: None)
+    assert [file.name for file in out.iterdir()] == ["old"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".bundle.lock", "bundle"]
 
 
 def test_what_a_killed_build_left_is_removed(source: str, out: Path) -> None:

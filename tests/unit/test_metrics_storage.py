@@ -109,8 +109,10 @@ def test_without_room_in_memory_another_folder_is_taken(
         assert folder is not None
         assert folder.parent == tmp_path
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    open_files = len(os.listdir("/proc/self/fd"))
     with folder_for(2) as folder:
         assert folder is None
+        assert len(os.listdir("/proc/self/fd")) == open_files
     assert list(small_disk.iterdir()) == []
 
 

@@ -1,15 +1,17 @@
-"""The partitions that a gateway holds: which are dropped when there are too many."""
+"""The partitions that a gateway holds: which are dropped when there are too many, and what is stored of them."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from cache.keys import Scope
 from cache.semantic.cost_gate import CostGateSettings
 from cache.semantic.events import Event
 from cache.semantic.in_memory import InMemoryExchange
+from cache.semantic.partition import Partition
 from cache.semantic.policy import Policy, SemanticMode
-from cache.semantic.sync import Partitions
+from cache.semantic.sync import Partitions, load, synchronise
 
 POLICY = Policy(SemanticMode.AUTO)
 
@@ -50,3 +52,19 @@ async def test_the_final_flush_sends_what_waits() -> None:
     partitions.of(scope("b"))
     await partitions.flush()
     assert sent == [256, 44]
+
+
+async def test_a_matrix_that_redis_lost_is_stored_again() -> None:
+    """Redis was emptied under running gateways: what their certificate was earned with is there for one that starts."""
+    exchange = InMemoryExchange()
+    running, started = (Partition(scope("a"), POLICY, CostGateSettings(), "embedding", 2) for _ in range(2))
+    vectors = np.tile(np.array([[1, 0]], dtype=np.float32), (200, 1))
+    running.sums.add(vectors, vectors)
+    await synchronise(running, exchange)
+    for kept in (exchange.events, exchange.saved, exchange.alignments):
+        kept.clear()
+    running.last_event = "0-0"  # as where Redis' stream begins anew
+    await synchronise(running, exchange)
+    await load(started, exchange)
+    assert started.alignment is not None
+    assert started.has_its_alignment

@@ -22,7 +22,7 @@ from engine.protocol import Float32Array, Int32Array
 FORMAT_VERSION = 1
 CHUNK = 2048
 SPEARMAN_PAIRS = 50_000
-PRIOR = {"reach": 2.0, "noise": 0.02, "margin": 0.2}  # of the decision: see cache.kriging and cache.threshold
+PRIOR = {"reach": 2.0, "noise": 0.02, "margin": 0.2}  # of the decision: see `cache.semantic.predictor`
 
 Embed = Callable[[Sequence[Int32Array]], Float32Array]
 Progress = Callable[[str, float], None]  # what is being done, and the part of it that is done
