@@ -48,9 +48,9 @@ class Seal:
         """The stored form of `content`, in one or several parts, under `name`."""
         return b"".join((VERSION, self.mac(name, *content), *content))
 
-    def open(self, name: bytes, sealed: bytes) -> bytes | None:
-        """What was sealed under this name; None, and counted, for anything else."""
-        if len(sealed) < SEAL_BYTES or sealed[:1] != VERSION:
+    def open(self, name: bytes, sealed: object) -> bytes | None:
+        """What was sealed under this name; None, and counted, for anything else: a reply may have any type."""
+        if not isinstance(sealed, bytes) or len(sealed) < SEAL_BYTES or sealed[:1] != VERSION:
             self.refuse("format")
             return None
         content = sealed[SEAL_BYTES:]

@@ -91,9 +91,11 @@ class RedisLink:
         if not servers.is_known:
             await servers.wait_until_known(self.timeout_s)
         server, is_asking = servers.of(key), False
+        left_s = timeout_s or self.timeout_s
+        deadline = time.monotonic() + left_s
         for _ in range(1 + MAX_REDIRECTS):
             try:
-                return await server.call(command, timeout_s, is_asking)
+                return await server.call(command, left_s, is_asking)
             except RedisAway:
                 servers.look_again()
                 raise
@@ -105,6 +107,9 @@ class RedisLink:
             except Redirected as error:
                 servers.look_again()
                 raise RedisAway(type(error).__name__) from error
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                break
         raise RedisAway("redirected again and again")
 
     async def on_each(

@@ -124,15 +124,14 @@ class RedisExchange:
         """Add events; returns the last one's id."""
         key = LABELS_PREFIX + tag.encode()
 
-        async def add(redis: Redis) -> list[bytes]:
+        async def add(redis: Redis) -> str:
             async with redis.pipeline(transaction=False) as commands:
                 for event in events:
                     sealed = self._event.seal(tag.encode(), orjson.dumps(event))
                     commands.xadd(key, {"e": sealed}, maxlen=MAX_EVENTS, approximate=True)
-                ids: list[bytes] = await commands.execute()
-                return ids
+                return str((await commands.execute())[-1], "ascii")
 
-        return (await self._link.call(lambda redis: _of_own_type(redis, key, add(redis))))[-1].decode("ascii")
+        return await self._link.call(lambda redis: _of_own_type(redis, key, add(redis)))
 
     async def load(self, tag: str) -> Saved | None:
         """The stored state; None when there is none, or none that can be read."""
@@ -150,8 +149,12 @@ class RedisExchange:
         """Become, or stay, this partition's writer (False while another is), and how many gateways exchange now."""
         keys = [prefix + tag.encode() for prefix in (LEASE_PREFIX, PRESENT_PREFIX)]
         words = [self._writer, LEASE_MS, PRESENT_MS]
-        is_writer, gateways = await self._link.call(lambda redis: script(redis, LEASE, keys, words))
-        return bool(is_writer), int(gateways)
+
+        async def take(redis: Redis) -> tuple[bool, int]:
+            is_writer, gateways = await script(redis, LEASE, keys, words)
+            return bool(is_writer), int(gateways)
+
+        return await self._link.call(take)
 
     async def events_after(self, tag: str, last_event: str) -> list[tuple[str, Event]]:
         """The next events, oldest first, at most `EVENTS_PER_READ`; an entry without one is an empty event.
@@ -160,8 +163,12 @@ class RedisExchange:
         """
         key = LABELS_PREFIX + tag.encode()
         words = [last_event, EVENTS_PER_READ]
-        entries = await self._link.call(lambda redis: _of_own_type(redis, key, script(redis, EVENTS, [key], words)))
-        return [(str(event_id, "ascii"), self._event_in(tag, fields)) for event_id, fields in entries]
+
+        async def read(redis: Redis) -> list[tuple[str, Event]]:
+            entries = await script(redis, EVENTS, [key], words)
+            return [(str(event_id, "ascii"), self._event_in(tag, fields)) for event_id, fields in entries]
+
+        return await self._link.call(lambda redis: _of_own_type(redis, key, read(redis)))
 
     async def load_alignment(self, tag: str) -> bytes:
         """The stored matrix; empty when there is none."""

@@ -145,7 +145,7 @@ class RedisIndex:
             return nothing
         if any(isinstance(reply, ResponseError) for reply in replies):
             self._active = None  # checked and rebuilt in the background; misses until then
-        return [self._parse(tag, reply) for reply in replies]
+        return [self._parse(tag, reply, k) for reply in replies]
 
     async def add(self, entries: Sequence[tuple[str, Neighbour]], ttl_s: int) -> None:
         """Put (tag, neighbour) pairs into the index, with the life of their exact entries. Raises RedisAway."""
@@ -223,13 +223,17 @@ class RedisIndex:
         fields = ("RETURN", 3, "v", "e", "m")
         return "FT.SEARCH", self._names[self._active], query, "PARAMS", 2, "v", blob, *fields, *order, *limits
 
-    def _parse(self, tag: str, reply: Any) -> list[Neighbour]:
-        """Neighbours of one RESP2 reply: [total, key, [field, value, ...], key, nil, ...]."""
+    def _parse(self, tag: str, reply: Any, k: int) -> list[Neighbour]:
+        """At most k neighbours of one RESP2 reply: [total, key, [field, value, ...], key, nil, ...].
+
+        What has another shape is passed over, and so are more documents than were asked for: a decision takes as long
+        as their number cubed.
+        """
         if not isinstance(reply, list):
             return []
         found = []
-        for key, fields in zip(reply[1::2], reply[2::2], strict=False):
-            if not isinstance(fields, list) or not isinstance(key, bytes) or not key.startswith(self._documents):
+        for key, fields in zip(reply[1 : 2 * k + 1 : 2], reply[2 : 2 * k + 1 : 2], strict=False):
+            if not isinstance(key, bytes) or not key.startswith(self._documents) or not _is_all_bytes(fields):
                 continue
             neighbour = self._neighbour(tag, key, dict(zip(fields[::2], fields[1::2], strict=False)))
             if neighbour is not None:
@@ -319,6 +323,11 @@ class RedisIndex:
 def _name(tag: str, key: bytes) -> bytes:
     """What a document's MAC binds it to: the scope it was made in, and its key."""
     return tag.encode() + b":" + key
+
+
+def _is_all_bytes(fields: Any) -> bool:
+    """Whether these are a document's names and values: one that has expired since is nil, a field that is gone too."""
+    return isinstance(fields, list) and all(one is None or isinstance(one, bytes) for one in fields)
 
 
 def _is_of_another_type(answer: object) -> bool:

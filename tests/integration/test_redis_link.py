@@ -1,6 +1,7 @@
 """What counts as a failure of Redis, and what does not."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -12,6 +13,7 @@ from cache.errors import PurgeFailed
 from cache.exact import ExactTier
 from cache.redis_facts import find_facts
 from cache.redis_link import RedisAway, RedisLink, command
+from cache.semantic.exchange import RedisExchange
 from cache.semantic.index import NoSearchModule, RedisIndex
 from cache.shared_settings import SharedSettings
 from cache.usage import UsageStore
@@ -114,7 +116,7 @@ async def test_replies_of_another_command_are_misses_and_no_epochs(reply: bytes)
 @pytest.mark.parametrize("reply", REPLIES)
 async def test_what_cannot_be_read_is_a_failure_like_any_other(reply: bytes) -> None:
     """What a gateway asks at its start and for operators raises RedisAway, so that it starts and answers without."""
-    for read in (find_facts, read_usage, processes, live_values):
+    for read in (find_facts, read_usage, processes, live_values, lease, events):
         async with answering(reply) as link:
             with suppress(RedisAway):
                 await read(link)
@@ -124,6 +126,14 @@ async def read_usage(link: RedisLink) -> object:
     return await UsageStore(link, "p").read("0" * 16)
 
 
+async def lease(link: RedisLink) -> object:
+    return await RedisExchange(link, b"s" * 32).take_lease("0" * 32)
+
+
+async def events(link: RedisLink) -> object:
+    return await RedisExchange(link, b"s" * 32).events_after("0" * 32, "0-0")
+
+
 async def processes(link: RedisLink) -> object:
     return await UsageStore(link, "p").present()
 
@@ -131,3 +141,36 @@ async def processes(link: RedisLink) -> object:
 async def live_values(link: RedisLink) -> object:
     settings = SharedSettings(link, b"s" * 32)
     return settings.open(await settings.load())
+
+
+async def test_redirections_are_followed_within_the_time_limit() -> None:
+    """A cluster whose servers each take most of a call's time, and send it on."""
+    connections: list[asyncio.Task[object]] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.append(task)
+        commands = hiredis.Reader()
+        while part := await reader.read(65_536):
+            commands.feed(part)
+            while words := commands.gets():
+                if words[0] == b"GET":
+                    await asyncio.sleep(0.35)
+                    writer.write(b"-MOVED 1 127.0.0.1:%d\r\n" % port)
+                elif words[0] == b"CLUSTER":
+                    writer.write(b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % port)
+                else:
+                    writer.write(b"+OK\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        link = RedisLink(f"redis+cluster://127.0.0.1:{port}", timeout_s=0.5)
+        await link.find()
+        started = time.monotonic()
+        with pytest.raises(RedisAway):
+            await link.call(lambda redis: redis.get("k"), key=b"k")
+        assert time.monotonic() - started < 1.2
+        await link.aclose()
+        await asyncio.gather(*connections)

@@ -47,9 +47,11 @@ def test_another_name_does_not_open_it() -> None:
     assert SEAL.open(b"nam", SEALED[:SEAL_BYTES] + b"econtent") is None
 
 
-@pytest.mark.parametrize("value", [b"", VERSION, SEALED[: SEAL_BYTES - 1], b"\x01f" + bytes(40), b'{"live": {}}'])
-def test_what_was_never_sealed_is_of_another_format(value: bytes) -> None:
-    """Too short, or of a version before."""
+@pytest.mark.parametrize(
+    "value", [b"", VERSION, SEALED[: SEAL_BYTES - 1], b"\x01f" + bytes(40), b'{"live": {}}', 5, [SEALED], 1.5]
+)
+def test_what_was_never_sealed_is_of_another_format(value: object) -> None:
+    """Too short, of a version before, or no string at all: the reply to another command."""
     before = refused("format")
     assert SEAL.open(NAME, value) is None
     assert refused("format") == before + 1
