@@ -150,7 +150,7 @@ def test_the_old_bundle_stays_where_the_new_one_cannot_take_its_place(
         return cast("Bundle", None)
 
     monkeypatch.setattr(Path, "rename", no_room_for_the_new)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(BuildError, match="No space"):
         made_once(out, {}, False, make, lambda _: None)
     assert [file.name for file in out.iterdir()] == ["old"]
     assert sorted(file.name for file in tmp_path.iterdir()) == [".bundle.lock", "bundle"]
