@@ -29,6 +29,16 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
+@pytest.fixture(autouse=True)
+def environment_as_before() -> Iterator[None]:
+    """What a command called in this process sets for its children, such as its options, is no other test's."""
+    before = _settings_in_environment()
+    yield
+    for name in _settings_in_environment().keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def real_bundle() -> Path:
     """The default model's bundle, built where `make up` builds it; unchanged inputs make this a look at a file."""
@@ -65,3 +75,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB; skipped where it cannot be mounted."""
     with small_disk_at(tmp_path / "disk") as place:
         yield place
+
+
+def _settings_in_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("DEJAVEC_")}
