@@ -12,7 +12,7 @@ A batch whose answer did not come is sent again under its number, and counts onc
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Final
 
@@ -123,7 +123,8 @@ class UsageStore:
 
         async def load(redis: Redis) -> dict[str, Counts]:
             found: list[bytes] = await script(redis, LOAD, [key], [MAX_FIELDS, MAX_FIELD_BYTES])
-            read = ((field.decode("ascii", "replace"), _counts(value)) for field, value in _pairs(found))
+            pairs = zip(found[::2], found[1::2], strict=True)
+            read = ((field.decode("ascii", "replace"), _counts(value)) for field, value in pairs)
             return {period: one for period, one in read if one is not None}
 
         return await self._link.call(load, self._link.write_timeout_s, key)
@@ -169,10 +170,6 @@ def period_of_day(seconds: float) -> str:
 def period_of_month(seconds: float) -> str:
     """The UTC month of a time in seconds since 1970, such as `2026-11`."""
     return time.strftime("%Y-%m", time.gmtime(seconds))
-
-
-def _pairs(found: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    return zip(found[::2], found[1::2], strict=True)
 
 
 def _counts(value: bytes) -> Counts | None:

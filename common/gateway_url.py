@@ -27,7 +27,16 @@ def base_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
+def in_url(host: str) -> str:
+    """A host as URLs and the header Host have it: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def reachable(host: str) -> str:
+    """Where a server that listens on `host` is reached from this machine."""
+    return FROM_HERE.get(host, host)
+
+
 def url_of_listener(host: str, port: int) -> str:
-    """Where a server that listens on `host` and `port` is reached from this machine."""
-    host = FROM_HERE.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    """The base URL, on this machine, of a server that listens on `host` and `port`."""
+    return f"http://{in_url(reachable(host))}:{port}"

@@ -11,7 +11,7 @@ import click
 
 
 class OutputFile(click.Path):
-    """The type of an option that names such a file; what it is given to the command as is a Path."""
+    """The type of an option that names such a file; the command gets it as a Path."""
 
     def __init__(self) -> None:
         super().__init__(dir_okay=False, writable=True, path_type=Path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from common.gateway_url import in_url, reachable, url_of_listener
 from deploy.child import ChildSpec
 from deploy.embedded_redis import Instance, answers
 from deploy.own_engines import OwnEngine, names_of
@@ -69,7 +70,7 @@ class Plan:
             return []
         else:
             bundles, children = [self.model_bundle], ["engine"]
-        host = _in_url(reachable(self.engine.engine_host))
+        host = in_url(reachable(self.engine.engine_host))
         return [
             OwnEngine(
                 name=bundle.name,
@@ -95,14 +96,14 @@ class Plan:
     def _is_served_elsewhere(self) -> bool:
         if self.gateway.engines:
             return True
-        local = {LOOPBACK, "localhost", "[::1]", _in_url(reachable(self.engine.engine_host))}
+        local = {LOOPBACK, "localhost", "[::1]", in_url(reachable(self.engine.engine_host))}
         here = {f"http://{host}:{self.engine.engine_port}" for host in local}
         return "engine_url" in self.gateway.model_fields_set and self.gateway.engine_url not in here
 
     @property
     def gateway_url(self) -> str:
         """Where a client on this machine finds the gateway."""
-        return f"http://{_in_url(reachable(self.gateway.gateway_host))}:{self.gateway.gateway_port}"
+        return url_of_listener(self.gateway.gateway_host, self.gateway.gateway_port)
 
 
 def check_ports(plan: Plan) -> None:
@@ -166,11 +167,6 @@ def gateway_child(plan: Plan, redis_url: str | None) -> ChildSpec:
     )
 
 
-def reachable(host: str) -> str:
-    """Where a server that listens on `host` is reached from this machine."""
-    return {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}.get(host, host)
-
-
 def _environment(own: dict[str, str]) -> dict[str, str]:
     """What is set before a start, unless the user has set it, and this child's own settings."""
     kept = {name: value for name, value in BEFORE_START.items() if name not in os.environ}
@@ -199,7 +195,3 @@ def _replace(path: Path, content: str) -> None:
     partial_file = path.with_name(path.name + ".partial")
     partial_file.write_text(content, encoding="utf-8")
     partial_file.replace(path)
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

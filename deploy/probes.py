@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from common.gateway_url import in_url
+
 Probe = Callable[[], Awaitable[bool]]
 
 MAX_ANSWER_BYTES = 65_536
@@ -26,10 +28,9 @@ class Answer:
 
 async def get(host: str, port: int, path: str, timeout_s: float) -> Answer | None:
     """GET over HTTP/1.0; None when the connection is refused or nothing answers in time."""
-    name = f"[{host}]" if ":" in host else host
     try:
         async with asyncio.timeout(timeout_s):
-            reply = await _exchange(host, port, f"GET {path} HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())
+            reply = await _exchange(host, port, f"GET {path} HTTP/1.0\r\nHost: {in_url(host)}\r\n\r\n".encode())
     except (OSError, TimeoutError):
         return None
     head, _, body = reply.partition(b"\r\n\r\n")

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import click
 
+from common.gateway_url import reachable
 from deploy import leftovers, start_page
 from deploy.backoff import Backoff
 from deploy.child import ChildSpec, WatchPolicy
 from deploy.embedded_redis import NotAvailable, configure, locate
-from deploy.local import DEJAVEC, Plan, check_ports, engine_child, gateway_child, reachable, redis_child
+from deploy.local import DEJAVEC, Plan, check_ports, engine_child, gateway_child, redis_child
 from deploy.orphan_guard import OrphanGuard
 from deploy.output import Output
 from deploy.own_engines import measured_costs, share_cores, shown_shares

@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from common.gateway_url import in_url
 from engine.configuration import Configuration, load
 from gateway.client.settings import ClientSettings
 from loadtest.exposition import is_on_this_machine
@@ -41,5 +42,4 @@ def engine_beside(url: str) -> str:
         port = DEFAULT_PORTS[1]
     else:
         return ""
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"http://{host}:{port}"
+    return f"http://{in_url(parts.hostname)}:{port}"

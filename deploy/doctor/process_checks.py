@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from common.credentials import shown_url
 from common.findings import Finding
+from common.gateway_url import url_of_listener
 from deploy.doctor.setup import SetUp, Unreadable
 from deploy.embedded_redis import NotAvailable, locate
 from deploy.http_reading import Reply, get
-from deploy.local import reachable
 from deploy.ports import LOOPBACK, refusal
 from engine.configuration import ENV_PREFIX, config_file
 from gateway.settings import DEFAULT_MODEL
@@ -186,15 +186,11 @@ def _embedded() -> Finding:
 
 
 def _is_ours(name: str, host: str, port: int) -> bool:
-    url = f"http://{_bracketed(reachable(host))}:{port}"
+    url = url_of_listener(host, port)
     if name == "gateway":
         health = get(url, "/health")
         return health is not None and health.json().get("status") == "alive"
     return "kernel_class" in get_json(url, "/info")
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _engine(engine: Engine, gateway: Reply | None, fingerprints: set[str]) -> Iterator[Finding]:
